@@ -1,0 +1,33 @@
+"""The connection to the event log's NATS server, the same way in every part.
+
+Environment: WISP_NATS_URL; WISP_NATS_CREDS, the path of a credentials file (absent: no credentials, tests only);
+WISP_NATS_INBOX, the inbox prefix that the credentials allow.
+"""
+
+import os
+from typing import Any
+
+import nats
+from nats.aio.client import Client
+
+
+async def connect(name: str, **options: Any) -> Client:
+    """Connect and keep reconnecting for ever, a second apart; `name` shows in the server's connection list.
+
+    Raises:
+        OSError or nats.errors.Error: the first connection fails only where `allow_reconnect` is switched off.
+    """
+    settings: dict[str, Any] = {
+        "servers": [os.environ["WISP_NATS_URL"]],
+        "name": name,
+        "max_reconnect_attempts": -1,
+        "reconnect_time_wait": 1,
+        "connect_timeout": 5,
+        "ping_interval": 10,
+        "max_outstanding_pings": 2,
+    }
+    if creds := os.environ.get("WISP_NATS_CREDS"):
+        settings["user_credentials"] = creds
+    if inbox := os.environ.get("WISP_NATS_INBOX"):
+        settings["inbox_prefix"] = inbox.encode()
+    return await nats.connect(**(settings | options))

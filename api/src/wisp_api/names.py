@@ -1,0 +1,81 @@
+"""Names that more than one part uses: API group, labels, streams, subjects and key-value buckets.
+
+Invariant: two different sources never share a stream or a subject. Every part of a name that a user chose is one
+NATS token, escaped so that the mapping is one to one; `_` joins tokens in stream names and stands in no escaped token.
+"""
+
+import zlib
+from typing import Final
+
+GROUP: Final = "wisp.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+
+FIELD_MANAGER: Final = "wisp-operator"
+FINALIZER: Final = "wisp.dev/cleanup"
+LABELS: Final = {"app.kubernetes.io/part-of": "wisp"}
+COMPONENT_LABEL: Final = "app.kubernetes.io/component"
+FUNCTION_LABEL: Final = "wisp.dev/function"
+CONNECTION_LABEL: Final = "wisp.dev/connection"
+
+KV_ROUTES: Final = "wisp-routes"
+"""Operator writes, router reads: key `<namespace>.<subscription>`, value `route.Route`."""
+KV_SOURCES: Final = "wisp-sources"
+"""Operator writes: `reader.<namespace>.<kind>.<connection>` (`source.ReaderConfig`, read by that reader) and
+`bucket.<server>.<bucket token>` (`source.BucketBinding`, read by the ingest)."""
+KV_STATUS: Final = "wisp-status"
+"""Data plane writes, operator reads: `route.<namespace>.<subscription>` and `reader.<namespace>.<kind>.<connection>`."""
+KV_CURSORS: Final = "wisp-cursors"
+"""Router's own: `<namespace>.<subscription uid>`; deleted by the operator with the Subscription."""
+KV_MEMBERS: Final = "wisp-members"
+"""Router replicas that live: `<pod name>`, kept alive by heartbeats, gone by the bucket's time to live."""
+
+DEAD_LETTER_STREAM: Final = "wisp-dead-letters"
+DEAD_LETTER_SUBJECTS: Final = "wisp.dead.>"
+
+LANES: Final = 8
+"""Lanes of one entity. A key belongs to one lane; order holds within a lane. Fixed: changing it reorders keys."""
+
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+def token(text: str) -> str:
+    """Escape any text into one NATS subject token: bytes of UTF-8 outside [A-Za-z0-9-] become `%XX`."""
+    return "".join(chr(b) if b in _PLAIN else f"%{b:02X}" for b in text.encode()) or "%"
+
+
+def lane(key: str) -> int:
+    """The lane (0 to LANES-1) that a partition key belongs to."""
+    return zlib.crc32(key.encode()) % LANES
+
+
+def bucket_source(server: str, bucket: str) -> str:
+    """Source id of an S3 bucket; unique because an escaped token holds no `_`."""
+    return f"{token(server)}_{token(bucket)}"
+
+
+def stream(namespace: str, kind: str, source: str) -> str:
+    """Name of the event stream of one source of one namespace; `kind` is s3 or postgres, `source` a token (or two joined by `_`)."""
+    return f"events_{namespace}_{kind}_{source}"
+
+
+def stream_subjects(namespace: str, kind: str, source: str) -> str:
+    """The wildcard that a source's stream captures and its writer may publish to."""
+    return f"wisp.events.{namespace}.{kind}.{source}.>"
+
+
+def row_subject(namespace: str, connection: str, schema: str, table: str, lane_number: int | str) -> str:
+    """Subject of a row change; `"*"` as lane gives the filter for the whole table."""
+    return f"wisp.events.{namespace}.postgres.{token(connection)}.{token(schema)}.{token(table)}.{lane_number}"
+
+
+def object_subject(namespace: str, server: str, bucket: str, event_name: str, lane_number: int | str) -> str:
+    """Subject of an object event; `event_name` as S3 writes it (`ObjectCreated:Put`, with or without `s3:`); `ObjectCreated:*` and lane `"*"` give a filter."""
+    family, _, action = event_name.removeprefix("s3:").partition(":")
+    tail = "*" if action == "*" else token(action)
+    return f"wisp.events.{namespace}.s3.{bucket_source(server, bucket)}.{token(family)}.{tail}.{lane_number}"
+
+
+def dead_letter_subject(namespace: str, origin: str, name: str) -> str:
+    """Subject of a dead letter; `origin` is `subscription` or the source's kind (`s3`, `postgres`), `name` the Subscription or connection."""
+    return f"wisp.dead.{namespace}.{origin}.{token(name)}"

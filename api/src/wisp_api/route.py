@@ -1,0 +1,100 @@
+"""A Subscription compiled for the router, and what the router reports back.
+
+The operator writes routes, the router executes them; neither calls the other. A route holds all that delivery needs, so
+the router goes on while the operator or the Kubernetes API is away.
+"""
+
+from typing import Any
+
+import msgspec
+
+
+class Target(msgspec.Struct, rename="camel", kw_only=True):
+    """Where deliveries go: one revision's Service and its share of them."""
+
+    url: str
+    percent: int = 100
+
+
+class Retry(msgspec.Struct, rename="camel", kw_only=True):
+    """Exponential back-off with full jitter; see the Subscription's `retry`."""
+
+    max_attempts: int = 5
+    """Counts answers of the function and timeouts, not network errors."""
+    max_age_seconds: int = 86400
+    initial_seconds: float = 1
+    max_seconds: float = 300
+
+
+class Route(msgspec.Struct, rename="camel", kw_only=True):
+    """One Subscription as the router sees it. Key: `<namespace>.<name>` in KV_ROUTES."""
+
+    namespace: str
+    name: str
+    uid: str
+    """The Subscription's uid: the cursor is kept under it, so a Subscription made anew starts anew."""
+    generation: int
+    stream: str
+    subjects: list[str]
+    """Subject filters; the server sends only what matches one."""
+    filters: list[dict[str, Any]] = []
+    """EventBridge patterns; an event is delivered when all match."""
+    start: str = "latest"
+    """latest, earliest or an RFC 3339 time; used once, when no cursor exists."""
+    targets: list[Target] = []
+    """Empty: nothing is delivered yet, the events wait."""
+    order: str = "key"
+    """key: one event at a time per partition key, in stream order. none: no order."""
+    parallelism: int = 10
+    timeout_seconds: float = 30
+    """How long the function may take; the router waits a little longer."""
+    retry: Retry = msgspec.field(default_factory=Retry)
+    suspend: bool = False
+
+
+class RouteStatus(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
+    """What the router says of a route, at most every 30 s (a changed state at once). Key: `route.<namespace>.<name>` in KV_STATUS."""
+
+    uid: str
+    generation: int
+    """Of the route that this speaks of."""
+    state: str
+    """Active, Suspended, WaitingForTarget, Backlogged, Failing, InvalidRoute."""
+    message: str = ""
+    """What is wrong and what to do; empty when Active."""
+    delivered: int = 0
+    failed: int = 0
+    """Attempts that failed, retried ones included."""
+    dead_lettered: int = 0
+    pending: int = 0
+    """Events between the cursor and the end of the stream, an upper bound (records count as the events they hold once read)."""
+    last_delivery: str | None = None
+    """RFC 3339."""
+    owner: str = ""
+    """The router replica that serves it."""
+
+
+class DeadLetter(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
+    """An event that was not delivered, with all that is needed to understand it without the logs. Subject: `names.dead_letter_subject`."""
+
+    reason: str
+    """MaxAttempts, MaxAge, Rejected, RecursionLimit, Malformed, EventTooLarge, FilterError."""
+    message: str
+    time: str
+    namespace: str
+    subscription: str | None = None
+    """Absent where the source itself could not take the event."""
+    source: str | None = None
+    """Kind and name of the source where `subscription` is absent, as `s3/minio` or `postgres/shop-db`."""
+    event: msgspec.Raw | None = None
+    """The structured CloudEvent; absent where there is none (malformed input: see `input`)."""
+    input: str | None = None
+    """What came in where it is no event: its first 4 KiB, undecodable bytes replaced."""
+    stream: str | None = None
+    sequence: int | None = None
+    index: int | None = None
+    attempts: int = 0
+    first_attempt: str | None = None
+    last_status: int | None = None
+    last_response: str | None = None
+    """First 4 KiB of the function's last answer."""

@@ -1,0 +1,105 @@
+"""What the operator tells source readers and the ingest, and what the readers report back.
+
+A reader runs in the tenant's namespace with that namespace's connection Secret mounted; the operator never reads it.
+"""
+
+import msgspec
+
+
+class TableConfig(msgspec.Struct, rename="camel", kw_only=True):
+    """One table that some Subscription of the namespace wants."""
+
+    name: str
+    """`schema.table`, unquoted."""
+    operations: list[str]
+    """The union of what the Subscriptions want: insert, update, delete."""
+
+
+class PostgresConfig(msgspec.Struct, rename="camel", kw_only=True):
+    """A PostgreSQL reader's task."""
+
+    slot: str
+    """Also the publication's name: made from cluster uid, namespace and connection."""
+    stream: str
+    tables: list[TableConfig] = []
+
+
+class S3Server(msgspec.Struct, rename="camel", kw_only=True):
+    """An S3 server that can call the ingest's webhook; set in the chart's values."""
+
+    name: str
+    endpoint: str
+    """`http(s)://host:port`; a connection belongs to the server with the same endpoint."""
+    notification_arns: list[str]
+    """Every rule names all of these; the ingest takes what comes twice once (same event id)."""
+
+
+class BucketRule(msgspec.Struct, rename="camel", kw_only=True):
+    """One Subscription's wish on a bucket."""
+
+    subscription: str
+    bucket: str
+    events: list[str]
+    """As S3 writes them: `s3:ObjectCreated:*`."""
+    prefix: str = ""
+    suffix: str = ""
+
+
+class S3Config(msgspec.Struct, rename="camel", kw_only=True):
+    """An S3 reader's task: it keeps notification rules on buckets and proves that its key may read them."""
+
+    servers: list[S3Server]
+    rules: list[BucketRule] = []
+
+
+class ReaderConfig(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
+    """The task of one reader. Key: `reader.<namespace>.<kind>.<connection>` in KV_SOURCES."""
+
+    namespace: str
+    kind: str
+    """s3 or postgres."""
+    connection: str
+    """Name of the Secret."""
+    version: str
+    """Hash of the rest of this object; the status says which version it speaks of."""
+    draining: bool = False
+    """True: remove slot, publication and rules, report `drained`, then do nothing."""
+    postgres: PostgresConfig | None = None
+    s3: S3Config | None = None
+
+
+class ItemStatus(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
+    """State of one table (`schema.table`) or bucket."""
+
+    ready: bool
+    reason: str = ""
+    """A constant of `conditions`, e.g. TableNotFound; empty when ready."""
+    message: str = ""
+    """What is wrong and what to do."""
+    proof: str = ""
+    """Buckets: a presigned HEAD request for the bucket, good for some minutes; that it answers 200 shows that the key may read the bucket."""
+
+
+class ReaderStatus(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
+    """What a reader reports, on change and at least every 30 s. Key: `reader.<namespace>.<kind>.<connection>` in KV_STATUS."""
+
+    version: str
+    """Of the ReaderConfig that this speaks of."""
+    ready: bool
+    """Connected and following."""
+    reason: str = ""
+    message: str = ""
+    time: str = ""
+    """RFC 3339; an old one means that the reader is away."""
+    server: str = ""
+    """s3: name of the server that the connection's endpoint belongs to."""
+    drained: bool = False
+    items: dict[str, ItemStatus] = {}
+
+
+class BucketBinding(msgspec.Struct, rename="camel", kw_only=True):
+    """Which namespaces receive a bucket's events. Key: `bucket.<server>.<bucket token>` in KV_SOURCES; written only for namespaces that proved their right."""
+
+    server: str
+    bucket: str
+    namespaces: list[str]
