@@ -8,9 +8,16 @@ so that carrying an event from source to function parses its attributes only.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+
+if TYPE_CHECKING:
+    OptionalRaw = msgspec.Raw | None
+else:
+    OptionalRaw = (
+        msgspec.Raw
+    )  # in a union msgspec takes null alone for Raw; an absent one is None by the field's default
 
 FRAME_EVENTS: Final = 256
 FRAME_BYTES: Final = 512 * 1024
@@ -39,7 +46,7 @@ class Event(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, kw_o
     tracestate: str | None = None
     wisphops: int = 0
     """Functions that this event's ancestors went through; loops end above 16."""
-    data: msgspec.Raw | None = None
+    data: OptionalRaw = None
     """JSON, undecoded."""
     data_base64: str | None = None
     extensions: dict[str, str | int | bool] = {}

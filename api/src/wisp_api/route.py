@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from wisp_api.cloudevent import OptionalRaw
+
 
 class Target(msgspec.Struct, rename="camel", kw_only=True):
     """Where deliveries go: one revision's Service and its share of them."""
@@ -86,7 +88,7 @@ class DeadLetter(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=Tru
     """Absent where the source itself could not take the event."""
     source: str | None = None
     """Kind and name of the source where `subscription` is absent, as `s3/minio` or `postgres/shop-db`."""
-    event: msgspec.Raw | None = None
+    event: OptionalRaw = None
     """The structured CloudEvent; absent where there is none (malformed input: see `input`)."""
     input: str | None = None
     """What came in where it is no event: its first 4 KiB, undecodable bytes replaced."""
