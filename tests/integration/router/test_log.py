@@ -163,8 +163,8 @@ async def test_outage_loses_and_repeats_nothing(tmp_path: Path, how: str) -> Non
 async def test_full_stream_holds_back_and_heals(tmp_path: Path) -> None:
     """At the quota the writer says why, bounds what it holds, keeps the order, and goes on when there is room."""
     with nats_server(tmp_path) as server:
-        async with log_at(server, max_bytes=100_000) as js:
-            writer: log.FrameWriter[int] = log.FrameWriter(js, STREAM, lambda _: None, waiting_bytes=100_000)
+        async with log_at(server, max_bytes=1_000_000) as js:
+            writer: log.FrameWriter[int] = log.FrameWriter(js, STREAM, lambda _: None, waiting_bytes=600_000)
             number = 0
             with contextlib.suppress(TimeoutError):
                 while "full" not in writer.trouble:
@@ -173,7 +173,7 @@ async def test_full_stream_holds_back_and_heals(tmp_path: Path) -> None:
                     async with asyncio.timeout(0.2):
                         await writer.room()
             with pytest.raises(log.LogFull):
-                await log.append_once(js, STREAM, SUBJECT, [event(1, 120_000)])
+                await log.append_once(js, STREAM, SUBJECT, [event(1, 1_000_000)])
             await js.purge_stream(STREAM)
             async with asyncio.timeout(30):
                 await writer.flush()
