@@ -1,0 +1,233 @@
+"""The Function kind: code that runs on an event or a request, and what it runs with."""
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct, field
+
+from wisp_api.kube import (
+    Conditions,
+    EnvFrom,
+    EnvVar,
+    LocalReference,
+    SubdomainName,
+    Toleration,
+    map_list,
+    rules,
+)
+
+CODE_BYTES: Final = 192 * 1024
+"""Inline code in all, in bytes of UTF-8: kubectl copies the object into an annotation, which may hold 256 KiB."""
+CONTAINER: Final = "container"
+"""The runtime of images that serve HTTP themselves."""
+
+Quantity = Annotated[str, Meta(min_length=1, max_length=16)]
+_SIZE_RULES = rules(
+    ("self.matches('^[0-9]+(Mi|Gi)$')", "write a whole number of Mi or Gi, as 256Mi"),
+    ("!isQuantity(self) || quantity(self).compareTo(quantity('32Mi')) >= 0", "write 32Mi or more"),
+    (
+        "!isQuantity(self) || quantity(self).compareTo(quantity('64Gi')) <= 0",
+        "write 64Gi or less",
+    ),
+)
+
+
+FileText = Annotated[str, Meta(max_length=1024 * 1024)]
+Files = Annotated[
+    dict[str, FileText],
+    Meta(min_length=1, max_length=64),
+    rules(
+        (
+            f"self.map(name, bytes(self[name]).size()).sum() <= {CODE_BYTES}",
+            "the files hold more than 192 KiB in all (bytes of UTF-8): put larger code into an image and name it in code.image",
+        ),
+    ),
+]
+Image = Annotated[
+    str,
+    Meta(min_length=1, max_length=512),
+    rules(("!self.matches('[[:space:]]')", "an image is written without spaces, as registry.example/name:tag")),
+]
+Handler = Annotated[
+    str,
+    Meta(max_length=256),
+    rules(
+        (
+            "self.matches('^[A-Za-z_][A-Za-z0-9_]*([./][A-Za-z_][A-Za-z0-9_]*)*[.][A-Za-z_][A-Za-z0-9_]*$')",
+            "a handler is module.attribute, as app.handler",
+        )
+    ),
+]
+Cpu = Annotated[
+    str,
+    Meta(max_length=16),
+    rules(
+        ("self.matches('^([1-9][0-9]*m?|[0-9]+[.][0-9]+)$')", "write a number of CPUs or thousandths, as '0.5' or 500m")
+    ),
+]
+ListedVariable = Annotated[
+    EnvVar,
+    rules(
+        ("!has(self.value) || !has(self.valueFrom)", "write value or valueFrom, not both"),
+        (
+            "!self.name.startsWith('WISP_') && !self.name.startsWith('K_') && self.name != 'PORT'",
+            "names that start with WISP_ or K_, and PORT, belong to the platform: choose another",
+        ),
+    ),
+]
+ListedEnvFrom = Annotated[
+    EnvFrom, rules(("has(self.secretRef) != has(self.configMapRef)", "name one source: secretRef or configMapRef"))
+]
+Labels = Annotated[dict[str, Annotated[str, Meta(max_length=63)]], Meta(max_length=32)]
+Annotations = Annotated[dict[str, Annotated[str, Meta(max_length=4096)]], Meta(max_length=32)]
+
+
+class Code(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """The function's code: exactly one of the fields."""
+
+    files: Files | None = None
+    """Source files by name, written here: {app.py: "..."}. At most 192 KiB in all.
+
+    A name is letters, digits, '.', '_' and '-'; code with folders goes into an image.
+    """
+    image: Image | None = None
+    """A container image, best by digest.
+
+    With runtime container it serves HTTP on $PORT; with another it is built on that runtime's image, the handler in /var/task.
+    """
+
+
+class Scale(Struct, rename="camel", kw_only=True):
+    """How many pods run."""
+
+    min: Annotated[int, Meta(ge=0, le=1000)] = 0
+    """Pods that stay when nothing happens; 0 costs nothing and makes the first request wait for a start."""
+    max: Annotated[int, Meta(ge=1, le=1000)] = 100
+    """Pods at most."""
+    per_instance: Annotated[int, Meta(ge=1, le=1000)] = 1
+    """Invocations that one pod runs at once."""
+    idle_seconds: Annotated[int, Meta(ge=6, le=3600)] = 30
+    """How long the load is averaged over before pods go: about how long the last one stays after the last request."""
+
+
+class Auth(Struct, rename="camel", kw_only=True):
+    """Who may call the function."""
+
+    type: Literal["none"]
+    """none: anyone who reaches its URL."""
+
+
+class Pod(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """What the function's pods carry besides; the cluster's Knative must allow it (ConfigMap config-features in knative-serving)."""
+
+    node_selector: Labels | None = None
+    """Labels of the nodes that may run it; Knative flag kubernetes.podspec-nodeselector."""
+    tolerations: Annotated[list[Toleration], Meta(max_length=16)] | None = None
+    """Taints that it tolerates; Knative flag kubernetes.podspec-tolerations."""
+    image_pull_secrets: Annotated[list[LocalReference], Meta(max_length=8)] | None = None
+    """Secrets for the image's registry."""
+    labels: Labels | None = None
+    """Labels for the pods; the platform's own stay."""
+    annotations: Annotations | None = None
+    """Annotations for the pods; the platform's own stay."""
+
+
+class FunctionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """What the function is; every change makes a new revision, and the old one serves until the new one has started."""
+
+    runtime: Literal["python3.13", "container"]
+    """What runs the code: python3.13, or container for an image that serves HTTP itself."""
+    handler: Handler | None = None
+    """The callable, as module.attribute: app.handler is `handler` in app.py. Not with runtime container."""
+    signature: Literal["auto", "lambda", "cloudevent", "http"] = "auto"
+    """How the handler is called: lambda handler(event, context), cloudevent handler(event), http handler(request); auto finds out from the handler."""
+    code: Annotated[
+        Code,
+        rules(("has(self.files) != has(self.image)", "write exactly one kind of code: code.files or code.image")),
+    ]
+    """The code: exactly one of files and image."""
+    memory: Annotated[Quantity, _SIZE_RULES] = "128Mi"
+    """The memory limit, in Mi or Gi. The CPU share follows it: 1769Mi is one CPU."""
+    cpu: Cpu | None = None
+    """The CPU share, as a string: 500m or '1'. Absent: from memory. Idle CPU beyond it is used too."""
+    timeout_seconds: Annotated[int, Meta(ge=1, le=900)] = 30
+    """How long one invocation may take.
+
+    The cluster's Knative may allow less: max-revision-timeout-seconds in its ConfigMap config-defaults, 600 unless changed.
+    """
+    ephemeral_storage: Annotated[Quantity, _SIZE_RULES] = "512Mi"
+    """Size of /tmp, the only place that can be written to."""
+    env: Annotated[list[ListedVariable], Meta(max_length=128), map_list("name")] | None = None
+    """Environment variables."""
+    env_from: Annotated[list[ListedEnvFrom], Meta(max_length=16)] | None = None
+    """Whole Secrets and ConfigMaps as environment variables."""
+    service_account_name: SubdomainName | None = None
+    """The ServiceAccount that the pods run as, with its token mounted. Absent: no token."""
+    scale: Annotated[
+        Scale, rules(("self.min <= self.max", "scale.min is above scale.max: lower it or raise scale.max"))
+    ] = field(default_factory=Scale)
+    """How many pods run."""
+    visibility: Literal["cluster", "public"] = "cluster"
+    """cluster: reachable inside the cluster. public: through the cluster's ingress too; needs `auth`."""
+    auth: Auth | None = None
+    """Who may call it; must be written out where visibility is public."""
+    pod: Pod | None = None
+    """What the pods carry besides."""
+
+
+class Address(Struct, rename="camel", kw_only=True):
+    """Where the function is reached inside the cluster (Knative's Addressable)."""
+
+    url: str
+    """Its URL."""
+
+
+class FunctionStatus(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """What became of the spec."""
+
+    observed_generation: int = 0
+    """The metadata.generation that this speaks of."""
+    conditions: Conditions = []
+    """Ready: it serves. CodeReady: the code is there and its handler was imported. ServiceReady: requests reach it."""
+    url: str | None = None
+    """Where it answers: from outside too with visibility public."""
+    address: Address | None = None
+    """Where it is reached inside the cluster."""
+    revision: str | None = None
+    """The newest revision that has started; requests go to it."""
+    code_sha256: str | None = None
+    """SHA-256 of the inline code."""
+
+
+SPEC_RULES = rules(
+    ("self.runtime == 'container' || has(self.handler)", "handler is missing: write module.attribute, as app.handler"),
+    (
+        "self.runtime != 'container' || !has(self.handler)",
+        "runtime container takes no handler: the image itself serves HTTP on $PORT; remove handler or choose runtime python3.13",
+    ),
+    (
+        "self.runtime != 'container' || has(self.code.image)",
+        "runtime container needs code.image; for code.files choose runtime python3.13",
+    ),
+    (
+        "self.visibility != 'public' || has(self.auth)",
+        "visibility public lets anyone reach the function: say so with auth: {type: none}, or choose visibility cluster",
+    ),
+)
+
+
+class Function(Struct, rename="camel", kw_only=True):
+    """Code that runs on an event or a request, from zero pods to as many as the load asks for."""
+
+    spec: Annotated[FunctionSpec, SPEC_RULES]
+    """What the function is."""
+    status: FunctionStatus | None = None
+    """What became of it."""
+
+
+NAME_RULES = rules(
+    (
+        "self.metadata.name.matches('^[a-z]([-a-z0-9]{0,48}[a-z0-9])?$')",
+        "metadata.name: at most 50 lower-case letters, digits and '-', first a letter, so that the names of revisions and URLs fit",
+    )
+)
+"""On the object itself. Names of Functions: a revision is `<name>-<10 hex digits>` and a DNS label."""

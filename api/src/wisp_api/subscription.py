@@ -1,0 +1,204 @@
+"""The Subscription kind: which events of which source run which Function."""
+
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Meta, Struct, field
+
+from wisp_api.kube import Conditions, Name, Time, rules
+
+S3: Final = "s3"
+POSTGRES: Final = "postgres"
+
+ObjectEvent = Literal[
+    "ObjectCreated:*",
+    "ObjectCreated:Put",
+    "ObjectCreated:Post",
+    "ObjectCreated:Copy",
+    "ObjectCreated:CompleteMultipartUpload",
+    "ObjectRemoved:*",
+    "ObjectRemoved:Delete",
+    "ObjectRemoved:DeleteMarkerCreated",
+]
+_SAME_CONNECTION = rules(
+    ("self.connection.name == oldSelf.connection.name", "the connection can't be changed: make another Subscription")
+)
+
+
+Pattern = Annotated[
+    dict[str, Any], Meta(max_length=32, extra_json_schema={"x-kubernetes-preserve-unknown-fields": True})
+]
+_TIME: Final = "^[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}([.][0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$"
+Start = Annotated[
+    str,
+    Meta(max_length=40),
+    rules(
+        (
+            f"self in ['latest', 'earliest'] || self.matches('{_TIME}')",
+            "write latest, earliest or a time as 2026-01-31T12:00:00Z",
+        )
+    ),
+]
+
+
+class FunctionReference(Struct, rename="camel", kw_only=True):
+    """A Function of the same namespace."""
+
+    name: Name
+    """Its name. It may be made later: the events wait for it."""
+
+
+class Connection(Struct, rename="camel", kw_only=True):
+    """A Secret of the same namespace that says how to reach the source."""
+
+    name: Name
+    """The Secret's name.
+
+    Its keys for a bucket: endpoint, accessKey, secretKey, and where the server needs them notificationArn and region. For a database: dsn.
+    """
+
+
+class BucketSource(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """Objects of one S3 bucket."""
+
+    name: Annotated[
+        str,
+        Meta(min_length=3, max_length=63, pattern="^[a-z0-9][-.a-z0-9]*[a-z0-9]$"),
+        rules(("self == oldSelf", "the bucket can't be changed: make another Subscription")),
+    ]
+    """The bucket; can't be changed afterwards."""
+    connection: Connection
+    """The Secret with the server's endpoint and keys; the events come only while its keys may read the bucket. Can't be changed afterwards."""
+    events: Annotated[
+        list[ObjectEvent],
+        Meta(min_length=1, max_length=8, extra_json_schema={"x-kubernetes-list-type": "set"}),
+    ] = field(default_factory=lambda: ["ObjectCreated:*"])
+    """Which events, by S3's names. Absent: ObjectCreated:*."""
+    prefix: Annotated[str, Meta(max_length=1024)] = ""
+    """Only keys that start with this."""
+    suffix: Annotated[str, Meta(max_length=1024)] = ""
+    """Only keys that end with this."""
+
+
+class PostgresSource(Struct, rename="camel", kw_only=True):
+    """Row changes of a PostgreSQL database, by logical replication."""
+
+    connection: Connection
+    """The Secret with the database's dsn; its user needs REPLICATION and must own the tables. Can't be changed afterwards."""
+    tables: Annotated[
+        list[
+            Annotated[
+                str,
+                Meta(max_length=127),
+                rules(("self.matches('^[^.]{1,63}[.][^.]{1,63}$')", "write a table as schema.table, as public.orders")),
+            ]
+        ],
+        Meta(min_length=1, max_length=64, extra_json_schema={"x-kubernetes-list-type": "set"}),
+    ]
+    """The tables, as schema.table and without quotes."""
+    operations: Annotated[
+        list[Literal["insert", "update", "delete"]],
+        Meta(min_length=1, max_length=3, extra_json_schema={"x-kubernetes-list-type": "set"}),
+    ] = field(default_factory=lambda: ["insert", "update", "delete"])
+    """Which changes. Absent: all three."""
+
+
+class Source(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """Where the events come from: exactly one of the fields."""
+
+    bucket: Annotated[
+        BucketSource | None,
+        _SAME_CONNECTION,
+    ] = None
+    """Objects of an S3 bucket."""
+    postgres: Annotated[
+        PostgresSource | None,
+        _SAME_CONNECTION,
+    ] = None
+    """Row changes of a PostgreSQL database."""
+
+
+class Retry(Struct, rename="camel", kw_only=True):
+    """What happens when the function fails: exponential back-off with full jitter, then the dead-letter stream."""
+
+    max_attempts: Annotated[int, Meta(ge=1, le=100)] = 5
+    """Attempts that the function itself failed or let time out. Network errors don't count."""
+    max_age_seconds: Annotated[int, Meta(ge=1, le=1209600)] = 86400
+    """An event that is older than this and not delivered becomes a dead letter, whatever the cause."""
+    initial_seconds: Annotated[float, Meta(ge=0.01, le=3600)] = 1
+    """The first wait, on average half of it; it doubles with each attempt."""
+    max_seconds: Annotated[float, Meta(ge=0.01, le=86400)] = 300
+    """The longest wait."""
+
+
+class SubscriptionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """Which events of which source run which Function."""
+
+    function: FunctionReference
+    """The Function that receives the events."""
+    source: Annotated[
+        Source,
+        rules(
+            ("has(self.bucket) != has(self.postgres)", "write exactly one source: source.bucket or source.postgres"),
+            (
+                "has(self.bucket) == has(oldSelf.bucket) && has(self.postgres) == has(oldSelf.postgres)",
+                "the kind of source can't be changed: make another Subscription",
+            ),
+        ),
+    ]
+    """Where the events come from. Its kind, bucket and connection can't be changed afterwards."""
+    filter: Pattern | None = None
+    """An EventBridge pattern on the event's attributes and data; what doesn't match wakes no pod: {data: {new: {total: [{numeric: [">", 100]}]}}}."""
+    format: Literal["cloudevent"] = "cloudevent"
+    """What the function receives: a CloudEvent."""
+    order: Literal["key", "none"] | None = None
+    """key: one event at a time per row or object, in order. none: no order. Absent: key for databases, none for buckets."""
+    parallelism: Annotated[int, Meta(ge=1, le=1000)] = 10
+    """Deliveries that run at once, at most."""
+    start: Start = "latest"
+    """Where a new Subscription begins: latest (events from now on), earliest (all that the log still holds), or a time in RFC 3339."""
+    retry: Annotated[
+        Retry,
+        rules(("self.initialSeconds <= self.maxSeconds", "retry.initialSeconds is above retry.maxSeconds: lower it")),
+    ] = field(default_factory=Retry)
+    """What happens when the function fails."""
+    suspend: bool = False
+    """True: deliver nothing; the events wait, and become dead letters at retry.maxAgeSeconds."""
+
+
+class SubscriptionStatus(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """What became of the spec; the figures are at most 30 s old, exact ones are metrics."""
+
+    observed_generation: int = 0
+    """The metadata.generation that this speaks of."""
+    conditions: Conditions = []
+    """Ready: events are delivered. SourceReady: they are read. FunctionReady: the Function takes them."""
+    source: str | None = None
+    """The source in short: s3/photos or postgres/shop-db."""
+    delivered: int = 0
+    """Events that the function took."""
+    failed: int = 0
+    """Attempts that failed, repeated ones included."""
+    dead_lettered: int = 0
+    """Events that stand in the dead-letter stream."""
+    pending: int = 0
+    """Events that wait, an upper bound."""
+    last_delivery: Time | None = None
+    """When the function last took one."""
+
+
+class Subscription(Struct, rename="camel", kw_only=True):
+    """Events of a source that run a Function: at least once each, or they stand in the dead-letter stream with the reason."""
+
+    spec: SubscriptionSpec
+    """Which events of which source run which Function."""
+    status: SubscriptionStatus | None = None
+    """What became of it."""
+
+
+NAME_RULES = rules(
+    (
+        "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$')",
+        "metadata.name: at most 63 lower-case letters, digits and '-'",
+    )
+)
+"""On the object itself: the name is one token of the event log's keys."""
