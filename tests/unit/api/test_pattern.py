@@ -1,0 +1,267 @@
+"""Event patterns: the documented examples, the edges between JSON types, and where mistakes are reported."""
+
+import re
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from wisp_api import pattern
+from wisp_api.cloudevent import Event
+
+DETAIL = {
+    "c-count": 5,
+    "d-count": 3,
+    "x-limit": 301.8,
+    "source-ip": "10.0.0.33",
+    "v6": "2001:db8::1",
+    "instance-id": "i-000000aaaaaa00000",
+    "state": "running",
+    "nothing": None,
+    "empty": "",
+    "none": [],
+    "yes": True,
+    "one": 1,
+    "total": "120.50",
+    "path": "in/lib/photo.JPG",
+    "tags": ["a", "b", ["c"]],
+    "rows": [{"id": 1, "kind": "x"}, {"id": 2, "kind": "y"}],
+    "below": {"deep": 1},
+}
+
+
+def event(data: Any = None) -> Event:
+    """An event with attributes, an extension and the given data."""
+    return Event(
+        id="1",
+        source="urn:wisp:ec2",
+        type="state-change",
+        subject="in/photo.jpg",
+        time="2017-10-02T16:24:49Z",
+        extensions={"region": "us-east-1", "tries": 3, "urgent": True},
+        data=None if data is None else msgspec.Raw(msgspec.json.encode(data)),
+    )
+
+
+def on(field: str, *conditions: Any) -> bool:
+    """Whether a list of conditions matches a field of DETAIL."""
+    return pattern.compile({"data": {field: list(conditions)}})(event(DETAIL))
+
+
+@pytest.mark.parametrize(
+    ("field", "condition", "wanted"),
+    [
+        ("state", "running", True),
+        ("state", "Running", False),
+        ("state", {"prefix": "run"}, True),
+        ("state", {"prefix": "un"}, False),
+        ("state", {"prefix": {"equals-ignore-case": "RUN"}}, True),
+        ("state", {"suffix": "ing"}, True),
+        ("path", {"suffix": {"equals-ignore-case": ".jpg"}}, True),
+        ("path", {"suffix": ".jpg"}, False),
+        ("state", {"equals-ignore-case": "RUNNING"}, True),
+        ("path", {"wildcard": "in/*/photo.*"}, True),
+        ("path", {"wildcard": "*"}, True),
+        ("path", {"wildcard": "in/*x*"}, False),
+        ("path", {"wildcard": "in/lib/photo.JPG"}, True),
+        ("path", {"wildcard": "in/lib/photo.JPG*photo.JPG"}, False),
+        ("state", {"anything-but": "initializing"}, True),
+        ("state", {"anything-but": "running"}, False),
+        ("state", {"anything-but": ["stopped", "running"]}, False),
+        ("x-limit", {"anything-but": 123}, True),
+        ("x-limit", {"anything-but": [100, 301.8]}, False),
+        ("state", {"anything-but": {"prefix": "init"}}, True),
+        ("state", {"anything-but": {"prefix": ["init", "run"]}}, False),
+        ("state", {"anything-but": {"suffix": "ing"}}, False),
+        ("state", {"anything-but": {"equals-ignore-case": ["RUNNING", "x"]}}, False),
+        ("path", {"anything-but": {"wildcard": "*/lib/*"}}, False),
+        ("path", {"anything-but": {"wildcard": "*/bin/*"}}, True),
+        ("absent", {"anything-but": "x"}, False),
+        ("nothing", {"anything-but": "x"}, True),
+        ("yes", {"anything-but": 1}, True),
+        ("c-count", {"numeric": [">", 0, "<=", 5]}, True),
+        ("c-count", {"numeric": ["<", 5]}, False),
+        ("x-limit", {"numeric": ["=", 3.018e2]}, True),
+        ("total", {"numeric": [">", 100]}, True),
+        ("state", {"numeric": [">", 0]}, False),
+        ("yes", {"numeric": ["=", 1]}, False),
+        ("source-ip", {"cidr": "10.0.0.0/24"}, True),
+        ("source-ip", {"cidr": "10.0.1.0/24"}, False),
+        ("v6", {"cidr": "2001:db8::/32"}, True),
+        ("state", {"cidr": "10.0.0.0/24"}, False),
+        ("c-count", {"exists": True}, True),
+        ("absent", {"exists": True}, False),
+        ("absent", {"exists": False}, True),
+        ("c-count", {"exists": False}, False),
+        ("nothing", {"exists": True}, True),
+        ("below", {"exists": True}, False),  # works on leaves only
+        ("below", {"exists": False}, True),
+        ("nothing", None, True),
+        ("absent", None, False),
+        ("empty", "", True),
+        ("nothing", "", False),
+        ("one", 1.0, True),
+        ("one", True, False),
+        ("yes", 1, False),
+        ("yes", True, True),
+        ("tags", "b", True),
+        ("tags", "c", True),
+        ("tags", "d", False),
+        ("none", {"exists": True}, False),
+        ("none", "x", False),
+    ],
+)
+def test_operator(field: str, condition: Any, *, wanted: bool) -> None:
+    """Each operator does what the EventBridge guide says, on each JSON type."""
+    assert on(field, condition) is wanted
+
+
+def test_list_is_or() -> None:
+    """One of the values and operators of a list is enough."""
+    assert on("state", "stopped", {"prefix": "r"})
+    assert on("absent", "stopped", {"exists": False})
+    assert not on("state", "stopped", {"prefix": "x"})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "match"),
+    [
+        ({"type": ["state-change"], "data": {"state": ["running"]}}, True),
+        ({"type": ["other"], "data": {"state": ["running"]}}, False),
+        ({"region": [{"prefix": "us-"}], "tries": [3]}, True),
+        ({"urgent": [True], "wisphops": [0]}, True),
+        ({"time": [{"prefix": "2017-10-02"}]}, True),
+        ({"dataschema": [{"exists": False}]}, True),
+        ({"data": {"below": {"deep": [1]}}}, True),
+        ({"data": {"state": {"deep": [{"exists": False}]}}}, True),
+        ({"data": {"rows": {"id": [2], "kind": ["y"]}}}, True),
+        ({"data": {"rows": {"id": [1], "kind": ["y"]}}}, False),  # of one element
+        ({"$or": [{"type": ["other"]}, {"data": {"state": ["running"]}}]}, True),
+        ({"$or": [{"type": ["other"]}, {"data": {"state": ["stopped"]}}]}, False),
+        ({"source": ["x"], "$or": [{"type": ["state-change"]}, {"subject": ["y"]}]}, False),
+        ({"data": {"$or": [{"state": ["x"]}, {"c-count": [5], "$or": [{"one": [1]}, {"one": [2]}]}]}}, True),
+    ],
+)
+def test_structure(wanted: dict[str, Any], *, match: bool) -> None:
+    """Names are joined by and, `$or` by or, at every depth, on attributes, extensions and data."""
+    assert pattern.compile(wanted)(event(DETAIL)) is match
+
+
+def test_all_patterns_must_match() -> None:
+    """Several patterns are joined by and; none at all matches everything."""
+    first, second = {"type": ["state-change"]}, {"data": {"state": ["running"]}}
+    assert pattern.compile(first, second)(event(DETAIL))
+    assert not pattern.compile(first, second)(event({"state": "stopped"}))
+    assert pattern.compile()(event())
+
+
+def test_data_is_parsed_only_where_it_is_asked_for() -> None:
+    """A pattern on attributes never touches the data; one on data does not where an attribute excludes the event already."""
+    broken = event()
+    broken.data = msgspec.Raw(b"{broken")
+    for attributes_only in ({"type": ["state-change"]}, {"$or": [{"type": ["state-change"]}, {"subject": ["x"]}]}):
+        matcher = pattern.compile(attributes_only)
+        assert not matcher.reads_data
+        assert matcher(broken)
+    matcher = pattern.compile({"type": ["other"], "data": {"a": [1]}})
+    assert matcher.reads_data
+    assert not matcher(broken)
+    with pytest.raises(ValueError, match="JSON"):
+        pattern.compile({"data": {"a": [1]}})(broken)
+
+
+def test_event_without_data() -> None:
+    """Without data every path below it is absent."""
+    assert not pattern.compile({"data": {"a": ["x"]}})(event())
+    assert pattern.compile({"data": {"a": [{"exists": False}]}})(event())
+    assert pattern.compile({"data": ["x"]})(event("x"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({}, "the pattern: is empty"),
+        ({"type": "x"}, 'type: is "x"; write a list of values, ["x"]'),
+        ({"type": []}, "type: is an empty list"),
+        ({"data": {}}, "data: is empty"),
+        ({"data": {"a": {"b": 1}}}, "data.a.b: is 1; write a list"),
+        ({"data": {"a": [{"prefx": "x"}]}}, "data.a[0].prefx: is no operator; the operators are anything-but, cidr"),
+        ({"data": {"a": ["x", {"prefix": 1}]}}, "data.a[1].prefix: is 1; write a string"),
+        ({"data": {"a": [{"prefix": {"wildcard": "x"}}]}}, "data.a[0].prefix.wildcard: write a string or"),
+        ({"data": {"a": [{"prefix": "a", "suffix": "b"}]}}, "data.a[0]: has 2 operators"),
+        ({"data": {"a": [{"numeric": [">"]}]}}, "data.a[0].numeric: write comparisons"),
+        ({"data": {"a": [{"numeric": ["=>", 1]}]}}, 'data.a[0].numeric[0]: is "=>"'),
+        ({"data": {"a": [{"numeric": [">", "1"]}]}}, 'data.a[0].numeric[1]: is "1"; write a number'),
+        ({"data": {"a": [{"exists": "yes"}]}}, "data.a[0].exists: write true or false"),
+        ({"data": {"a": [{"cidr": "10.0.0.300/24"}]}}, "data.a[0].cidr:"),
+        ({"data": {"a": [{"wildcard": "a**b"}]}}, "data.a[0].wildcard: two `*` in a row"),
+        ({"data": {"a": [{"wildcard": "a\\b"}]}}, "data.a[0].wildcard: `\\b` is no escape"),
+        ({"data": {"a": [{"anything-but": ["x", 1]}]}}, "data.a[0].anything-but: write a string"),
+        ({"data": {"a": [{"anything-but": {"numeric": [">", 1]}}]}}, "data.a[0].anything-but.numeric: takes prefix"),
+        ({"data": {"a": [["x"]]}}, "data.a[0]: is a list in a list"),
+        ({"$or": [{"type": ["x"]}]}, "$or: write a list of two or more"),
+        ({"$or": [{"type": ["x"]}, {"type": "x"}]}, "$or[1].type: is"),
+        ({"detail-type": ["x"]}, "detail-type: is no CloudEvents attribute"),
+    ],
+)
+def test_mistakes_are_named_with_their_path(wrong: dict[str, Any], message: str) -> None:
+    """A wrong pattern is refused with the path of the mistake and what to write."""
+    with pytest.raises(pattern.PatternError) as error:
+        pattern.compile(wrong)
+    assert str(error.value).startswith(message)
+
+
+@given(st.text("ab*\\", max_size=8), st.text("ab*\\", max_size=8))
+def test_wildcard_agrees_with_a_regular_expression(wildcard: str, value: str) -> None:
+    """A wildcard matches exactly what the regular expression of the same meaning matches, or is refused."""
+    try:
+        matcher = pattern.compile({"subject": [{"wildcard": wildcard}]})
+    except pattern.PatternError:
+        assert re.search(r"\*\*|\\(?![*\\])", wildcard)
+        return
+    tokens = re.findall(r"\\[*\\]|.", wildcard)
+    regex = "".join(".*" if token == "*" else re.escape(token[-1]) for token in tokens)
+    target = event()
+    target.subject = value
+    assert matcher(target) is bool(re.fullmatch(regex, value, re.DOTALL))
+
+
+scalars = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3)
+)
+documents = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=10,
+)
+names = st.sampled_from(
+    ["data", "type", "a", "b", "prefix", "numeric", "exists", "$or", "anything-but", "cidr", "wildcard"]
+)
+patterns = st.dictionaries(
+    names,
+    st.recursive(
+        scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=2), max_leaves=10
+    ),
+    max_size=2,
+)
+
+
+@given(patterns, documents)
+def test_any_json_compiles_or_is_refused(wanted: dict[str, Any], data: Any) -> None:
+    """Whatever JSON stands for a pattern, it is refused by PatternError or matches any event without an error."""
+    try:
+        matcher = pattern.compile(wanted)
+    except pattern.PatternError:
+        return
+    assert matcher(event(data)) in (True, False)
+
+
+@given(documents)
+def test_exact_scalars_match_themselves(data: Any) -> None:
+    """Every scalar matches itself, and `exists: false` is the complement of `exists: true`."""
+    target = event({"a": data})
+    if not isinstance(data, list | dict):
+        assert pattern.compile({"data": {"a": [data]}})(target)
+    present = pattern.compile({"data": {"a": [{"exists": True}]}})(target)
+    assert pattern.compile({"data": {"a": [{"exists": False}]}})(target) is not present
