@@ -1,0 +1,299 @@
+"""The chart renders what each set of values promises, hardened, and refuses what it does not know."""
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .conftest import CHART, ROOT, Render, helm_template
+
+EXTERNAL = (
+    "nats.enabled=false",
+    "nats.external.url=tls://nats.example:4222",
+    "log.replicas=3",
+    "minio.enabled=false",
+    's3.servers=[{"name": "store-1", "endpoint": "https://s3.example", "notificationArns": ["arn:aws:sqs:::wisp"]}]',
+)
+PLAIN = ("networkPolicy.enabled=false", "rbac.aggregate=false", "uninstall.drain=false", "crds.install=false")
+PLACED = (
+    'scheduling.tolerations=[{"key": "faas", "operator": "Exists"}]',
+    'image.pullSecrets=["registry"]',
+    'scheduling.nodeSelector={"pool": "faas"}',
+)
+VALUE_SETS = {"default": (), "external": EXTERNAL, "plain": PLAIN, "placed": PLACED}
+
+
+@pytest.fixture(params=VALUE_SETS)
+def objects(request: pytest.FixtureRequest, render: Render) -> list[dict[str, Any]]:
+    """The rendered objects of each set of values."""
+    return render(*VALUE_SETS[request.param])
+
+
+def pod_specs(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Every pod spec by `Kind/name`."""
+    specs = {}
+    for one in objects:
+        spec = one["spec"] if one["kind"] == "Pod" else one.get("spec", {}).get("template", {}).get("spec")
+        if spec:
+            specs[f"{one['kind']}/{one['metadata']['name']}"] = spec
+    return specs
+
+
+def named(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    """The one object of this kind and name."""
+    (found,) = [one for one in objects if one["kind"] == kind and one["metadata"]["name"] == name]
+    return found
+
+
+def operator_config(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    """The operator's configuration file, parsed."""
+    config: dict[str, Any] = yaml.safe_load(named(objects, "ConfigMap", "wisp-operator")["data"]["operator.yaml"])
+    return config
+
+
+def test_no_object_stands_twice(objects: list[dict[str, Any]]) -> None:
+    """Kind and name identify an object: a second one would replace the first at apply."""
+    keys = [(one["kind"], one["metadata"]["name"]) for one in objects]
+    assert len(keys) == len(set(keys))
+
+
+def test_namespaced_objects_name_the_release_namespace(objects: list[dict[str, Any]]) -> None:
+    """`kubectl apply` without -n must not scatter objects over namespaces."""
+    for one in objects:
+        if not one["kind"].startswith(("Cluster", "CustomResource", "Namespace")):
+            assert one["metadata"].get("namespace") == "wisp-system", one["metadata"]["name"]
+
+
+def test_pods_meet_the_restricted_pod_security_standard(objects: list[dict[str, Any]]) -> None:
+    """Every pod passes the checks of the `restricted` standard, with a read-only root file system on top."""
+    for name, spec in pod_specs(objects).items():
+        pod = spec["securityContext"]
+        assert pod["runAsNonRoot"] is True, name
+        assert pod["runAsUser"] == 65532, name
+        assert pod["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & spec.keys(), name
+        for volume in spec.get("volumes", []):
+            assert not volume.keys() - {"name", "configMap", "secret", "projected", "emptyDir"}, name
+        for container in spec["containers"]:
+            context = container["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False, name
+            assert context["readOnlyRootFilesystem"] is True, name
+            assert context["capabilities"] == {"drop": ["ALL"]}, name
+            assert not any("hostPort" in port for port in container.get("ports", [])), name
+
+
+def test_only_pods_that_call_the_api_have_a_token(objects: list[dict[str, Any]]) -> None:
+    """A ServiceAccount token is mounted into the operator and the drain Job and nowhere else."""
+    with_token = {name for name, spec in pod_specs(objects).items() if spec["automountServiceAccountToken"]}
+    assert with_token <= {"Deployment/wisp-operator", "Job/wisp-drain"}
+    assert "Deployment/wisp-operator" in with_token
+
+
+def test_containers_state_what_they_need(objects: list[dict[str, Any]]) -> None:
+    """Each container requests CPU and memory and bounds its memory; all long-lived ones fit beside Knative on 2 cores."""
+    total = 0
+    for name, spec in pod_specs(objects).items():
+        for container in spec["containers"]:
+            resources = container["resources"]
+            assert {"cpu", "memory"} <= resources["requests"].keys(), name
+            assert "memory" in resources["limits"], name
+            total += (
+                int(resources["requests"]["cpu"].removesuffix("m")) if "Deployment" in name or "Stateful" in name else 0
+            )
+    assert total <= 250
+
+
+def test_long_lived_pods_have_probes(objects: list[dict[str, Any]]) -> None:
+    """Start, liveness and readiness are probed over HTTP on a declared port."""
+    for name, spec in pod_specs(objects).items():
+        if name.startswith(("Job", "Pod")):
+            continue
+        (container,) = spec["containers"]
+        ports = {port["name"] for port in container["ports"]}
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            assert container[probe]["httpGet"]["port"] in ports, (name, probe)
+
+
+def test_no_secret_is_rendered(objects: list[dict[str, Any]]) -> None:
+    """Passwords, tokens and keys are made in the cluster: none is an object, a plain environment value or configuration."""
+    assert not [one for one in objects if one["kind"] == "Secret"]
+    for name, spec in pod_specs(objects).items():
+        for container in spec["containers"]:
+            for variable in container.get("env", []):
+                if re.search("TOKEN|PASSWORD|ROOT_USER|SECRET", variable["name"]):
+                    assert "secretKeyRef" in variable["valueFrom"], (name, variable["name"])
+
+
+def test_rbac_is_narrow(objects: list[dict[str, Any]]) -> None:
+    """No rule uses a wildcard, and no cluster-wide rule reads Secrets."""
+    for one in objects:
+        for rule in one.get("rules", []) if one["kind"] in ("ClusterRole", "Role") else []:
+            assert "*" not in rule["apiGroups"] + rule["resources"] + rule["verbs"], one["metadata"]["name"]
+            if one["kind"] == "ClusterRole" and "secrets" in rule["resources"]:
+                assert not {"get", "list", "watch"} & set(rule["verbs"]), one["metadata"]["name"]
+
+
+def test_selectors_match_their_pods(objects: list[dict[str, Any]]) -> None:
+    """A workload selects its own pods and a Service some workload's."""
+    pods = []
+    for one in objects:
+        if template := one.get("spec", {}).get("template"):
+            pods.append(template["metadata"]["labels"])
+            if one["kind"] != "Job":
+                assert one["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    for one in objects:
+        if one["kind"] == "Service":
+            assert any(one["spec"]["selector"].items() <= labels.items() for labels in pods), one["metadata"]["name"]
+
+
+def test_external_servers_replace_the_bundled_ones(render: Render) -> None:
+    """With external NATS and S3, neither StatefulSet is rendered and the operator knows the addresses given."""
+    objects = render(*EXTERNAL)
+    assert not [one for one in objects if one["kind"] == "StatefulSet"]
+    config = operator_config(objects)
+    assert config["natsUrl"] == "tls://nats.example:4222"
+    assert config["natsReplicas"] == 3
+    assert config["s3Servers"] == [
+        {"name": "store-1", "endpoint": "https://s3.example", "notificationArns": ["arn:aws:sqs:::wisp"]}
+    ]
+    assert config["randomSecrets"] == {"wisp-s3-tokens": ["store-1"]}
+
+
+def test_minio_notifies_through_both_targets(render: Render) -> None:
+    """MinIO's fast and its queued target exist under the ARNs that the operator is told, with the token from its Secret."""
+    objects = render()
+    (container,) = named(objects, "StatefulSet", "wisp-minio")["spec"]["template"]["spec"]["containers"]
+    env = {variable["name"]: variable for variable in container["env"]}
+    (server,) = operator_config(objects)["s3Servers"]
+    for arn in server["notificationArns"]:
+        target = arn.split(":")[4]
+        assert env[f"MINIO_NOTIFY_WEBHOOK_ENABLE_{target}"]["value"] == "on"
+        assert env[f"MINIO_NOTIFY_WEBHOOK_ENDPOINT_{target}"]["value"].endswith(f"/v1/s3/{server['name']}")
+        token = env[f"MINIO_NOTIFY_WEBHOOK_AUTH_TOKEN_{target}"]["valueFrom"]["secretKeyRef"]
+        assert token == {"name": "wisp-s3-tokens", "key": server["name"]}
+    assert env["MINIO_NOTIFY_WEBHOOK_QUEUE_DIR_WISPQUEUE"]["value"].startswith("/data/")
+    assert env["MINIO_API_SYNC_EVENTS"]["value"] == "on"
+
+
+def test_nats_accepts_its_configuration(render: Render, tmp_path: Path) -> None:
+    """nats-server itself parses the rendered nats.conf and keeps every message on the disk before it acknowledges."""
+    text = named(render(), "ConfigMap", "wisp-nats")["data"]["nats.conf"]
+    assert "sync_interval: always" in text
+    (tmp_path / "nats.conf").write_text(text.replace("/data", str(tmp_path)))
+    (tmp_path / "auth.conf").write_text("accounts {}\n")
+    command = ["nats-server", "-t", "-c", str(tmp_path / "nats.conf")]
+    answer = subprocess.run(
+        command, env=os.environ | {"SERVER_NAME": "wisp-nats-0"}, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        (("image.registry=mirror.example/wisp",), "mirror.example/wisp/wisp-events:0.1.0"),
+        (("image.registry=dev.local", "images.events.tag=0.1.0-1a2b3c4d"), "dev.local/wisp-events:0.1.0-1a2b3c4d"),
+        (("images.events.registry=other.example", "images.events.repository=e"), "other.example/e:0.1.0"),
+        ((f"images.events.digest=sha256:{'0' * 64}",), f"ghcr.io/wisp-faas/wisp-events@sha256:{'0' * 64}"),
+    ],
+)
+def test_images_can_come_from_anywhere(render: Render, values: tuple[str, ...], wanted: str) -> None:
+    """Registry, repository, tag and digest can be overridden, in pods and in what the operator starts."""
+    objects = render(*values)
+    assert pod_specs(objects)["Deployment/wisp-router"]["containers"][0]["image"] == wanted
+    assert operator_config(objects)["eventsImage"] == wanted
+
+
+def test_pull_settings_reach_every_pod(render: Render) -> None:
+    """Pull secrets and placement apply to every pod of the chart, and pull settings to the pods that the operator makes."""
+    objects = render(*PLACED)
+    for name, spec in pod_specs(objects).items():
+        assert spec["imagePullSecrets"] == [{"name": "registry"}], name
+        assert spec["nodeSelector"] == {"pool": "faas"}, name
+        assert spec["tolerations"] == [{"key": "faas", "operator": "Exists"}], name
+    assert operator_config(objects)["imagePullSecrets"] == ["registry"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--set", "routr.replicas=2"), "routr"),
+        (("--set", "router.replica=2"), "replica"),
+        (("--set", "nats.replicas=3"), "replicas"),
+        (("--set", "images.events.digest=abc"), "digest"),
+        (("--set", "nats.enabled=false"), "nats.external.url"),
+        (("--set-json", 's3.servers=[{"name": "a/b", "endpoint": "http://x", "notificationArns": ["arn:x"]}]'), "name"),
+        (
+            ("--set-json", 's3.servers=[{"name": "minio", "endpoint": "http://x", "notificationArns": ["arn:x"]}]'),
+            "minio",
+        ),
+        (("--set", "minio.persistence.size=ten"), "size"),
+    ],
+)
+def test_wrong_values_are_refused(arguments: tuple[str, ...], complaint: str) -> None:
+    """A value that the chart does not know or can't do ends the command with a message that names it."""
+    answer = helm_template(*arguments)
+    assert answer.returncode != 0
+    assert complaint in answer.stderr
+
+
+def test_every_value_is_described_and_has_a_default() -> None:
+    """values.yaml and values.schema.json hold the same keys, and each is described."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def compare(values: dict[str, Any], schema_part: dict[str, Any], path: str) -> None:
+        part = schema["$defs"][schema_part["$ref"].rpartition("/")[2]] if "$ref" in schema_part else schema_part
+        properties = part.get("properties", {})
+        assert values.keys() == properties.keys() - {"global"} or not properties, path
+        for key, value in values.items():
+            if key in properties:
+                described = "description" in properties[key] or "$ref" in schema_part
+                assert described, f"{path}.{key}"
+                if isinstance(value, dict) and "additionalProperties" in part:
+                    compare(value, properties[key], f"{path}.{key}")
+
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    compare(values, schema, "values")
+
+
+def test_crds_are_those_that_the_types_say() -> None:
+    """The chart's copies equal manifests/crds."""
+    wanted = {path.name: path.read_text() for path in (ROOT / "manifests" / "crds").glob("*.yaml")}
+    assert wanted
+    assert {path.name: path.read_text() for path in (CHART / "files" / "crds").iterdir()} == wanted, (
+        "run make manifests"
+    )
+
+
+def test_crds_stay_on_uninstall(render: Render) -> None:
+    """Removing the release must not remove all Functions with their CRD."""
+    crds = [one for one in render() if one["kind"] == "CustomResourceDefinition"]
+    assert len(crds) == 2
+    assert all(crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for crd in crds)
+
+
+def test_install_yaml_is_current() -> None:
+    """manifests/install.yaml is what the chart renders, without hooks and with its namespace."""
+    answer = helm_template("--no-hooks", "--set", "namespace.create=true")
+    assert (ROOT / "manifests" / "install.yaml").read_text() == answer.stdout, "run make manifests"
+
+
+def test_subscriptions_are_drained_before_uninstall(render: Render) -> None:
+    """The drain Job and its rights are pre-delete hooks that go again when it has succeeded; the value switches all off."""
+    hooks = [one for one in render() if one["metadata"]["name"] == "wisp-drain"]
+    assert {one["kind"] for one in hooks} == {"Job", "ServiceAccount", "ClusterRole", "ClusterRoleBinding"}
+    assert all(one["metadata"]["annotations"]["helm.sh/hook"] == "pre-delete" for one in hooks)
+    assert not [one for one in render("uninstall.drain=false") if one["metadata"]["name"] == "wisp-drain"]
+
+
+def test_functions_are_addressable(render: Render) -> None:
+    """Knative may resolve a Function as a sink, and users' own roles cover both kinds."""
+    roles = {one["metadata"]["name"]: one for one in render() if one["kind"] == "ClusterRole"}
+    assert roles["wisp-addressable"]["metadata"]["labels"]["duck.knative.dev/addressable"] == "true"
+    assert roles["wisp-viewer"]["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-view"] == "true"
+    assert roles["wisp-editor"]["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-edit"] == "true"
