@@ -1,0 +1,211 @@
+"""Serving: the handler on the main thread, the front on whichever thread is free.
+
+Invariant: health, new requests, timeouts and SIGTERM are answered while a handler computes or sleeps, and at most one
+event runs at a time. The main thread reads a request, runs the handler in place and writes the reply: no queue, no
+thread switch. Before it calls the handler it lets go of ``_lock``, the right to use the front. A standby thread
+looks every 10 ms; where the same invocation still runs, it takes the lock and polls in the main thread's stead until
+that comes back and asks for the front. So a fast handler pays two uncontended lock operations, and a slow one costs the
+front at most 10 ms plus what Python's interpreter lock adds (5 ms).
+
+An invocation that exceeds its time is answered by the standby. A coroutine is then cancelled. A thread can't be
+killed, so for anything else the process replaces itself by a fresh one (``execve``): same pid, same listening socket,
+so callers wait in the kernel's backlog for some 30 ms, and Kubernetes sees no crash that it would answer with a
+growing back-off. What this can't see is C code that holds the interpreter lock throughout: then health fails as well,
+and the liveness probe restarts the container.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from _thread import allocate_lock, start_new_thread
+from typing import TYPE_CHECKING, NoReturn
+
+from wisp_runtime import logs
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from wisp_runtime.front import Connection, Front
+    from wisp_runtime.http1 import HttpRequest
+    from wisp_runtime.invocation import Function, Invocation
+
+TICK_SECONDS = 0.01
+IDLE_TICKS = 100  # then the standby sleeps until the next invocation wakes it
+CANCEL_GRACE_SECONDS = 2.0
+EXIT_GRACE_SECONDS = 2.0
+
+
+class Running:
+    """The invocation that the main thread has in hand."""
+
+    __slots__ = ("connection", "deadline", "invocation", "request")
+
+    def __init__(self, connection: Connection, request: HttpRequest, invocation: Invocation) -> None:
+        """Note whose request it is and when its time is over."""
+        self.connection = connection
+        self.request = request
+        self.invocation = invocation
+        self.deadline = invocation.deadline
+
+
+class Server:
+    """One front, one function, two threads that hold the front in turn."""
+
+    def __init__(self, front: Front, function: Function, start_environment: dict[str, str], start_dir: str) -> None:
+        """Take what to serve, and the surroundings in which the process began, for beginning anew."""
+        self._front = front
+        self._function = function
+        self._start_environment = start_environment
+        self._start_dir = start_dir
+        self._lock = allocate_lock()
+        self._running: Running | None = None
+        self._sequence = 0  # of invocations, so that the standby can tell one from the next
+        self._wanted = False  # the main thread waits for the lock
+        self._stopping = False  # SIGTERM has come
+        self._asleep = False
+        self._alarm = allocate_lock()
+        self._alarm.acquire()
+
+    def serve(self) -> None:
+        """Serve until SIGTERM or SIGINT, then finish what runs and return."""
+        front, queue = self._front, self._front.queue
+        self._lock.acquire()
+        self._catch_signals()
+        start_new_thread(self._stand_by, ())
+        polled = time.monotonic()
+        while not (self._stopping and self._drained()):
+            if queue:
+                self._run_next()
+                if queue and time.monotonic() - polled < TICK_SECONDS:
+                    continue  # the next one waits already; still, health gets its turn
+                front.poll(0)
+            else:
+                front.poll(-1)
+            polled = time.monotonic()
+
+    def _run_next(self) -> None:
+        """Run the oldest request's handler in this thread and answer it."""
+        connection, request = self._front.queue.popleft()
+        if connection.fd not in self._front.connections:
+            return  # the caller left while it waited
+        invocation = self._function.begin(request)
+        self._running = Running(connection, request, invocation)
+        self._sequence += 1
+        if self._asleep:
+            self._asleep = False
+            self._alarm.release()
+        self._lock.release()
+        reply = invocation.run()
+        if not self._lock.acquire(blocking=False):
+            self._wanted = True
+            self._front.wake()
+            self._lock.acquire()
+            self._wanted = False
+        self._running = None
+        if not invocation.expired:
+            self._front.answer(connection, request, reply)
+
+    def _drained(self) -> bool:
+        """Begin to drain, or tell whether nothing is left to finish."""
+        self._front.drain()
+        return not self._front.connections
+
+    # Signals. Python runs handlers in the main thread, which may be deep in user code; the C half of the handler
+    # writes to the front's wake pipe at once, and whoever polls looks at ``_stopping``.
+
+    def _catch_signals(self) -> None:
+        signal.set_wakeup_fd(self._front.wake_writer, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._stopping = True
+        self._front.wake()
+
+    # The standby thread.
+
+    def _stand_by(self) -> None:
+        """Look after the invocation that runs, every tick; sleep when there has been none for a second."""
+        seen, idle = 0, 0
+        while True:
+            time.sleep(TICK_SECONDS)
+            if self._sequence != seen:
+                seen, idle = self._sequence, 0
+            elif self._running is not None:
+                if self._lock.acquire(blocking=False):
+                    self._stand_in()
+                    self._lock.release()
+            elif (idle := idle + 1) >= IDLE_TICKS:
+                self._sleep(seen)
+                idle = 0
+
+    def _sleep(self, seen: int) -> None:
+        """Sleep until the main thread begins another invocation after number ``seen``."""
+        self._asleep = True
+        # An invocation that began before the line above didn't see it: don't sleep through it.
+        if self._sequence != seen and self._asleep:
+            self._asleep = False
+            return
+        self._alarm.acquire()
+
+    def _stand_in(self) -> None:
+        """Hold the front until the main thread wants it back; answer the invocation whose time is over."""
+        front = self._front
+        running = self._running
+        while running is not None and running is self._running and not self._wanted:
+            left = running.deadline - time.monotonic()
+            if left <= 0:
+                self._expire(running)
+                continue
+            front.poll(left)
+            if self._stopping:
+                front.drain()
+
+    def _expire(self, running: Running) -> None:
+        """Answer for an invocation whose time is over and end it, or else this process."""
+        if running.invocation.expired:
+            self._restart("The coroutine did not end when it was cancelled")
+        reply = running.invocation.timed_out()
+        self._front.answer(running.connection, running.request, reply)
+        if running.invocation.cancel():
+            running.deadline = time.monotonic() + CANCEL_GRACE_SECONDS
+        else:
+            self._restart("A thread cannot be killed")
+
+    def _restart(self, why: str) -> NoReturn:
+        """Become a fresh process that has the same pid and listening socket; where it is draining, exit."""
+        front = self._front
+        logs.end_invocation()
+        if self._stopping or front.listener is None:
+            front.abandon("This instance is stopping")
+            os._exit(0)
+        logs.emit("WARNING", f"The function's process starts anew after a timeout: {why}")
+        front.abandon("The function's process starts anew after a timeout")
+        # Until the new self has its handlers, a SIGTERM waits; as pid 1 it would be lost.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        if os.getpid() == 1:
+            os.kill(-1, signal.SIGKILL)  # what the handler left running: everything in the container but us
+        os.chdir(self._start_dir)
+        listener = os.dup(front.listener.fileno())
+        os.set_inheritable(listener, True)  # noqa: FBT003 - os's own signature
+        environment = {**self._start_environment, "WISP_LISTEN_FD": str(listener)}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606 - no shell wanted
+
+
+def leave() -> NoReturn:
+    """End the process: run the user's exit hooks, for two seconds at most, and don't wait for threads."""
+    import atexit  # noqa: PLC0415 - used once, at the end
+
+    def insist() -> None:
+        time.sleep(EXIT_GRACE_SECONDS)
+        os._exit(0)
+
+    start_new_thread(insist, ())
+    atexit._run_exitfuncs()  # noqa: SLF001 - the only way to run them without joining the user's threads
+    logs.end_invocation()
+    os._exit(0)
