@@ -1,0 +1,55 @@
+"""The real cluster for the end-to-end tests: the one that runs, or one of our own that is gone afterwards."""
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fixtures.collector import Collector, collector
+from fixtures.platform import host_address
+from wisp_cluster.kubectl import Kubectl
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+def wisp_cluster(*command: str) -> str:
+    """Run the cluster command as a user would; its progress shows with `pytest -s`, its result is returned."""
+    return subprocess.run(
+        [sys.executable, "-m", "wisp_cluster", *command], check=True, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT
+    ).stdout
+
+
+@pytest.fixture(scope="session")
+def kubectl() -> Iterator[Kubectl]:
+    """The cluster with Wisp installed from this checkout; one that was not running before is taken down again."""
+    ran = (
+        subprocess.run([sys.executable, "-m", "wisp_cluster", "status"], check=False, capture_output=True).returncode
+        == 0
+    )
+    wisp_cluster("up")
+    wisp_cluster("install")
+    try:
+        yield Kubectl.of_cluster()
+    finally:
+        if not ran and not os.environ.get("WISP_KEEP"):
+            wisp_cluster("down")
+
+
+@pytest.fixture
+def namespace(kubectl: Kubectl) -> Iterator[Kubectl]:
+    """A namespace of the test's own, deleted with all in it, Subscriptions first, at the end."""
+    own = kubectl.within(f"e2e-{uuid.uuid4().hex[:8]}")
+    own.ensure_namespace()
+    yield own
+    own("delete", "subscriptions", "--all", "--timeout=120s")
+    own("delete", "namespace", own.namespace, "--timeout=180s")
+
+
+@pytest.fixture
+def reports(kubectl: Kubectl) -> Iterator[Collector]:
+    """Where recorder functions report to."""
+    with collector(host_address(kubectl)) as collected:
+        yield collected

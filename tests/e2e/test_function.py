@@ -1,0 +1,153 @@
+"""A Function from kubectl apply to an answer, to zero and back, through updates and mistakes."""
+
+import http.client
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from fixtures.process import wait_until
+from wisp_cluster.kubectl import Kubectl, Object, condition
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def call(url: str, path: str = "/", timeout: float = 60) -> tuple[int, str]:
+    """GET a function through the ingress on loopback, as curl on the host would; returns status and body."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    connection = http.client.HTTPConnection("127.0.0.1", int(port.strip("/") or 8080), timeout=timeout)
+    try:
+        connection.request("GET", path, headers={"Host": host})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def function(name: str, code: dict[str, Any], **spec: Any) -> str:
+    """The manifest of a public Python Function."""
+    defaults = {
+        "runtime": "python3.13",
+        "handler": "app.handler",
+        "visibility": "public",
+        "auth": {"type": "none"},
+        "code": code,
+    }
+    return json.dumps(
+        {"apiVersion": "wisp.dev/v1alpha1", "kind": "Function", "metadata": {"name": name}, "spec": defaults | spec}
+    )
+
+
+def answering(text: str) -> dict[str, Any]:
+    """Code that answers every request with `text`."""
+    return {"files": {"app.py": f"def handler(event, context):\n    return {text!r}\n"}}
+
+
+def wait_reason(own: Kubectl, kind: str, name: str, type_: str, reason: str, seconds: float = 180) -> Object:
+    """Wait until a condition is False for this reason; return the condition."""
+
+    def current() -> Object:
+        return condition(own.get(kind, name) or {}, type_)
+
+    wait_until(
+        lambda: current().get("status") == "False" and current().get("reason") == reason,
+        f"{name} {type_} is not {reason}",
+        seconds,
+    )
+    return current()
+
+
+def test_hello_answers_goes_to_zero_and_comes_back(namespace: Kubectl) -> None:
+    """The first function of the README answers through the route, has no pod after a while, and answers again."""
+    namespace.apply(EXAMPLES / "hello")
+    url = namespace.wait_ready("functions", "hello")["status"]["url"]
+    status, body = call(url, "/?name=Ada")
+    assert (status, "Ada" in body) == (200, True)
+    namespace.wait_pods("wisp.dev/function=hello", lambda count: count == 0, "hello goes to zero", 240)
+    start = time.monotonic()
+    assert call(url)[0] == 200
+    assert time.monotonic() - start < 30, "a cold start takes a second or two, not this long"
+
+
+def test_columns_tell_what_matters(namespace: Kubectl) -> None:
+    """`kubectl get fn` shows Ready, URL, Runtime and Age."""
+    namespace.apply(EXAMPLES / "hello")
+    namespace.wait_ready("functions", "hello")
+    heading, row = namespace("get", "fn").splitlines()
+    assert heading.split() == ["NAME", "READY", "URL", "RUNTIME", "AGE"]
+    assert row.split()[1] == "True"
+
+
+def test_update_keeps_the_old_code_until_the_new_one_is_proven(namespace: Kubectl) -> None:
+    """While new code rolls out every request is answered, first by the old and then by the new; broken code never takes traffic."""
+    namespace.apply(function("rolling", answering("one")))
+    url = namespace.wait_ready("functions", "rolling")["status"]["url"]
+    answers: list[tuple[int, str]] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            answers.append(call(url))
+            stop.wait(0.05)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        wait_until(lambda: (200, '"one"') in answers, "the old code answers")
+        namespace.apply(function("rolling", answering("two")))
+        wait_until(lambda: answers[-1] == (200, '"two"'), "the new code answers", 120)
+        namespace.apply(function("rolling", {"files": {"app.py": "import missing_module\n"}}))
+        told = wait_reason(namespace, "functions", "rolling", "Ready", "HandlerImportFailed")
+        assert "missing_module" in told["message"]
+    finally:
+        stop.set()
+        asking.join()
+    assert {status for status, _ in answers} == {200}
+    assert answers[-1] == (200, '"two"')
+    namespace.apply(function("rolling", answering("three")))
+    namespace.wait_ready("functions", "rolling")
+    wait_until(lambda: call(url) == (200, '"three"'), "put right, it heals")
+
+
+def test_mistakes_are_named_in_conditions_and_heal(namespace: Kubectl) -> None:
+    """A missing handler and an image that can't be pulled are named with field and cure, and heal when put right."""
+    namespace.apply(function("typo", answering("right"), handler="app.handlr"))
+    namespace.apply(
+        json.dumps(
+            {
+                "apiVersion": "wisp.dev/v1alpha1",
+                "kind": "Function",
+                "metadata": {"name": "unpullable"},
+                "spec": {"runtime": "container", "code": {"image": "dev.local/no-such-image:1.0"}},
+            }
+        )
+    )
+    told = wait_reason(namespace, "functions", "typo", "CodeReady", "HandlerImportFailed")
+    assert "handlr" in told["message"]
+    told = wait_reason(namespace, "functions", "unpullable", "CodeReady", "ImagePullFailed")
+    assert "spec.code.image" in told["message"]
+    namespace.apply(function("typo", answering("right")))
+    url = namespace.wait_ready("functions", "typo")["status"]["url"]
+    assert call(url) == (200, '"right"')
+
+
+def test_drift_is_repaired(namespace: Kubectl) -> None:
+    """A Knative Service that someone deleted is made again."""
+    namespace.apply(function("drifting", answering("here")))
+    url = namespace.wait_ready("functions", "drifting")["status"]["url"]
+    namespace("delete", "services.serving.knative.dev", "drifting", "--wait=true")
+    wait_until(
+        lambda: namespace.get("services.serving.knative.dev", "drifting") is not None, "the Service is made again"
+    )
+    namespace("wait", "services.serving.knative.dev/drifting", "--for=condition=Ready", "--timeout=180s")
+    wait_until(lambda: call(url) == (200, '"here"'), "it answers again")
+
+
+def test_deleting_leaves_nothing(namespace: Kubectl) -> None:
+    """A deleted Function takes its Service, revisions and ConfigMaps along."""
+    namespace.apply(function("gone", answering("soon")))
+    namespace.wait_ready("functions", "gone")
+    namespace("delete", "function", "gone", "--timeout=60s")
+    kinds = "services.serving.knative.dev,revisions.serving.knative.dev,deployments.apps,configmaps"
+    wait_until(lambda: not namespace.items(kinds, "wisp.dev/function=gone"), "something of it is left", 120)
