@@ -1,0 +1,1 @@
+"""The way in over HTTP: bucket notifications become CloudEvents in the log."""

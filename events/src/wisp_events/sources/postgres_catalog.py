@@ -1,0 +1,402 @@
+"""What a PostgreSQL reader asks of the database and keeps in it: one slot and two publications.
+
+Invariants:
+- The publications exist before the slot and live as long as it: pgoutput stops for good at a change that was written
+  before its publication was.
+- No table is published in a way that makes the user's own UPDATE or DELETE fail: a table without replica identity is
+  published for inserts only or not at all. Nothing else of the user's is altered.
+- A slot that is not the one that the log followed (lost, dropped, or of a server whose positions went back) never passes
+  for it: it starts a new epoch, written into the publication's comment before the slot is made, and the log says so
+  first with gap events.
+"""
+
+import re
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psycopg2
+import psycopg2.errors
+from psycopg2 import sql
+from psycopg2.extensions import connection as Connection  # noqa: N812 - a class with a lower-case name
+from wisp_api import conditions
+from wisp_api.source import ItemStatus, PostgresConfig, TableConfig
+
+from wisp_events.sources.postgres_events import Place, Table
+from wisp_events.sources.reader import Trouble
+
+CONNECT_SECONDS: Final = 5
+STATEMENT_SECONDS: Final = 20
+LOCK_SECONDS: Final = 10
+POSTGRES_11: Final = 110000
+POSTGRES_13: Final = 130000
+_PARAMETERS: Final[dict[str, Any]] = {
+    "connect_timeout": CONNECT_SECONDS,
+    "client_encoding": "UTF8",
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+    "application_name": "wisp-reader",
+}
+_INSERT_ONLY: Final = frozenset({"insert"})
+_EPOCH = re.compile(r"Wisp, epoch (\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What streaming needs to know after `prepare`."""
+
+    epoch: int
+    tables: dict[str, Table]
+    """Those that are published, by `schema.table`."""
+    items: dict[str, ItemStatus]
+    """Every table of the config."""
+    gap: str = ""
+    """Why changes may be missing before `position`; the slot is not made yet: write the gap events, then `make_slot`."""
+    position: int = 0
+    """The server's current position in its log (LSN)."""
+
+
+def open_session(dsn: str, **parameters: Any) -> Connection:
+    """Connect.
+
+    Raises:
+        Trouble: the server can't be reached, or refuses; with the reason and the cure.
+    """
+    try:
+        session: Connection = psycopg2.connect(dsn, **_PARAMETERS, **parameters)
+    except psycopg2.ProgrammingError:  # its message may quote the DSN, password and all
+        raise Trouble(
+            conditions.INVALID_CONNECTION,
+            "key dsn of the connection's Secret can't be parsed; write postgresql://user:password@host:5432/database",
+        ) from None
+    except psycopg2.OperationalError as error:
+        raise _refusal(str(error)) from None
+    return session
+
+
+@contextmanager
+def connect(dsn: str) -> Iterator[Connection]:
+    """A session that is closed at the end of the block.
+
+    Raises:
+        Trouble: as `open_session`.
+    """
+    session = open_session(dsn)
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def _refusal(message: str) -> Trouble:
+    """Why a connection failed; libpq gives no error code here, so the server's words decide."""
+    brief = " ".join(message.split())
+    if "no pg_hba.conf entry" in message:
+        return Trouble(conditions.PERMISSION_DENIED, f"{brief}; add an entry for this user and database to pg_hba.conf")
+    if "authentication failed" in message or "no password supplied" in message:
+        return Trouble(
+            conditions.AUTHENTICATION_FAILED, f"{brief}; put the right user and password into the connection's Secret"
+        )
+    if "to start" in message and re.search(r"wal ?sender", message, re.IGNORECASE):
+        return Trouble(conditions.PERMISSION_DENIED, f"{brief}; run: ALTER ROLE <user> REPLICATION")
+    if re.search(r'(database|role) ".*" does not exist', message):
+        return Trouble(conditions.INVALID_CONNECTION, f"{brief}; correct key dsn of the connection's Secret")
+    return Trouble(conditions.SERVER_UNREACHABLE, f"{brief}; trying again")
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn the server's refusals of what this module asks into conditions with a cure.
+
+    Raises:
+        Trouble: instead of any psycopg2 error.
+    """
+    try:
+        yield
+    except psycopg2.Error as error:
+        brief = (error.diag.message_primary or " ".join(str(error).split()) or type(error).__name__).rstrip(".")
+        raise _trouble(error, brief) from None
+
+
+def _trouble(error: psycopg2.Error, brief: str) -> Trouble:
+    if isinstance(error, psycopg2.errors.InsufficientPrivilege):
+        return Trouble(
+            conditions.PERMISSION_DENIED,
+            f"{brief}; the connection's role needs REPLICATION, CREATE on the database and ownership of the tables: "
+            "ALTER ROLE <user> REPLICATION; GRANT CREATE ON DATABASE <database> TO <user>; GRANT <table owner> TO <user>",
+        )
+    if isinstance(error, psycopg2.errors.ConfigurationLimitExceeded):
+        return Trouble(conditions.LOGICAL_DECODING_OFF, f"{brief}; raise max_replication_slots and max_wal_senders")
+    if isinstance(error, psycopg2.errors.ReadOnlySqlTransaction):
+        return Trouble(conditions.INVALID_CONNECTION, f"{brief}; name the primary server in key dsn")
+    if isinstance(error, psycopg2.errors.QueryCanceled | psycopg2.errors.LockNotAvailable):
+        return Trouble(
+            conditions.WAITING_FOR_TRANSACTIONS,
+            f"{brief}; a transaction that was open before holds up the slot or a table: see pg_stat_activity; trying again",
+        )
+    return Trouble(conditions.SERVER_UNREACHABLE, f"{brief}; trying again")
+
+
+def insert_only(slot: str) -> str:
+    """Name of the second publication; the first bears the slot's name."""
+    return f"{slot[:59]}_ins"
+
+
+def prepare(dsn: str, config: PostgresConfig, held: Collection[Place]) -> Prepared:
+    """Check the server, bring the publications in line with the wanted tables, and make the slot where there was none.
+
+    `held` are the places of the last events that the log holds.
+
+    Raises:
+        Trouble: nothing can be followed now.
+    """
+    newer = max([int(time.time()), *(place.epoch + 1 for place in held)])
+    with connect(dsn) as session, explained(), session.cursor() as cursor:
+        session.autocommit = True
+        cursor.execute(f"SET statement_timeout = '{STATEMENT_SECONDS}s'; SET lock_timeout = '{LOCK_SECONDS}s'")
+        _check_server(cursor)
+        tables, items = _check_tables(cursor, session.server_version, config.tables)
+        known = _make_publications(cursor, config.slot, session.server_version, newer)
+        items |= _publish(cursor, config.slot, tables)
+        tables = {name: table for name, table in tables.items() if items[name].ready}
+        position = _position(cursor)
+        gap = _gap(cursor, session.server_version, config.slot, published=known is not None)
+        if not gap and any(place.epoch == known and place.commit_lsn > position for place in held):
+            gap = "the server's log positions went back, as after a restore"
+        if not gap and known == 0:
+            gap = f"the comment on publication {config.slot} was changed"
+        if gap:
+            return Prepared(max(newer, (known or 0) + 1), tables, items, gap, position)
+        if known is None:
+            _create_slot(cursor, config.slot, newer)
+        return Prepared(newer if known is None else known, tables, items, "", position)
+
+
+def _position(cursor: Any) -> int:
+    cursor.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
+    return int(cursor.fetchone()[0])
+
+
+def _check_server(cursor: Any) -> None:
+    cursor.execute("SELECT current_setting('wal_level'), pg_is_in_recovery()")
+    level, standby = cursor.fetchone()
+    if standby:
+        raise Trouble(conditions.INVALID_CONNECTION, "the server is a standby; name the primary server in key dsn")
+    if level != "logical":
+        raise Trouble(
+            conditions.LOGICAL_DECODING_OFF,
+            f"wal_level is {level}; run ALTER SYSTEM SET wal_level = 'logical' and restart the server",
+        )
+
+
+_TABLES = """
+SELECT n.nspname || '.' || c.relname, c.relkind::text, c.relpersistence::text, c.relreplident::text,
+       ARRAY(SELECT a.attname::text FROM pg_index i
+             CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place)
+             JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
+             WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate ORDER BY k.place),
+       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident),
+       format('%%I.%%I', n.nspname, c.relname)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname || '.' || c.relname = ANY(%s)
+"""
+
+
+def _check_tables(
+    cursor: Any, version: int, wanted: list[TableConfig]
+) -> tuple[dict[str, Table], dict[str, ItemStatus]]:
+    """The tables that can be published as wanted, and the state of all."""
+    cursor.execute(_TABLES, ([table.name for table in wanted],))
+    found = {row[0]: row[1:] for row in cursor.fetchall()}
+    tables: dict[str, Table] = {}
+    items: dict[str, ItemStatus] = {}
+    for table in wanted:
+        operations = frozenset(table.operations)
+        reason, message = _unfit(table.name, found.get(table.name), operations, version)
+        items[table.name] = ItemStatus(ready=not reason, reason=reason, message=message)
+        if not reason:
+            tables[table.name] = Table(operations, tuple(found[table.name][3]))
+    return tables, items
+
+
+def _unfit(name: str, found: tuple[Any, ...] | None, operations: frozenset[str], version: int) -> tuple[str, str]:
+    """Why a table can't be followed: reason and message, both empty when it can."""
+    if found is None:
+        return conditions.TABLE_NOT_FOUND, f"there is no table {name}; create it, or correct the name (schema.table)"
+    kind, persistence, identity, primary_key, identity_index, quoted = found
+    if kind not in ("r", "p") or persistence != "p":
+        return conditions.TABLE_NOT_FOUND, f"{name} is no ordinary, logged table; only those report row changes"
+    if kind == "p" and version < POSTGRES_13:
+        return conditions.TABLE_NOT_FOUND, f"{name} is partitioned; name its partitions, or use PostgreSQL 13 or newer"
+    if operations <= _INSERT_ONLY:
+        return "", ""
+    has_identity = {"f": True, "d": bool(primary_key), "i": identity_index, "n": False}[identity]
+    if has_identity and (kind == "r" or primary_key):
+        return "", ""
+    cure = (  # a partition made later has a replica identity only by a primary key
+        f"ALTER TABLE {quoted} ADD PRIMARY KEY (...); or subscribe to insert only"
+        if kind == "p"
+        else f"ALTER TABLE {quoted} REPLICA IDENTITY FULL; or give it a primary key, or subscribe to insert only"
+    )
+    return conditions.NO_REPLICA_IDENTITY, (
+        f"table {name} has no replica identity, so that UPDATE and DELETE on it would fail once published; run: {cure}"
+    )
+
+
+def _make_publications(cursor: Any, slot: str, version: int, epoch: int) -> int | None:
+    """Make the publications that are missing, empty; returns the first one's epoch if it was there before (0: unreadable)."""
+    cursor.execute(
+        "SELECT pubname::text, coalesce(obj_description(oid, 'pg_publication'), '') FROM pg_publication "
+        "WHERE pubname IN (%s, %s)",
+        (slot, insert_only(slot)),
+    )
+    comments = dict(cursor.fetchall())
+    if insert_only(slot) not in comments:
+        cursor.execute(_create_publication(insert_only(slot), version, "insert"))
+    if slot in comments:
+        found = _EPOCH.match(comments[slot])
+        return int(found[1]) if found else 0
+    actions = "insert, update, delete" + (", truncate" if version >= POSTGRES_11 else "")
+    cursor.execute(sql.SQL("{}; {}").format(_create_publication(slot, version, actions), _comment(slot, epoch)))
+    return None
+
+
+def _publish(cursor: Any, slot: str, tables: dict[str, Table]) -> dict[str, ItemStatus]:
+    """Make both publications hold what they are to hold; returns the tables that the server refused.
+
+    Adds before it drops: a table that moves from one to the other is never in none.
+    """
+    wanted: dict[str, set[str]] = {slot: set(), insert_only(slot): set()}
+    for name, table in tables.items():
+        wanted[insert_only(slot) if table.operations <= _INSERT_ONLY else slot].add(name)
+    cursor.execute(
+        "SELECT pubname::text, schemaname || '.' || tablename FROM pg_publication_tables WHERE pubname = ANY(%s)",
+        (list(wanted),),
+    )
+    held: dict[str, set[str]] = {publication: set() for publication in wanted}
+    for publication, table in cursor.fetchall():
+        held[publication].add(table)
+    refused: dict[str, ItemStatus] = {}
+    for publication, names in wanted.items():
+        for name in sorted(names - held[publication]):
+            try:
+                with explained():
+                    cursor.execute(_change(publication, "ADD", name))
+            except Trouble as trouble:
+                refused[name] = ItemStatus(ready=False, reason=trouble.reason, message=trouble.message)
+    for publication, names in wanted.items():
+        for name in sorted(held[publication] - names - refused.keys()):
+            cursor.execute(_change(publication, "DROP", name))
+    return refused
+
+
+def _create_publication(name: str, version: int, actions: str) -> sql.Composable:
+    root = ", publish_via_partition_root = true" if version >= POSTGRES_13 else ""
+    options = sql.SQL(f"publish = '{actions}'{root}")
+    return sql.SQL("CREATE PUBLICATION {} WITH ({})").format(sql.Identifier(name), options)
+
+
+def _change(publication: str, verb: str, table: str) -> sql.Composable:
+    schema, _, name = table.partition(".")
+    return sql.SQL("ALTER PUBLICATION {} " + verb + " TABLE {}").format(
+        sql.Identifier(publication), sql.Identifier(schema, name)
+    )
+
+
+def _comment(slot: str, epoch: int) -> sql.Composable:
+    return sql.SQL("COMMENT ON PUBLICATION {} IS {}").format(sql.Identifier(slot), sql.Literal(f"Wisp, epoch {epoch}"))
+
+
+def _gap(cursor: Any, version: int, slot: str, *, published: bool) -> str:
+    """Why the slot does not continue what was followed before; empty when it does, or when nothing was."""
+    status = "wal_status" if version >= POSTGRES_13 else "NULL"
+    cursor.execute(
+        f"SELECT {status}, database, current_database() FROM pg_replication_slots WHERE slot_name = %s",  # noqa: S608
+        (slot,),
+    )
+    row = cursor.fetchone()
+    if row is None:
+        return (
+            f"replication slot {slot} is gone: it was dropped, or the server failed over to one without it"
+            if published
+            else ""
+        )
+    if row[1] != row[2]:
+        raise Trouble(
+            conditions.INVALID_CONNECTION,
+            f"replication slot {slot} belongs to database {row[1]}, key dsn names {row[2]}; correct it, or drop the slot",
+        )
+    if row[0] == "lost":
+        return f"the server removed log that replication slot {slot} still needed; raise max_slot_wal_keep_size"
+    return "" if published else f"replication slot {slot} has no publication: somebody dropped it"
+
+
+def make_slot(dsn: str, slot: str, epoch: int) -> None:
+    """Replace the slot by one at the current position that begins `epoch`.
+
+    Raises:
+        Trouble: it can't be done now.
+    """
+    with connect(dsn) as session, explained():
+        session.autocommit = True
+        _drop_slot(session, slot)
+        with session.cursor() as cursor:
+            cursor.execute(f"SET statement_timeout = '{STATEMENT_SECONDS}s'")
+            _create_slot(cursor, slot, epoch)
+
+
+def _create_slot(cursor: Any, slot: str, epoch: int) -> None:
+    cursor.execute(_comment(slot, epoch))
+    cursor.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (slot,))
+
+
+def release_slot(dsn: str, slot: str) -> None:
+    """End the connection that still holds the slot: a predecessor that the server takes for alive.
+
+    Raises:
+        Trouble: it can't be done now.
+    """
+    with connect(dsn) as session, explained():
+        session.autocommit = True
+        with session.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s AND active_pid IS NOT NULL",
+                (slot,),
+            )
+
+
+def _drop_slot(session: Connection, slot: str) -> None:
+    """Drop it, ending whoever holds it first."""
+    with session.cursor() as cursor:
+        for _ in range(50):
+            cursor.execute("SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", (slot,))
+            row = cursor.fetchone()
+            if row is None:
+                return
+            try:
+                if row[0] is None:
+                    cursor.execute("SELECT pg_drop_replication_slot(%s)", (slot,))
+                    return
+                cursor.execute("SELECT pg_terminate_backend(%s)", (row[0],))
+            except psycopg2.errors.ObjectInUse:
+                pass
+            time.sleep(0.1)  # in a thread of its own; the walsender needs a moment to end
+    raise Trouble(conditions.SERVER_UNREACHABLE, f"replication slot {slot} stays in use; trying again")
+
+
+def drop(dsn: str, slot: str) -> None:
+    """Remove all that the reader made: slot and publications.
+
+    Raises:
+        Trouble: something is left.
+    """
+    with connect(dsn) as session, explained():
+        session.autocommit = True
+        _drop_slot(session, slot)
+        with session.cursor() as cursor:
+            for publication in (slot, insert_only(slot)):
+                cursor.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(publication)))

@@ -1,0 +1,174 @@
+"""What all readers share: the wish (config and connection) as it is now, and the report of what became of it.
+
+Invariant: a reader acts on the newest wish it has seen and keeps acting on it while NATS is away; a report names the
+version that it speaks of. Config and Secret are looked at every second, so that a wish or a mended password needs no
+restart; a failure to look changes nothing.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import nats.errors
+from nats.aio.client import Client
+from wisp_api import conditions, names
+from wisp_api.source import ItemStatus, ReaderConfig, ReaderStatus
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS: Final = 1.0
+REPORT_SECONDS: Final = 30.0
+REQUEST_SECONDS: Final = 3.0
+CONNECTION_DIRECTORY: Final = Path("/etc/wisp/connection")
+
+
+class Trouble(Exception):  # noqa: N818 - becomes a condition, not an error to fix in code
+    """Raised when a source can't be followed now: a reason of `conditions` and a message that says what to do."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        """Both go into the reader's status as they are."""
+        super().__init__(f"{reason}: {message}")
+        self.reason = reason
+        self.message = message
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the reader is to do, and with what."""
+
+    config: ReaderConfig
+    connection: dict[str, str] = field(repr=False)
+    """The Secret's keys."""
+
+    def value(self, key: str) -> str:
+        """A key of the connection's Secret.
+
+        Raises:
+            Trouble: the Secret or the key is not there.
+        """
+        name, namespace = self.config.connection, self.config.namespace
+        if not self.connection:
+            raise Trouble(
+                conditions.SECRET_NOT_FOUND,
+                f"there is no Secret {name} in namespace {namespace}, or it is empty; create it",
+            )
+        if not (found := self.connection.get(key)):
+            raise Trouble(conditions.INVALID_CONNECTION, f"Secret {name} has no key {key}; add it")
+        return found
+
+    def report(self, trouble: Trouble | None, items: dict[str, ItemStatus] | None = None) -> ReaderStatus:
+        """The status of this wish: ready, or in trouble."""
+        if trouble is None:
+            return ReaderStatus(version=self.config.version, ready=True, items=items or {})
+        return ReaderStatus(
+            version=self.config.version, ready=False, reason=trouble.reason, message=trouble.message, items=items or {}
+        )
+
+
+class Reader:
+    """The link of one reader to the operator, through two keys of NATS."""
+
+    def __init__(
+        self, client: Client, namespace: str, kind: str, connection: str, directory: Path = CONNECTION_DIRECTORY
+    ) -> None:
+        """`directory` is where the connection's Secret is mounted."""
+        self._client = client
+        self._key = f"reader.{namespace}.{kind}.{connection}"
+        self._directory = directory
+        self._moved = asyncio.Condition()
+        self._status: ReaderStatus | None = None
+        self._reported_at = -REPORT_SECONDS
+        self._unsent = False
+        self.wish: Wish | None = None
+        """None until the operator's config was read."""
+
+    async def follow(self) -> None:
+        """Keep `wish` up to date and the report alive, until cancelled."""
+        while True:
+            wish = await self._look()
+            if wish is not None and wish != self.wish:
+                logger.info("config version %s", wish.config.version)
+                self.wish = wish
+                async with self._moved:
+                    self._moved.notify_all()
+            if self._unsent or self._reported_at + REPORT_SECONDS <= _now():
+                await self._send()
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def changed(self, since: Wish | None, seconds: float | None = None) -> Wish | None:
+        """Return the wish when it differs from `since`, or after `seconds` as it is."""
+        try:
+            async with asyncio.timeout(seconds), self._moved:
+                await self._moved.wait_for(lambda: self.wish is not None and self.wish != since)
+        except TimeoutError:
+            pass
+        return self.wish
+
+    async def report(self, status: ReaderStatus) -> None:
+        """Publish a status if it says something new; `follow` repeats it every 30 s."""
+        if self._status is not None and status == msgspec.structs.replace(self._status, time=status.time):
+            return
+        if self._status is None or status.reason != self._status.reason or status.message != self._status.message:
+            logger.info("ready" if status.ready else f"{status.reason}: {status.message}")
+        self._status = status
+        await self._send()
+
+    def missing(self) -> str:
+        """What keeps this reader from doing its work, in a sentence; empty when nothing does."""
+        if not self._client.is_connected:
+            return "NATS is away"
+        if self._status is None:
+            return "waits for its config"
+        return "" if self._status.ready or self._status.drained else f"{self._status.reason}: {self._status.message}"
+
+    async def _send(self) -> None:
+        if self._status is None:
+            return
+        self._status = msgspec.structs.replace(self._status, time=datetime.now(UTC).isoformat(timespec="milliseconds"))
+        self._unsent = True
+        try:
+            subject = f"$KV.{names.KV_STATUS}.{self._key}"
+            answer = await self._client.request(subject, msgspec.json.encode(self._status), REQUEST_SECONDS)
+        except (nats.errors.Error, OSError) as error:
+            logger.warning("the report was not taken: %s", error or type(error).__name__)
+            return
+        self._unsent = b'"error"' in answer.data
+        self._reported_at = _now()
+
+    async def _look(self) -> Wish | None:
+        """The wish as it is now; None where it can't be read or there is none."""
+        bucket = names.KV_SOURCES
+        try:
+            answer = await self._client.request(
+                f"$JS.API.DIRECT.GET.KV_{bucket}.$KV.{bucket}.{self._key}", b"", REQUEST_SECONDS
+            )
+        except (nats.errors.Error, OSError):
+            return None
+        if not answer.data or "Status" in (answer.headers or {}):
+            return None
+        try:
+            config = msgspec.json.decode(answer.data, type=ReaderConfig)
+        except msgspec.DecodeError:
+            logger.exception("the config %s is not readable", self._key)
+            return None
+        connection = read_connection(self._directory)
+        if not connection and config.draining and self.wish:
+            connection = self.wish.connection  # a namespace's deletion takes the Secret first
+        return Wish(config, connection)
+
+
+def read_connection(directory: Path) -> dict[str, str]:
+    """The keys of a mounted Secret; empty where it is absent."""
+    try:
+        files = [path for path in directory.iterdir() if not path.name.startswith(".") and path.is_file()]
+        return {path.name: path.read_text().strip() for path in files}
+    except (OSError, UnicodeDecodeError):
+        return {}
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
