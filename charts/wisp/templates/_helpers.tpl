@@ -1,6 +1,7 @@
 {{/* Labels of every object; call with (dict "root" $ "component" "router"). */}}
 {{- define "wisp.labels" -}}
 {{ include "wisp.selector" . }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/part-of: wisp
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
