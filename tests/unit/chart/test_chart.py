@@ -7,8 +7,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
+from wisp_operator.config import OperatorConfig
 
 from .conftest import CHART, ROOT, Render, helm_template
 
@@ -149,6 +151,13 @@ def test_selectors_match_their_pods(objects: list[dict[str, Any]]) -> None:
     for one in objects:
         if one["kind"] == "Service":
             assert any(one["spec"]["selector"].items() <= labels.items() for labels in pods), one["metadata"]["name"]
+
+
+def test_operator_understands_its_configuration(objects: list[dict[str, Any]]) -> None:
+    """What the chart writes is an OperatorConfig, without a key too many."""
+    config = msgspec.convert(operator_config(objects), OperatorConfig)
+    assert config.namespace == "wisp-system"
+    assert set(config.random_secrets["wisp-s3-tokens"]) == {server.name for server in config.s3_servers}
 
 
 def test_external_servers_replace_the_bundled_ones(render: Render) -> None:
