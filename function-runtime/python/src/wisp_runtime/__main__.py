@@ -7,6 +7,7 @@ folder on 127.0.0.1 and ``PORT``.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,9 @@ def main() -> None:
     if len(arguments) > 1 or arguments[:1] in (["-h"], ["--help"]):
         sys.exit(USAGE)
     logs.install()
+    for number in (signal.SIGTERM, signal.SIGINT):  # as pid 1, a signal without a handler would be lost
+        signal.signal(number, lambda *_: os._exit(0))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
     termination_log = os.environ.get("WISP_TERMINATION_LOG", "" if arguments else "/dev/termination-log")
     try:
         settings = Settings(os.environ, *arguments, **({"code_dir": start_dir} if arguments else {}))
@@ -45,8 +49,10 @@ def main() -> None:
     except InitError as error:
         fail(error, termination_log)
     _freeze()
+    server = Server(front, function, environment, start_dir)
+    server.catch_signals()
     logs.emit("INFO", f"Serving {settings.handler} on port {listener.getsockname()[1]}")
-    Server(front, function, environment, start_dir).serve()
+    server.serve()
     leave()
 
 

@@ -66,11 +66,22 @@ def _enter(code_dir: str) -> None:
         message = f"The code folder {code_dir} can't be entered: {error.strerror}"
         raise InitError("Runtime.InvalidConfiguration", message) from None
     code_dir = os.getcwd()  # noqa: PTH109 - pathlib costs 10 ms at start
+    if sys.flags.no_site:
+        _add_exit()
     users = [code_dir, *user_folders()]
     if any(os.path.exists(os.path.join(folder, _OURS)) for folder in users):  # noqa: PTH110, PTH118
         for name in [name for name in sys.modules if name.partition(".")[0] == _OURS]:
             del sys.modules[name]
     sys.path[:] = [*users, *(entry for entry in sys.path if entry not in {"", *users})]
+
+
+def _add_exit() -> None:
+    """Define ``exit`` and ``quit``, which ``site`` does where it isn't left out."""
+    import builtins  # noqa: PLC0415 - the two of them are small and only the image needs them
+    from _sitebuiltins import Quitter  # noqa: PLC0415
+
+    for name in ("exit", "quit"):
+        setattr(builtins, name, Quitter(name, "Ctrl-D"))
 
 
 def user_folders() -> list[str]:

@@ -73,7 +73,6 @@ class Server:
         """Serve until SIGTERM or SIGINT, then finish what runs and return."""
         front, queue = self._front, self._front.queue
         self._lock.acquire()
-        self._catch_signals()
         start_new_thread(self._stand_by, ())
         polled = time.monotonic()
         while not (self._stopping and self._drained()):
@@ -116,11 +115,11 @@ class Server:
     # Signals. Python runs handlers in the main thread, which may be deep in user code; the C half of the handler
     # writes to the front's wake pipe at once, and whoever polls looks at ``_stopping``.
 
-    def _catch_signals(self) -> None:
+    def catch_signals(self) -> None:
+        """Let SIGTERM and SIGINT end ``serve``, also where they came before it was called."""
         signal.set_wakeup_fd(self._front.wake_writer, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         del number, frame
