@@ -138,7 +138,7 @@ def main() -> None:
         figures("hello: no pod -> first answer", cold_starts(own, runs))
         deploy_recorder(own, "recorder", reports)
         minio = bucket_connection(own, "my-s3", ["bench"])
-        dsn = postgres_connection(own, "my-db")
+        dsn = postgres_connection(own)
         with psycopg2.connect(dsn) as connection:
             connection.autocommit = True
             cursor = connection.cursor()
@@ -150,7 +150,7 @@ def main() -> None:
                 {"bucket": {"name": "bench", "events": ["ObjectCreated:*"], "connection": {"name": "my-s3"}}},
             )
             subscribe(
-                own, "rows", "recorder", {"postgres": {"tables": ["public.bench"], "connection": {"name": "my-db"}}}
+                own, "rows", "recorder", {"postgres": {"tables": ["public.bench"], "connection": {"name": "shop-db"}}}
             )
 
             def put() -> None:

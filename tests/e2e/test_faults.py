@@ -86,7 +86,7 @@ def test_kills_lose_nothing_and_keep_rows_in_order(
     """With router, reader, ingest, NATS and operator killed in turn, every object and every row change arrives, rows in order."""
     deploy_recorder(namespace, "recorder", reports, minimum=1)
     minio = bucket_connection(namespace, "my-s3", buckets=["faults"])
-    dsn = postgres_connection(namespace, "my-db")
+    dsn = postgres_connection(namespace)
     with psycopg2.connect(dsn) as connection, connection.cursor() as cursor:
         cursor.execute("CREATE TABLE counters (id int PRIMARY KEY, n int NOT NULL)")
         cursor.execute("INSERT INTO counters SELECT id, 0 FROM generate_series(0, %s) id", [ROWS - 1])
@@ -97,7 +97,7 @@ def test_kills_lose_nothing_and_keep_rows_in_order(
         {"bucket": {"name": "faults", "events": ["ObjectCreated:*"], "connection": {"name": "my-s3"}}},
     )
     subscribe(
-        namespace, "rows", "recorder", {"postgres": {"tables": ["public.counters"], "connection": {"name": "my-db"}}}
+        namespace, "rows", "recorder", {"postgres": {"tables": ["public.counters"], "connection": {"name": "shop-db"}}}
     )
 
     traffic = [
