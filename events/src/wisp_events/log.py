@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -135,6 +136,11 @@ async def dead_letter(js: JetStreamContext, letter: DeadLetter) -> None:
         await js.publish(subject, msgspec.json.encode(letter), PUBLISH_SECONDS, names.DEAD_LETTER_STREAM, headers)
     except (nats.errors.Error, OSError) as error:
         raise describe(error) from error
+
+
+def rfc3339(seconds: float) -> str:
+    """A Unix time in UTC, to the millisecond."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def fingerprint(*parts: str) -> str:

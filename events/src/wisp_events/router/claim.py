@@ -1,0 +1,67 @@
+"""Taking a route's cursor, where it stands now or, the first time, where the Subscription starts.
+
+Invariant: the start position is fixed once, by the first write of the cursor; only then is a route reported Active, so
+whatever is published after a Subscription with `start: latest` became ready is delivered.
+"""
+
+import json
+import time
+from collections.abc import Callable
+
+import msgspec
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from wisp_api import names
+from wisp_api.route import Route
+
+from wisp_events.router import bucket
+from wisp_events.router.cursor import Cursor
+from wisp_events.router.plan import Plan, start_time
+
+_decoder = msgspec.json.Decoder(Cursor)
+
+
+async def claim(
+    client: Client, plan: Plan, me: str, session: str, may_take: Callable[[str], bool]
+) -> tuple[Cursor, int] | None:
+    """Make this session the owner; returns the cursor and its revision, or None while another owner may hold it.
+
+    Raises:
+        nats.errors.Error, OSError: NATS is away, or the stream does not exist yet (NotFoundError).
+        bucket.Changed: another replica was faster.
+        ValueError: the stored cursor does not decode.
+    """
+    js = client.jetstream()
+    entry = await bucket.read(js, names.KV_CURSORS, plan.cursor_key)
+    if entry is None or entry.value is None:
+        cursor = Cursor(floor=await start_position(client, plan.route), started=time.time())
+    else:
+        cursor = _decoder.decode(entry.value)
+        if cursor.session != session and not may_take(cursor.owner):
+            return None
+    cursor.owner, cursor.session = me, session
+    value = msgspec.json.encode(cursor)
+    return cursor, await bucket.write(js, names.KV_CURSORS, plan.cursor_key, value, entry.revision if entry else 0)
+
+
+async def start_position(client: Client, route: Route) -> int:
+    """The stream sequence after which a new route begins.
+
+    Raises:
+        nats.js.errors.NotFoundError: the stream does not exist.
+        nats.errors.Error, OSError: NATS is away.
+    """
+    state = (await client.jetstream().stream_info(route.stream)).state
+    if route.start == "latest":
+        return state.last_seq
+    if route.start == "earliest":
+        return 0
+    request = json.dumps({"batch": 1, "start_time": start_time(route.start).isoformat()}).encode()
+    answer = await client.request(f"$JS.API.DIRECT.GET.{route.stream}", request, timeout=5)
+    headers = answer.headers or {}
+    if sequence := headers.get("Nats-Sequence"):
+        return int(sequence) - 1
+    if headers.get("Status") == "404":
+        return state.last_seq  # nothing was stored since
+    raise nats.errors.Error(f"reading {route.stream} from {route.start}: {headers}")

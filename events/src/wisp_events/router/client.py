@@ -1,0 +1,303 @@
+"""HTTP/1.1 to functions: kept-alive connections per target, one request at a time on each, callbacks instead of tasks.
+
+Invariants: every request sent gets exactly one outcome, at the latest SWEEP_SECONDS after its deadline; a connection that
+answered in any unclear way is closed, never used again. A request is repeated without telling the caller only where the
+target closed a kept-alive connection before any byte of an answer: the race that every keep-alive client has. Names are
+resolved at each new connection, and connections are replaced after MAX_AGE_SECONDS, so that changed addresses and new
+pods behind one address are found.
+
+Why not an existing client: at 10,000s of requests a second the client is most of the router's cost (bench_router.py).
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import httptools
+
+from wisp_events.router.request import Address
+from wisp_events.router.verdict import MARK, Answer, Failure, Outcome
+
+CONNECT_SECONDS: Final = 10.0
+SWEEP_SECONDS: Final = 0.25
+IDLE_SECONDS: Final = 30.0
+MAX_AGE_SECONDS: Final = 60.0
+BODY_BYTES: Final = 4096
+"""What is kept of an answer's body."""
+HEADER_BYTES: Final = 64 * 1024
+
+
+class Exchange:
+    """One request and who waits for its outcome."""
+
+    __slots__ = ("deadline", "done", "repeated", "request", "seconds")
+
+    def __init__(self, request: bytes, seconds: float, done: Callable[[Outcome], None]) -> None:
+        """`seconds`: how long the answer may take once the request is sent."""
+        self.request = request
+        self.seconds = seconds
+        self.done = done
+        self.deadline = 0.0
+        self.repeated = False
+
+
+class _Connection(asyncio.Protocol):
+    """One connection; parses the answer to its current exchange."""
+
+    def __init__(self, pool: "Pool") -> None:
+        self.pool = pool
+        self.transport: asyncio.Transport | None = None
+        self.exchange: Exchange | None = None
+        self.born = self.idle_since = time.monotonic()
+        self.used = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._received = 0  # bytes before the body
+        self._status = 0  # of the complete answer
+        self._surplus = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._headers_done = False
+        self._framed = False
+        self._reusable = False
+        self._marked = False
+        self._retry_after = 0.0
+        self._body = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - narrows the type
+        self.transport = transport
+
+    def send(self, exchange: Exchange) -> None:
+        """Write a request; the deadline begins."""
+        self.exchange = exchange
+        exchange.deadline = time.monotonic() + exchange.seconds
+        assert self.transport  # noqa: S101 - made before use
+        self.transport.write(exchange.request)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse a part of the answer."""
+        if self.exchange is None:
+            self.close()  # an answer to nothing: out of step
+            return
+        if not self._headers_done:
+            self._received += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if not self._status:
+                self.fail(Failure(f"the target does not answer in HTTP: {error}"))
+                return
+            self._surplus = True
+        if self._status:
+            self._finish(self._status, reusable=self._reusable and not self._surplus)
+        elif self._received > HEADER_BYTES and not self._headers_done:
+            self.fail(Failure(f"the answer's header is longer than {HEADER_BYTES} bytes"))
+
+    def on_message_begin(self) -> None:
+        """An answer begins: a second one is more than was asked for."""
+        self._surplus = self._status > 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header of the answer."""
+        name = name.lower()
+        if name == MARK:
+            self._marked = True
+        elif name == b"retry-after" and value.isdigit():
+            self._retry_after = float(value[:9])
+        elif name in (b"content-length", b"transfer-encoding"):
+            self._framed = True
+
+    def on_headers_complete(self) -> None:
+        """The body begins."""
+        self._headers_done = True
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body; what is not kept is dropped."""
+        if len(self._body) < BODY_BYTES:
+            self._body += body[: BODY_BYTES - len(self._body)]
+
+    def on_message_complete(self) -> None:
+        """The answer is there; an interim one (1xx) is passed over."""
+        status = self._parser.get_status_code()
+        if status < 200:  # noqa: PLR2004
+            self._begin()
+        elif not self._status:
+            self._status = status
+            self._reusable = self._parser.should_keep_alive()
+
+    def _finish(self, status: int, *, reusable: bool) -> None:
+        exchange, self.exchange = self.exchange, None
+        if exchange is None:
+            self.close()
+            return
+        answer = Answer(status, self._marked, self._retry_after, self._body)
+        now = time.monotonic()
+        self.used, self.idle_since = True, now
+        if reusable and now - self.born < MAX_AGE_SECONDS:
+            self._reset()
+            self.pool.release(self)
+        else:
+            self.close()
+        exchange.done(answer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The target closed, or we did."""
+        self.pool.forget(self)
+        exchange = self.exchange
+        if exchange is None:
+            return
+        if self._headers_done and not self._framed and exc is None:
+            self._finish(self._parser.get_status_code(), reusable=False)  # a body that ends with the connection
+            return
+        self.exchange = None
+        if self.used and not self._received and not exchange.repeated:
+            exchange.repeated = True
+            self.pool.send(exchange, fresh=True)
+            return
+        exchange.done(Failure(f"the target closed the connection{f': {exc}' if exc else ''}"))
+
+    def fail(self, failure: Failure) -> None:
+        """Give up on the current exchange and the connection."""
+        exchange, self.exchange = self.exchange, None
+        self.close()
+        if exchange:
+            exchange.done(failure)
+
+    def close(self) -> None:
+        """Use it no more."""
+        self.pool.forget(self)
+        if self.transport:
+            self.transport.abort()
+
+
+class Pool:
+    """The connections to one host and port."""
+
+    def __init__(self, host: str, port: int, limit: int) -> None:
+        """At most `limit` connections; further requests wait their turn."""
+        self._host = host
+        self._port = port
+        self._limit = limit
+        self._idle: list[_Connection] = []
+        self._open: set[_Connection] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._queue: deque[Exchange] = deque()
+
+    @property
+    def unused(self) -> bool:
+        """Whether it holds nothing."""
+        return not (self._open or self._connecting or self._queue)
+
+    def send(self, exchange: Exchange, *, fresh: bool = False) -> None:
+        """Send on an idle connection, or on a new one (`fresh`: always)."""
+        if self._idle and not fresh:
+            self._idle.pop().send(exchange)
+        elif len(self._open) + len(self._connecting) < self._limit:
+            task = asyncio.get_running_loop().create_task(self._connect(exchange))
+            self._connecting.add(task)
+            task.add_done_callback(self._connecting.discard)
+        else:
+            self._queue.append(exchange)
+
+    async def _connect(self, exchange: Exchange) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                _, connection = await loop.create_connection(lambda: _Connection(self), self._host, self._port)
+        except TimeoutError:
+            self._failed(exchange, f"no connection to {self._host}:{self._port} within {CONNECT_SECONDS:.0f} s")
+        except OSError as error:
+            self._failed(exchange, f"no connection to {self._host}:{self._port}: {error.strerror or error}")
+        else:
+            if connection.transport is None or connection.transport.is_closing():
+                self._failed(exchange, f"{self._host}:{self._port} closed the connection at once")
+                return
+            self._open.add(connection)
+            connection.send(exchange)
+
+    def _failed(self, exchange: Exchange, message: str) -> None:
+        """Report a failed connection, to the requests that wait for one as well if there is no other."""
+        waiting = [exchange]
+        if not self._open:
+            waiting += self._queue
+            self._queue.clear()
+        for one in waiting:
+            one.done(Failure(message))
+
+    def release(self, connection: _Connection) -> None:
+        """A connection is free for the next request."""
+        if self._queue:
+            connection.send(self._queue.popleft())
+        else:
+            self._idle.append(connection)
+
+    def forget(self, connection: _Connection) -> None:
+        """A connection is gone; a request that waits may open another."""
+        if connection not in self._open:
+            return
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if self._queue:
+            self.send(self._queue.popleft(), fresh=True)
+
+    def sweep(self, now: float) -> None:
+        """End what is over its deadline, close what has been idle or open for too long."""
+        for connection in list(self._open):
+            exchange = connection.exchange
+            if exchange is None:
+                if now - connection.idle_since > IDLE_SECONDS or now - connection.born > MAX_AGE_SECONDS:
+                    connection.close()
+            elif now > exchange.deadline:
+                connection.fail(Failure(f"no answer within {exchange.seconds:.0f} s", timeout=True))
+
+    async def close(self) -> None:
+        """Close every connection; requests under way end as failures."""
+        for task in list(self._connecting):
+            task.cancel()
+        await asyncio.gather(*self._connecting, return_exceptions=True)
+        for exchange in list(self._queue):
+            exchange.done(Failure("the router ends"))
+        self._queue.clear()
+        for connection in list(self._open):
+            connection.fail(Failure("the router ends"))
+
+
+class Client:
+    """Pools by address."""
+
+    def __init__(self, connections_per_target: int = 1024) -> None:
+        """Start with none; needs a running loop."""
+        self._limit = connections_per_target
+        self._pools: dict[tuple[str, int], Pool] = {}
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+
+    def send(self, to: Address, request: bytes, seconds: float, done: Callable[[Outcome], None]) -> None:
+        """Send a request; `done` gets its outcome, never before this returns."""
+        pool = self._pools.get((to.host, to.port))
+        if pool is None:
+            pool = self._pools[to.host, to.port] = Pool(to.host, to.port, self._limit)
+        pool.send(Exchange(request, seconds, done))
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            now = time.monotonic()
+            for key, pool in list(self._pools.items()):
+                pool.sweep(now)
+                if pool.unused:
+                    del self._pools[key]
+
+    async def close(self) -> None:
+        """Close everything."""
+        self._sweeper.cancel()
+        await asyncio.gather(self._sweeper, return_exceptions=True)
+        for pool in list(self._pools.values()):
+            await pool.close()

@@ -1,0 +1,389 @@
+"""One route on the replica that owns it: from frames in the log to answers of the function.
+
+Invariant: an event is marked done in exactly two places, `_answered` with a success and `_bury` after the acknowledged
+dead letter, or at once where the filter leaves it out; the cursor is written after, never before. Whoever loses the
+cursor's revision stops at once and writes nothing more.
+
+Memory: the window between the cursor and the read position holds WINDOW_EVENTS or WINDOW_BYTES, and all routes together
+what `Budget` allows; beyond that the events stay in the log.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import msgspec
+from nats.aio.client import Client as Nats
+from wisp_api import cloudevent
+from wisp_api.route import DeadLetter
+
+from wisp_events import log
+from wisp_events.router import metrics, verdict
+from wisp_events.router.client import Client as Http
+from wisp_events.router.cursor import Cursor, Trouble, Window
+from wisp_events.router.intake import Intake
+from wisp_events.router.keeper import Keeper
+from wisp_events.router.letter import compose
+from wisp_events.router.plan import Plan
+from wisp_events.router.request import MAX_HOPS, pick, render
+from wisp_events.router.schedule import Item, Schedule
+from wisp_events.router.verdict import Outcome, Verdict
+
+WINDOW_EVENTS: Final = 10_000
+WINDOW_BYTES: Final = 32 * 1024 * 1024
+GRACE_SECONDS: Final = 5.0
+"""How much longer than the function's timeout the router waits: the runtime's own answer comes first."""
+EXPIRE_SECONDS: Final = 5.0
+BURY_AT_ONCE: Final = 64
+RETRY_SECONDS: Final = 0.5
+
+
+@dataclass
+class Budget:
+    """Bytes of events that all routes of a process hold together."""
+
+    limit: int = 128 * 1024 * 1024
+    used: int = 0
+
+
+@dataclass
+class Shared:
+    """What the deliveries of a process share."""
+
+    nats: Nats
+    http: Http
+    me: str
+    session: str
+    leased: Callable[[], bool]
+    """Whether this replica may start attempts."""
+    budget: Budget = field(default_factory=Budget)
+
+
+class Delivery:
+    """Delivers one route's events."""
+
+    def __init__(self, shared: Shared, plan: Plan, cursor: Cursor, revision: int) -> None:
+        """Continue from a claimed cursor, which is at this revision of its bucket."""
+        self._shared = shared
+        self.plan = plan
+        self.cursor = cursor
+        self._js = shared.nats.jetstream()
+        self._keeper = Keeper(self._js, plan.cursor_key, cursor.session, revision, self._snapshot)
+        self._window = Window(msgspec.json.decode(msgspec.json.encode(cursor), type=Cursor))
+        self.schedule = Schedule(ordered=plan.route.order == "key")
+        self._troubles: dict[str, Trouble] = {}
+        self.in_flight = 0
+        self._limit = float(plan.route.parallelism)
+        self._shrunk = 0.0
+        self._bytes = 0
+        self._frame_size = 1
+        self._draining = False
+        self._ended = False
+        self.last_delivery = 0.0
+        self.last_error = ""
+        self._burying: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._expired_at = 0.0
+        route = plan.route
+        labels = (route.namespace, route.name)
+        self._count = {one: metrics.ATTEMPTS.labels(*labels, one.name.lower()) for one in Verdict}
+        self._filtered = metrics.FILTERED.labels(*labels)
+        self._seconds = metrics.SECONDS.labels(*labels)
+        self.intake = Intake(shared.nats, route.stream, route.subjects, self._window.read, self._take_frame, self._room)
+
+    def start(self) -> None:
+        """Begin to read and deliver."""
+        self.intake.start()
+
+    def update(self, plan: Plan) -> None:
+        """Go on under a plan that `reads_like` the one before; events read already keep the old filter's judgement."""
+        self.plan = plan
+        self._limit = float(plan.route.parallelism)
+        self.pump()
+
+    def tick(self, now: float) -> None:
+        """Do what time asks for; call it about twice a second with `time.monotonic()`."""
+        self.intake.check(now)
+        if self._paused and now - self._expired_at >= EXPIRE_SECONDS:
+            self._expired_at = now
+            self._expire()
+        self._wake()
+
+    @property
+    def lost(self) -> bool:
+        """Whether it has ended, or must: another replica took over, or the cursor was deleted."""
+        return self._ended or self._keeper.lost
+
+    @property
+    def full(self) -> bool:
+        """Whether the window admits no more events."""
+        return self.schedule.size >= WINDOW_EVENTS or self._bytes >= WINDOW_BYTES
+
+    @property
+    def pending(self) -> int:
+        """Events read and not done, and records not read."""
+        return self.schedule.size + self.intake.pending
+
+    async def catch_up(self) -> None:
+        """Let the cursor pass records at the stream's end that are not for this route.
+
+        Raises:
+            nats.errors.Error, OSError: unknown now.
+        """
+        read = self.intake.read
+        last = await self.intake.caught_up()
+        if last is not None and read == self.intake.read and last > self._window.floor and not self.schedule.size:
+            self._window.skip_to(last)
+            self._keeper.touch()
+
+    async def drain(self, seconds: float) -> None:
+        """Start nothing more, wait for what is under way, store the cursor and release the route."""
+        self._draining = True
+        await self.intake.stop()
+        deadline = time.monotonic() + seconds
+        while self.in_flight and time.monotonic() < deadline:  # noqa: ASYNC110 - ends on its own events are many
+            await asyncio.sleep(0.02)
+        await self._finish()
+        if not self.lost:
+            self.cursor.owner = self.cursor.session = ""
+            await self._keeper.flush(max(1.0, deadline - time.monotonic()))
+        self._ended = True
+
+    async def abandon(self) -> None:
+        """Stop at once and write nothing."""
+        self._ended = True
+        await self.intake.stop()
+        await self._finish()
+
+    async def _finish(self) -> None:
+        for task in self._burying:
+            task.cancel()
+        await asyncio.gather(*self._burying, return_exceptions=True)
+        await self._keeper.stop()
+        self._shared.budget.used -= self._bytes
+        self._bytes = 0
+        if self._timer:
+            self._timer.cancel()
+
+    # Reading
+
+    def _room(self) -> int:
+        budget = self._shared.budget
+        if self._draining or self.full or (budget.used >= budget.limit and self.schedule.size):
+            return 0
+        return max(1, (WINDOW_EVENTS - self.schedule.size) // self._frame_size)
+
+    def _take_frame(self, sequence: int, content: bytes, stored: float, subject: str) -> None:
+        if self.lost:
+            return
+        try:
+            events = cloudevent.decode_frame(content)
+        except ValueError as error:
+            events = [msgspec.Raw(content)]
+            done = self._window.open(sequence, 1)
+            if not done:
+                self._bury_input(sequence, 0, content, f"the record is no frame: {error}")
+            return
+        self._frame_size = len(events) or 1
+        done = self._window.open(sequence, len(events))
+        for index, raw in enumerate(events):
+            if not done >> index & 1:
+                self._take_event(sequence, index, raw, stored, subject)
+        self._keeper.touch()
+        self.pump()
+
+    def _take_event(self, sequence: int, index: int, raw: msgspec.Raw, stored: float, subject: str) -> None:
+        try:
+            event = cloudevent.decode(raw)
+        except ValueError as error:
+            self._bury_input(sequence, index, bytes(raw), f"not a CloudEvent: {error}")
+            return
+        item = Item(sequence, index, event, raw, stored, subject)
+        reason = message = ""
+        try:
+            if not self.plan.matcher(event):
+                self._filtered.inc()
+                self._window.mark(sequence, index)
+                return
+        except ValueError as error:
+            reason, message = "FilterError", f"the filter can't read data: {error}"
+        if event.wisphops > MAX_HOPS:
+            reason, message = "RecursionLimit", f"the event went through more than {MAX_HOPS} functions"
+        if trouble := self._window.trouble(sequence, index):
+            item.tries, item.attempts, item.first, item.due = (
+                trouble.tries,
+                trouble.attempts,
+                trouble.first,
+                trouble.due,
+            )
+            self._troubles[f"{sequence}.{index}"] = trouble
+        self._bytes += len(raw)
+        self._shared.budget.used += len(raw)
+        if reason:
+            item.burial = (reason, message)
+        self.schedule.admit(item)
+
+    # Delivering
+
+    @property
+    def _paused(self) -> bool:
+        return self.plan.route.suspend or not self.plan.addresses
+
+    def pump(self) -> None:
+        """Start as many attempts as may run now."""
+        if self._draining or self.lost or self._paused or not self._shared.leased():
+            return
+        while self.in_flight < self._limit and (item := self.schedule.take()):
+            self._attempt(item)
+
+    def _attempt(self, item: Item) -> None:
+        now = time.time()
+        if item.burial:
+            self._bury(item, *item.burial)
+            return
+        if now >= self._expiry(item):
+            self._bury_expired(item)
+            return
+        plan = self.plan
+        to = plan.addresses[pick(plan.route.targets, item.event.id)]
+        try:
+            request = render(item.event, to)
+        except ValueError as error:
+            self._bury(item, "Malformed", str(error))
+            return
+        item.first = item.first or now
+        self.in_flight += 1
+        self._shared.http.send(
+            to, request, plan.route.timeout_seconds + GRACE_SECONDS, partial(self._answered, item, now)
+        )
+
+    def _answered(self, item: Item, sent: float, outcome: Outcome) -> None:
+        self.in_flight -= 1
+        if self.lost:
+            return
+        item.tries += 1
+        item.last = outcome
+        judged = verdict.judge(outcome)
+        self._count[judged].inc()
+        now = time.time()
+        self._seconds.observe(now - sent)
+        if judged is Verdict.DELIVERED:
+            self.cursor.delivered += 1
+            self.last_delivery = now
+            if self._limit < self.plan.route.parallelism:
+                self._limit += 1 / self._limit
+            self._out(item)
+        else:
+            self.cursor.failed += 1
+            self.last_error = verdict.describe(outcome)
+            self._failed(item, judged, outcome, now)
+        self.pump()
+
+    def _failed(self, item: Item, judged: Verdict, outcome: Outcome, now: float) -> None:
+        retry = self.plan.route.retry
+        item.attempts += judged is Verdict.FUNCTION_FAILED
+        if judged is Verdict.REJECTED:
+            self._bury(item, "Rejected", f"the function refused the event: {self.last_error}")
+            return
+        if item.attempts >= retry.max_attempts:
+            self._bury(item, "MaxAttempts", f"{item.attempts} attempts failed, the last with {self.last_error}")
+            return
+        if verdict.overloaded(outcome) and now - self._shrunk > 1:
+            self._shrunk = now
+            self._limit = max(1.0, self._limit / 2)
+        due = min(now + verdict.pause(retry, item.tries, outcome), self._expiry(item))
+        self._troubles[f"{item.sequence}.{item.index}"] = Trouble(item.tries, item.attempts, item.first, due)
+        self.schedule.again(item, due)
+        self._keeper.touch()
+        self._wake()
+
+    def _expiry(self, item: Item) -> float:
+        return max(item.stored, self.cursor.started) + self.plan.route.retry.max_age_seconds
+
+    def _wake(self) -> None:
+        """Start what is due, and come back when the next one is."""
+        self.schedule.wake(time.time())
+        self.pump()
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        due = self.schedule.next_due
+        if due is not None and not self.lost:
+            self._timer = asyncio.get_running_loop().call_later(max(0.001, due - time.time()), self._wake)
+
+    def _out(self, item: Item) -> None:
+        """The event is done."""
+        self._window.mark(item.sequence, item.index)
+        self.schedule.out(item)
+        if self._troubles:
+            self._troubles.pop(f"{item.sequence}.{item.index}", None)
+        self._bytes -= len(item.raw)
+        self._shared.budget.used -= len(item.raw)
+        self._keeper.touch()
+        self.intake.more()
+
+    # Dead letters
+
+    def _expire(self) -> None:
+        """Dead-letter what became too old while nothing may be attempted."""
+        now = time.time()
+        kept = []
+        while self.in_flight < BURY_AT_ONCE and (item := self.schedule.take()):
+            if now >= self._expiry(item):
+                self._bury_expired(item)
+            else:
+                kept.append(item)
+        for item in reversed(kept):
+            self.schedule.put_back(item)
+
+    def _bury_expired(self, item: Item) -> None:
+        age = self.plan.route.retry.max_age_seconds
+        last = f", the last attempt ended with {verdict.describe(item.last)}" if item.last else ""
+        self._bury(item, "MaxAge", f"not delivered within {age} s; {item.tries} attempts{last}")
+
+    def _bury(self, item: Item, reason: str, message: str) -> None:
+        """Store a dead letter, then the event is done."""
+        letter = compose(self.plan.route, reason, message, item.sequence, item.index)
+        letter.event = item.raw
+        letter.attempts = item.tries
+        letter.first_attempt = log.rfc3339(item.first) if item.first else None
+        if isinstance(item.last, verdict.Answer):
+            letter.last_status = item.last.status
+            letter.last_response = item.last.body.decode(errors="replace")
+        self._store_letter(letter, partial(self._out, item))
+
+    def _bury_input(self, sequence: int, index: int, content: bytes, message: str) -> None:
+        letter = compose(self.plan.route, "Malformed", message, sequence, index)
+        letter.input = content[:4096].decode(errors="replace")
+        self._store_letter(letter, partial(self._window.mark, sequence, index))
+
+    def _store_letter(self, letter: DeadLetter, done: Callable[[], None]) -> None:
+        self.in_flight += 1
+        task = asyncio.get_running_loop().create_task(self._keep_storing(letter, done))
+        self._burying.add(task)
+        task.add_done_callback(self._burying.discard)
+
+    async def _keep_storing(self, letter: DeadLetter, done: Callable[[], None]) -> None:
+        route = self.plan.route
+        while True:
+            try:
+                await log.dead_letter(self._js, letter)
+                break
+            except log.LogUnavailable:
+                await asyncio.sleep(RETRY_SECONDS)
+        self.in_flight -= 1
+        self.cursor.dead_lettered += 1
+        metrics.DEAD_LETTERS.labels(route.namespace, route.name, letter.reason).inc()
+        done()
+        self._keeper.touch()
+        if self._paused:
+            self._expire()
+        self.pump()
+
+    def _snapshot(self) -> bytes:
+        """The cursor as it is to be stored now."""
+        self._window.store(self.cursor, self._troubles)
+        return msgspec.json.encode(self.cursor)

@@ -1,0 +1,65 @@
+"""Which replica serves which route. The rules are pure; `replica` acts on them.
+
+Each replica renews its key in KV_MEMBERS every BEAT_SECONDS. A replica is alive while its key changed within
+LOST_SECONDS by the observer's own clock; after a silence of NATS itself everyone gets that long again. The owner of a
+route is the live replica with the highest hash of (replica, route), so a replica that comes or goes moves only its share.
+
+Invariants: a route is taken over only with its owner's release, or when its owner is not alive, or by the owner itself in
+a new session; the cursor's revision decides between two who try. A replica that could not renew its own key for
+LEASE_SECONDS (less than LOST_SECONDS) starts no attempts, so an owner that was cut off overlaps its successor by what
+it had under way at most.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Final
+
+BEAT_SECONDS: Final = 1.5
+LOST_SECONDS: Final = 6.0
+LEASE_SECONDS: Final = 5.0
+
+
+def owner(route: str, members: Iterable[str]) -> str:
+    """The live replica that a route belongs to; empty without any."""
+    return max(members, key=lambda member: hashlib.blake2b(f"{member}\0{route}".encode()).digest(), default="")
+
+
+class Members:
+    """Who is alive, by this replica's clock."""
+
+    def __init__(self, me: str, now: float) -> None:
+        """Only this replica is known."""
+        self._me = me
+        self._silence = now
+        self._revisions: dict[str, int] = {}
+        self._seen: dict[str, float] = {}
+        self.renewed = 0.0
+        """When this replica's own key was last written, counted from before the write."""
+
+    def observe(self, member: str, revision: int, now: float, *, gone: bool) -> None:
+        """A member's key was read."""
+        if gone:
+            self._seen.pop(member, None)
+            self._revisions.pop(member, None)
+        elif self._revisions.get(member) != revision:
+            self._revisions[member] = revision
+            self._seen[member] = now
+
+    def interrupted(self, now: float) -> None:
+        """NATS was away: nobody can be blamed for silence until now."""
+        self._silence = now
+
+    def alive(self, now: float) -> list[str]:
+        """The live replicas, this one always among them."""
+        return [self._me, *(m for m in self._seen if m != self._me and not self._lost(m, now))]
+
+    def may_take(self, holder: str, now: float) -> bool:
+        """Whether a route that `holder` has may be taken from it."""
+        return holder in ("", self._me) or self._lost(holder, now)
+
+    def leased(self, now: float) -> bool:
+        """Whether this replica may start attempts: others still count it as alive."""
+        return now - self.renewed < LEASE_SECONDS
+
+    def _lost(self, member: str, now: float) -> bool:
+        return now - max(self._seen.get(member, 0.0), self._silence) >= LOST_SECONDS

@@ -1,0 +1,89 @@
+"""A route made ready to execute, or the reason why it can't be. Pure."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+from wisp_api import pattern
+from wisp_api.route import Route
+
+from wisp_events.router.request import Address, address
+
+
+class InvalidRoute(ValueError):  # noqa: N818 - the state that it puts the route in
+    """Raised when a route can't be executed; the message says why."""
+
+    def __init__(self, message: str, uid: str = "", generation: int = 0) -> None:
+        """`uid` and `generation` as far as they can be read."""
+        super().__init__(message)
+        self.uid = uid
+        self.generation = generation
+
+
+@dataclass(slots=True, frozen=True)
+class Plan:
+    """A route with its filters compiled and its addresses parsed."""
+
+    route: Route
+    matcher: pattern.Matcher
+    addresses: list[Address]
+
+    @property
+    def cursor_key(self) -> str:
+        """Where the cursor stands in KV_CURSORS."""
+        return f"{self.route.namespace}.{self.route.uid}"
+
+    def reads_like(self, other: "Plan") -> bool:
+        """Whether what was read under the other plan is good for this one."""
+        mine, its = self.route, other.route
+        return (mine.uid, mine.stream, mine.subjects, mine.order) == (its.uid, its.stream, its.subjects, its.order)
+
+
+class _Head(msgspec.Struct):
+    """What a status needs to name a route that does not decode."""
+
+    uid: str = ""
+    generation: int = 0
+
+
+def compile_route(raw: bytes) -> Plan:
+    """Decode and compile.
+
+    Raises:
+        InvalidRoute: it does not decode, a pattern is wrong, or a field has a value that can't be executed.
+    """
+    try:
+        route = msgspec.json.decode(raw, type=Route)
+    except ValueError as error:
+        try:
+            head = msgspec.json.decode(raw, type=_Head)
+        except ValueError:
+            head = _Head()
+        raise InvalidRoute(f"the route does not decode: {error}", head.uid, head.generation) from error
+    try:
+        if not route.subjects:
+            raise ValueError("subjects is empty")  # noqa: TRY301
+        if route.order not in ("key", "none"):
+            raise ValueError(f"order is {route.order!r}; write key or none")  # noqa: TRY301
+        if route.parallelism < 1:
+            raise ValueError(f"parallelism is {route.parallelism}; write 1 or more")  # noqa: TRY301
+        if route.start not in ("latest", "earliest"):
+            start_time(route.start)
+        return Plan(route, pattern.compile(*route.filters), [address(target.url) for target in route.targets])
+    except ValueError as error:
+        raise InvalidRoute(str(error), route.uid, route.generation) from error
+
+
+def start_time(text: str) -> datetime:
+    """A route's start as a time.
+
+    Raises:
+        ValueError: it is not RFC 3339 with an offset.
+    """
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is None:
+        raise ValueError(f"start is {text!r}; write latest, earliest or a time as 2026-01-31T12:00:00Z")
+    return time

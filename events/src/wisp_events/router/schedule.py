@@ -1,0 +1,172 @@
+"""Which event may be attempted next. Pure: no clock, no I/O.
+
+Invariant, where a route is ordered: of each key at most the earliest undone event is ready, in an attempt, or waiting for
+its next one; the others stand behind it. An event without a key is a barrier for its lane (a TRUNCATE for its table): it
+waits for all before it in the lane, and all after it wait for it.
+Cost: constant per event; a retry costs a heap operation.
+"""
+
+import heapq
+from collections import deque
+from typing import TYPE_CHECKING
+
+import msgspec
+from wisp_api.cloudevent import Event
+
+if TYPE_CHECKING:
+    from wisp_events.router.verdict import Outcome
+
+
+class Item:
+    """An event on its way, with what happened to it so far."""
+
+    __slots__ = (
+        "attempts",
+        "due",
+        "event",
+        "first",
+        "index",
+        "key",
+        "lane",
+        "last",
+        "raw",
+        "sequence",
+        "stored",
+        "tries",
+        "burial",
+    )
+
+    def __init__(  # noqa: PLR0917 - one call, on the hot path
+        self, sequence: int, index: int, event: Event, raw: msgspec.Raw, stored: float, lane: str
+    ) -> None:
+        """The event at (sequence, index) of the log, stored there at this Unix time under the subject `lane`."""
+        self.sequence = sequence
+        self.index = index
+        self.event = event
+        self.raw = raw
+        """Its encoded form."""
+        self.stored = stored
+        self.lane = lane
+        self.key = event.partitionkey
+        self.tries = 0
+        self.attempts = 0
+        self.first = 0.0
+        self.due = 0.0
+        self.last: Outcome | None = None
+        """Of the last attempt in this session."""
+        self.burial: tuple[str, str] | None = None
+        """Reason and message of the dead letter, where no attempt is due."""
+
+
+class _Lane:
+    __slots__ = ("barrier", "blocked", "open")
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.barrier = False
+        self.blocked: deque[Item] = deque()
+
+    def admits(self, item: Item) -> bool:
+        return not self.barrier and not (item.key is None and self.open)
+
+
+class Schedule:
+    """The undone events of one route that have been read."""
+
+    def __init__(self, *, ordered: bool) -> None:
+        """`ordered`: one event at a time per key, in the order of `admit`."""
+        self._ordered = ordered
+        self._ready: deque[Item] = deque()
+        self._later: list[tuple[float, int, int, Item]] = []
+        self._keys: dict[str, deque[Item] | None] = {}
+        self._lanes: dict[str, _Lane] = {}
+        self.size = 0
+        """Events admitted and not out."""
+
+    @property
+    def ready(self) -> int:
+        """Events that could start now."""
+        return len(self._ready)
+
+    @property
+    def waiting(self) -> list[Item]:
+        """Events that wait for their next attempt."""
+        return [entry[-1] for entry in self._later]
+
+    @property
+    def next_due(self) -> float | None:
+        """When the first waiting event is due."""
+        return self._later[0][0] if self._later else None
+
+    def admit(self, item: Item) -> None:
+        """Take an event, in the order of the log; one with a `due` time waits for it when its turn comes."""
+        self.size += 1
+        if not self._ordered:
+            self._release(item)
+            return
+        lane = self._lanes.get(item.lane)
+        if lane is None:
+            lane = self._lanes[item.lane] = _Lane()
+        if lane.blocked or not lane.admits(item):
+            lane.blocked.append(item)
+        else:
+            self._enter(lane, item)
+
+    def take(self) -> Item | None:
+        """The next event to attempt; follow with `again` or `out`."""
+        return self._ready.popleft() if self._ready else None
+
+    def put_back(self, item: Item) -> None:
+        """Undo `take`."""
+        self._ready.appendleft(item)
+
+    def again(self, item: Item, due: float) -> None:
+        """An attempt failed: the event is ready again at `due`."""
+        item.due = due
+        heapq.heappush(self._later, (due, item.sequence, item.index, item))
+
+    def wake(self, now: float) -> None:
+        """Make the waiting events ready whose time has come."""
+        while self._later and self._later[0][0] <= now:
+            self._ready.append(heapq.heappop(self._later)[-1])
+
+    def out(self, item: Item) -> None:
+        """An event is done: what stood behind it moves up."""
+        self.size -= 1
+        if not self._ordered:
+            return
+        lane = self._lanes[item.lane]
+        lane.open -= 1
+        if item.key is None:
+            lane.barrier = False
+        else:
+            behind = self._keys[item.key]
+            if behind:
+                self._release(behind.popleft())
+            else:
+                del self._keys[item.key]
+        while lane.blocked and lane.admits(lane.blocked[0]):
+            self._enter(lane, lane.blocked.popleft())
+        if not lane.open:
+            del self._lanes[item.lane]
+
+    def _enter(self, lane: _Lane, item: Item) -> None:
+        lane.open += 1
+        key = item.key
+        if key is None:
+            lane.barrier = True
+            self._release(item)
+        elif key not in self._keys:
+            self._keys[key] = None
+            self._release(item)
+        else:
+            behind = self._keys[key]
+            if behind is None:
+                behind = self._keys[key] = deque()
+            behind.append(item)
+
+    def _release(self, item: Item) -> None:
+        if item.due:
+            self.again(item, item.due)
+        else:
+            self._ready.append(item)

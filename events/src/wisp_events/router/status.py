@@ -1,0 +1,65 @@
+"""What the router says of a route, from what its delivery does now. Pure."""
+
+from wisp_api.route import RouteStatus
+
+from wisp_events.log import rfc3339
+from wisp_events.router.delivery import WINDOW_EVENTS, Delivery
+from wisp_events.router.plan import InvalidRoute
+from wisp_events.router.verdict import describe
+
+FAILING_TRIES = 2
+"""One failed attempt is no news; an event that failed twice is."""
+
+
+def report(delivery: Delivery, me: str) -> RouteStatus:
+    """The status of a route that this replica serves."""
+    route, cursor = delivery.plan.route, delivery.cursor
+    state, message = judge(delivery)
+    return RouteStatus(
+        uid=route.uid,
+        generation=route.generation,
+        state=state,
+        message=message,
+        delivered=cursor.delivered,
+        failed=cursor.failed,
+        dead_lettered=cursor.dead_lettered,
+        pending=delivery.pending,
+        last_delivery=rfc3339(delivery.last_delivery) if delivery.last_delivery else None,
+        owner=me,
+    )
+
+
+def judge(delivery: Delivery) -> tuple[str, str]:
+    """State and message."""
+    route = delivery.plan.route
+    if delivery.intake.trouble:
+        return "Failing", delivery.intake.trouble
+    if route.suspend:
+        return "Suspended", "spec.suspend is true: events wait, and are dead-lettered at the age of retry.maxAgeSeconds"
+    if not delivery.plan.addresses:
+        return "WaitingForTarget", "no revision of the function is ready yet: events wait"
+    waiting = delivery.schedule.waiting
+    stuck = [item for item in waiting if item.tries >= FAILING_TRIES]
+    if not stuck:
+        return "Active", ""
+    oldest = min(stuck, key=lambda item: (item.sequence, item.index))
+    name = f"event {oldest.event.id} (key {oldest.key!r}), tried {oldest.tries} times"
+    error = describe(oldest.last) if oldest.last else delivery.last_error or "failed before a restart"
+    if delivery.full and not delivery.schedule.ready and len(waiting) >= delivery.in_flight + len(waiting):
+        return "Backlogged", (
+            f"reading has stopped: {delivery.schedule.size} events (at most {WINDOW_EVENTS}) stand behind failing ones, the oldest "
+            f"{name}: {error}. Fix the function; or lower retry.maxAttempts or retry.maxAgeSeconds to dead-letter them sooner"
+        )
+    return "Failing", f"{len(stuck)} events wait for another attempt, the oldest {name}: {error}"
+
+
+def invalid(error: InvalidRoute, me: str) -> RouteStatus:
+    """The status of a route that can't be executed."""
+    return RouteStatus(
+        uid=error.uid, generation=error.generation, state="InvalidRoute", message=f"{error}; events wait", owner=me
+    )
+
+
+def unclaimed(uid: str, generation: int, message: str, me: str) -> RouteStatus:
+    """The status of a route whose cursor could not be taken yet."""
+    return RouteStatus(uid=uid, generation=generation, state="Failing", message=message, owner=me)
