@@ -31,7 +31,7 @@ _SIZE_RULES = rules(
 )
 
 
-FileText = Annotated[str, Meta(max_length=1024 * 1024)]
+FileText = Annotated[str, Meta(max_length=256 * 1024)]
 Files = Annotated[
     dict[str, FileText],
     Meta(min_length=1, max_length=64),
@@ -181,6 +181,15 @@ class Address(Struct, rename="camel", kw_only=True):
     """Its URL."""
 
 
+class Traffic(Struct, rename="camel", kw_only=True):
+    """One revision's share of the requests."""
+
+    revision: str
+    """The revision."""
+    percent: int
+    """Its share, in percent."""
+
+
 class FunctionStatus(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """What became of the spec."""
 
@@ -193,7 +202,9 @@ class FunctionStatus(Struct, rename="camel", omit_defaults=True, kw_only=True):
     address: Address | None = None
     """Where it is reached inside the cluster."""
     revision: str | None = None
-    """The newest revision that has started; requests go to it."""
+    """The newest revision that has started."""
+    traffic: Annotated[list[Traffic], Meta(max_length=16)] | None = None
+    """Which revisions requests and events go to."""
     code_sha256: str | None = None
     """SHA-256 of the inline code."""
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 import pytest
-
 from wisp_api import crd, function, subscription
 
 CRDS = Path(__file__).parents[3] / "manifests" / "crds"
