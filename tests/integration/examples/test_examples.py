@@ -1,0 +1,165 @@
+"""The examples' handlers against the real servers that they use."""
+
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import psycopg2
+import pytest
+import yaml
+from cloudevents.core.v1.event import CloudEvent
+from fixtures import minio as minio_fixture
+from fixtures import postgres as postgres_fixture
+from fixtures.process import free_port, server
+from PIL import Image
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
+
+
+def load(name: str) -> ModuleType:
+    """The module `app.py` of an example."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / name / "app.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def sample(path: str) -> CloudEvent:
+    """A sample event as a cloudevent handler receives it."""
+    attributes: dict[str, Any] = json.loads((EXAMPLES / path).read_text())
+    data = attributes.pop("data")
+    del attributes["time"]
+    return CloudEvent(attributes, data)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[minio_fixture.MinioServer]:
+    """A MinIO with both buckets, and the environment that thumbnail's manifest gives."""
+    with minio_fixture.minio_server(tmp_path, f"http://127.0.0.1:{free_port()}/", "unused") as running:
+        for bucket in ("photos", "photos-small"):
+            running.client().make_bucket(bucket)
+        monkeypatch.setenv("S3_ENDPOINT", running.endpoint)
+        monkeypatch.setenv("S3_ACCESS_KEY", minio_fixture.USER)
+        monkeypatch.setenv("S3_SECRET_KEY", minio_fixture.PASSWORD)
+        monkeypatch.setenv("THUMBNAIL_BUCKET", "photos-small")
+        yield running
+
+
+def test_thumbnail_of_an_uploaded_photo(store: minio_fixture.MinioServer) -> None:
+    """The sample's photo gets a thumbnail under its own name in the second bucket, the same one when the event comes again."""
+    photo = io.BytesIO()
+    Image.linear_gradient("L").resize((1200, 800)).save(photo, "JPEG")
+    client = store.client()
+    client.put_object("photos", "in/summer day.jpg", io.BytesIO(photo.getvalue()), len(photo.getvalue()))
+    app, event = load("thumbnail"), sample("thumbnail/events/object-created.json")
+
+    app.handler(event)
+    first = client.stat_object("photos-small", "in/summer day.jpg")
+    with client.get_object("photos-small", "in/summer day.jpg") as answer:
+        assert Image.open(io.BytesIO(answer.read())).size == (256, 171)
+    app.handler(event)
+    assert client.stat_object("photos-small", "in/summer day.jpg").etag == first.etag
+
+
+def test_thumbnail_of_a_photo_that_is_gone(store: minio_fixture.MinioServer) -> None:
+    """An object that was deleted before its event came is no error and leaves nothing."""
+    assert load("thumbnail").handler(sample("thumbnail/events/object-created.json")) is None
+    assert list(store.client().list_objects("photos-small")) == []
+
+
+@pytest.fixture
+def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The example's own database, made and run by its own script; yields the DSN of its user."""
+    postgres_fixture.install()
+    with tempfile.TemporaryDirectory(prefix="wisp-orders-") as name:
+        folder, port = Path(name), free_port()
+        folder.chmod(0o755)
+        (folder / "data").mkdir()
+        scripts = next(iter(yaml.safe_load_all((EXAMPLES / "orders" / "database.yaml").read_text())))["data"]
+        for file, text in scripts.items():
+            here = text.replace("/etc/orders-db", name).replace("/etc/shop-db", name)
+            (folder / file).write_text(here.replace("unix_socket_directories=/tmp", "unix_socket_directories=''"))
+        (folder / "password").write_text("0123456789abcdef")
+        shutil.chown(folder / "data", postgres_fixture.SUPERUSER)
+        dsn = f"postgresql://shop:0123456789abcdef@127.0.0.1:{port}/shop"
+        env = os.environ | {
+            "PATH": f"{postgres_fixture.BINARIES}:{os.environ['PATH']}",
+            "PGDATA": f"{name}/data/shop",
+            "PGPORT": str(port),
+        }
+        monkeypatch.setenv("DSN", dsn)
+        start = [
+            "setpriv",
+            "--reuid",
+            postgres_fixture.SUPERUSER,
+            "--regid",
+            postgres_fixture.SUPERUSER,
+            "--init-groups",
+        ]
+
+        @contextlib.contextmanager
+        def running() -> Iterator[None]:
+            with server([*start, "bash", f"{name}/start.sh"], lambda: _answers(dsn), folder / "log", env) as process:
+                yield
+                process.send_signal(signal.SIGINT)  # as the image's STOPSIGNAL
+
+        with running():
+            pass
+        with running():  # and finds what it made
+            yield dsn
+
+
+def _answers(dsn: str) -> bool:
+    with contextlib.suppress(psycopg2.OperationalError):
+        psycopg2.connect(dsn).close()
+        return True
+    return False
+
+
+def query(dsn: str, statement: str) -> list[tuple[Any, ...]]:
+    """Run a statement as the shop's user; returns its rows."""
+    with contextlib.closing(psycopg2.connect(dsn)) as session, session, session.cursor() as cursor:
+        cursor.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+
+def test_orders_history(shop: str) -> None:
+    """Each change is one row of the history, with old and new values, however often its event comes."""
+    app = load("orders")
+    for event in ("insert", "update", "update", "delete", "insert"):
+        app.handler(sample(f"orders/events/{event}.json"))
+    history = query(shop, "SELECT op, order_id, old ->> 'status', new ->> 'status' FROM order_history ORDER BY id")
+    assert history == [("insert", 1001, None, "new"), ("update", 1001, "new", "paid"), ("delete", 1001, "paid", None)]
+
+
+def test_orders_handler_reconnects(shop: str) -> None:
+    """A connection that the database cut fails one event and not the next attempt."""
+    app = load("orders")
+    app.handler(sample("orders/events/insert.json"))
+    query(
+        shop,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'shop' AND pid <> pg_backend_pid()",
+    )
+    with pytest.raises(psycopg2.Error):
+        app.handler(sample("orders/events/update.json"))
+    app.handler(sample("orders/events/update.json"))
+    assert query(shop, "SELECT count(*) FROM order_history") == [(2,)]
+
+
+def test_orders_database_suits_the_reader(shop: str) -> None:
+    """The example's user may do what the reader needs: logical decoding on, replication allowed, a publication of its table."""
+    assert query(shop, "SHOW wal_level") == [("logical",)]
+    assert query(shop, "SELECT rolreplication FROM pg_roles WHERE rolname = 'shop'") == [(True,)]
+    assert query(shop, "SELECT relreplident FROM pg_class WHERE relname = 'orders'") == [("f",)]
+    query(shop, "CREATE PUBLICATION test FOR TABLE orders")
