@@ -4,11 +4,14 @@ Environment: WISP_NATS_URL; WISP_NATS_CREDS, the path of a credentials file (abs
 WISP_NATS_INBOX, the inbox prefix that the credentials allow.
 """
 
+import logging
 import os
 from typing import Any
 
 import nats
 from nats.aio.client import Client
+
+logger = logging.getLogger(__name__)
 
 
 async def connect(name: str, **options: Any) -> Client:
@@ -25,9 +28,15 @@ async def connect(name: str, **options: Any) -> Client:
         "connect_timeout": 5,
         "ping_interval": 10,
         "max_outstanding_pings": 2,
+        "error_cb": _note,
     }
     if creds := os.environ.get("WISP_NATS_CREDS"):
         settings["user_credentials"] = creds
     if inbox := os.environ.get("WISP_NATS_INBOX"):
         settings["inbox_prefix"] = inbox.encode()
     return await nats.connect(**(settings | options))
+
+
+async def _note(error: Exception) -> None:
+    """One line for each error: while the server is away there is one a second."""
+    logger.warning("NATS: %s", error or type(error).__name__)

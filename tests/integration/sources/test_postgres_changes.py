@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from fixtures.shop import Shop
 from wisp_api.cloudevent import Event
 
 ALL = ["insert", "update", "delete"]
@@ -13,7 +14,7 @@ def data(event: Event) -> dict[str, Any]:
     return json.loads(bytes(event.data or b"null"))
 
 
-def test_insert_update_and_delete_reach_the_log_in_order(shop):
+def test_insert_update_and_delete_reach_the_log_in_order(shop: Shop) -> None:
     """Each change is one event with key, old and new values as the server has them, ordered by its sequence."""
     shop.sql("CREATE TABLE orders (id int PRIMARY KEY, total numeric(12,2), note text)")
     shop.wish(("public.orders", ALL))

@@ -1,0 +1,70 @@
+"""`python -m wisp_events ingest`: takes bucket notifications on port 8080.
+
+Environment: WISP_INGEST_PORT (8080), WISP_INGEST_TOKENS (/etc/wisp/s3, one file a server), WISP_NAMESPACE (wisp-system; gets
+the dead letters that belong to nobody), and those of `wisp_api.jetstream`.
+"""
+
+import asyncio
+import contextlib
+import os
+from pathlib import Path
+
+import uvicorn
+from wisp_api import jetstream
+
+from wisp_events import process
+from wisp_events.ingest.app import App
+from wisp_events.ingest.receive import Receiver
+
+CONNECTIONS = 1024
+"""Beyond these, uvicorn answers 503 by itself."""
+DRAIN_SECONDS = 20
+
+
+class Server(uvicorn.Server):
+    """Uvicorn without signal handlers of its own: `process.run` has them."""
+
+    @contextlib.contextmanager
+    def capture_signals(self):  # type: ignore[no-untyped-def]  # noqa: ANN201 - as uvicorn declares it
+        """Leave signals alone."""
+        yield
+
+
+async def main(stop: asyncio.Event) -> None:
+    """Serve until `stop`, then finish what is under way."""
+    app = App(Path(os.environ.get("WISP_INGEST_TOKENS", "/etc/wisp/s3")))
+    client = None
+
+    def missing() -> str:
+        return "" if client and client.is_connected else "NATS is away"
+
+    health = await process.serve_health(missing, int(os.environ.get("WISP_HEALTH_PORT", process.HEALTH_PORT)))
+    server = Server(
+        uvicorn.Config(
+            app,
+            host="0.0.0.0",  # noqa: S104 - a pod serves on its own address
+            port=int(os.environ.get("WISP_INGEST_PORT", "8080")),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=CONNECTIONS,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+    )
+    serving = asyncio.create_task(server.serve())
+    stopped = asyncio.create_task(stop.wait())
+    connecting = asyncio.create_task(jetstream.connect("ingest"))
+    await asyncio.wait([serving, stopped, connecting], return_when=asyncio.FIRST_COMPLETED)
+    if connecting.done():
+        client = connecting.result()
+        app.receiver = Receiver(client, os.environ.get("WISP_NAMESPACE", "wisp-system"))
+        await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    await serving
+    connecting.cancel()
+    if client:
+        await client.close()
+    health.close()

@@ -1,0 +1,191 @@
+"""S3 reader: keeps notification rules on buckets and proves that its key may read them (docs/decisions/0004).
+
+It carries no events: the server calls the ingest. Invariants: a bucket is reported ready only when its rules were read
+back a moment after they were written (two readers that write one bucket's document at the same time overwrite each
+other); a rule is removed when its wish is gone, also one that went while this reader was away.
+"""
+
+import asyncio
+import time
+from collections import defaultdict
+from typing import Final
+
+import msgspec
+from nats.js import JetStreamContext
+from wisp_api import conditions
+from wisp_api.source import BucketRule, ItemStatus, ReaderStatus, S3Config, S3Server
+
+from wisp_events.sources.reader import Reader, Trouble, Wish
+from wisp_events.sources.s3_client import Refused, S3Client, origin
+from wisp_events.sources.s3_rules import id_prefix, merge, wanted_rules
+
+CHECK_SECONDS: Final = 30.0
+"""Between looks for drift; the proof is renewed as often."""
+RETRY_SECONDS: Final = 5.0
+SETTLE_SECONDS: Final = 1.0
+"""Between writing a document and reading it back."""
+SWEPT_BUCKETS: Final = 1000
+
+
+async def run(reader: Reader, js: JetStreamContext) -> None:  # noqa: ARG001 - every source gets the log; this one writes none
+    """Fulfil wish after wish, until cancelled."""
+    wish: Wish | None = None
+    known: set[str] = set()
+    swept = False
+    while True:
+        wish = await reader.changed(None) or wish
+        if wish is None:
+            continue
+        try:
+            status = await asyncio.to_thread(reconcile, wish, known, sweep=not swept)
+            swept = True
+        except Trouble as trouble:
+            status = wish.report(trouble)
+        await reader.report(status)
+        healthy = status.ready and all(item.ready for item in status.items.values())
+        await reader.changed(wish, CHECK_SECONDS if healthy else RETRY_SECONDS)
+
+
+def reconcile(wish: Wish, known: set[str], *, sweep: bool) -> ReaderStatus:
+    """Bring all buckets in line with the wish; blocks. `known` remembers the buckets that had rules of ours.
+
+    `sweep` looks through every bucket that the key sees, for rules whose wish went while no reader was there.
+
+    Raises:
+        Trouble: the server can't be used at all.
+    """
+    config = wish.config.s3 or S3Config(servers=[])
+    client = S3Client(
+        wish.value("endpoint").rstrip("/"),
+        wish.value("accessKey"),
+        wish.value("secretKey"),
+        wish.connection.get("region") or "us-east-1",
+    )
+    server = find_server(client.endpoint, config.servers)
+    rules: dict[str, list[BucketRule]] = defaultdict(list)
+    for rule in [] if wish.config.draining else config.rules:
+        rules[rule.bucket].append(rule)
+    prefix = id_prefix(wish.config.namespace, wish.config.connection)
+    if sweep or wish.config.draining:
+        known |= _visible(client) | {rule.bucket for rule in config.rules}
+    troubles = _apply(client, server, prefix, {bucket: rules.get(bucket, []) for bucket in known | rules.keys()})
+    named = {rule.bucket for rule in config.rules}
+    left = {
+        bucket
+        for bucket in (known - rules.keys()) & named & troubles.keys()
+        if troubles[bucket].reason != conditions.BUCKET_NOT_FOUND
+    }
+    known.clear()
+    known.update(rules.keys(), left)
+    items = {bucket: _item(client, bucket, troubles.get(bucket)) for bucket in rules}
+    if wish.config.draining and left:
+        raise troubles[min(left)]
+    return msgspec.structs.replace(wish.report(None, items), server=server.name, drained=wish.config.draining)
+
+
+def find_server(endpoint: str, servers: list[S3Server]) -> S3Server:
+    """The server that a connection belongs to.
+
+    Raises:
+        Trouble: none of this installation's.
+    """
+    mine = origin(endpoint)
+    for server in servers:
+        if origin(server.endpoint) == mine:
+            return server
+    known = ", ".join(server.endpoint for server in servers) or "none"
+    raise Trouble(
+        conditions.UNKNOWN_SERVER,
+        f"{mine} is no S3 server of this installation ({known}); use one of these as endpoint, "
+        "or have it added to the chart's s3.servers",
+    )
+
+
+def _visible(client: S3Client) -> set[str]:
+    """The buckets that the key sees; a key that may not list them sees none."""
+    try:
+        return set(client.list_buckets()[:SWEPT_BUCKETS])
+    except Refused:
+        return set()
+
+
+def _apply(client: S3Client, server: S3Server, prefix: str, buckets: dict[str, list[BucketRule]]) -> dict[str, Trouble]:
+    """Write the rules where they differ and read them back; returns what went wrong, by bucket."""
+    troubles: dict[str, Trouble] = {}
+    written = []
+    for bucket, rules in buckets.items():
+        try:
+            if _write(client, server, prefix, bucket, rules):
+                written.append(bucket)
+        except Trouble as trouble:
+            if trouble.reason in (conditions.SERVER_UNREACHABLE, conditions.AUTHENTICATION_FAILED):
+                raise
+            troubles[bucket] = trouble
+    if written:
+        time.sleep(SETTLE_SECONDS)  # in a thread of its own
+    for bucket in written:
+        try:
+            document = client.get_notification(bucket)
+        except Refused as refused:
+            troubles[bucket] = _explain(refused, bucket, "s3:GetBucketNotification")
+            continue
+        wanted = wanted_rules(prefix, buckets[bucket], server.notification_arns)
+        if merge(document, wanted, prefix, server.notification_arns) is not None:
+            troubles[bucket] = Trouble(
+                conditions.NOTIFICATION_REFUSED,
+                "the rules were not there a moment after they were written: somebody else changes them, or the server "
+                "alters them; trying again",
+            )
+    return troubles
+
+
+def _write(client: S3Client, server: S3Server, prefix: str, bucket: str, rules: list[BucketRule]) -> bool:
+    """Make the bucket's document hold our rules; returns whether it had to be written.
+
+    Raises:
+        Trouble: the server refused, or can't be reached.
+    """
+    action = "s3:GetBucketNotification"
+    try:
+        document = client.get_notification(bucket)
+        wanted = wanted_rules(prefix, rules, server.notification_arns)
+        merged = merge(document, wanted, prefix, server.notification_arns)
+        if merged is None:
+            return False
+        action = "s3:PutBucketNotification"
+        client.put_notification(bucket, merged)
+    except ValueError as error:
+        raise Trouble(conditions.NOTIFICATION_REFUSED, str(error)) from None
+    except Refused as refused:
+        raise _explain(refused, bucket, action) from None
+    return True
+
+
+def _explain(refused: Refused, bucket: str, action: str) -> Trouble:
+    """What a refusal about a bucket means, and the cure."""
+    if refused.code == "NoSuchBucket" or refused.status == 404:  # noqa: PLR2004 - HTTP's not found
+        return Trouble(conditions.BUCKET_NOT_FOUND, f"there is no bucket {bucket}; create it, or correct the name")
+    if refused.status == 403:  # noqa: PLR2004 - HTTP's forbidden
+        return Trouble(
+            conditions.PERMISSION_DENIED,
+            f"the key may not do {action} on bucket {bucket} ({refused}); its policy must allow s3:ListBucket, "
+            f"s3:GetBucketNotification and s3:PutBucketNotification on arn:aws:s3:::{bucket}",
+        )
+    return Trouble(
+        conditions.NOTIFICATION_REFUSED,
+        f"the server refuses the rules of bucket {bucket}: {refused}; do the server's notification targets and the "
+        "notificationArns in the chart's s3.servers agree?",
+    )
+
+
+def _item(client: S3Client, bucket: str, trouble: Trouble | None) -> ItemStatus:
+    """A bucket's state, with a proof where the key may read it."""
+    proof = ""
+    try:
+        client.head_bucket(bucket)
+        proof = client.proof(bucket)
+    except Refused as refused:
+        trouble = trouble or _explain(refused, bucket, "s3:ListBucket")
+    if trouble:
+        return ItemStatus(ready=False, reason=trouble.reason, message=trouble.message, proof=proof)
+    return ItemStatus(ready=True, proof=proof)

@@ -1,0 +1,121 @@
+"""A bucket's notification document: ours merged in, everything else left as it is.
+
+Invariant: elements that are not ours come out as they went in, whatever they are. Ours are known by their id, which names
+namespace and connection, together with a destination of this installation, so that neither another connection nor
+another installation on the same server takes them for its own.
+"""
+
+import hashlib
+import re
+from collections.abc import Collection
+from typing import Final, NamedTuple
+from xml.etree import ElementTree as ET
+
+from wisp_api import names
+from wisp_api.source import BucketRule
+
+NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
+LONGEST_PART: Final = 60
+"""Of an id, whose three parts have to fit into the 255 characters that S3 takes."""
+
+_MINIO_REGION = re.compile(r"^(arn:minio:sqs):[^:]*:")
+
+ET.register_namespace("", NAMESPACE)
+
+
+class Rule(NamedTuple):
+    """One notification rule."""
+
+    id: str
+    arn: str
+    events: frozenset[str]
+    prefix: str
+    suffix: str
+
+
+def id_prefix(namespace: str, connection: str) -> str:
+    """What the ids of one reader's rules begin with."""
+    return f"wisp.{_short(namespace)}.{_short(connection)}."
+
+
+def wanted_rules(prefix: str, rules: Collection[BucketRule], arns: Collection[str]) -> set[Rule]:
+    """The rules of one bucket: each Subscription's wish to each destination."""
+    return {
+        Rule(
+            f"{prefix}{_short(rule.subscription)}.{number}",
+            _plain(arn),
+            frozenset(rule.events),
+            rule.prefix,
+            rule.suffix,
+        )
+        for rule in rules
+        for number, arn in enumerate(arns)
+    }
+
+
+def merge(document: bytes, wanted: set[Rule], prefix: str, arns: Collection[str]) -> bytes | None:
+    """The document with our rules as wanted; None where it is so already.
+
+    Raises:
+        ValueError: the document is not XML.
+    """
+    try:
+        root = ET.fromstring(document)  # noqa: S314 - a server that the administrator listed
+    except ET.ParseError as error:
+        raise ValueError(f"the server's notification document can't be read: {error}") from error
+    space = root.tag.partition("}")[0] + "}" if root.tag.startswith("{") else ""
+    destinations = {_plain(arn) for arn in arns}
+    missing = set(wanted)
+    changed = False
+    for element in root.findall(f"{space}QueueConfiguration"):
+        rule = _read(element, space)
+        if not rule.id.startswith(prefix) or rule.arn not in destinations:
+            continue
+        if rule in missing:
+            missing.remove(rule)
+        else:
+            root.remove(element)
+            changed = True
+    for rule in sorted(missing):
+        _append(root, space, rule)
+    return ET.tostring(root) if changed or missing else None
+
+
+def _read(element: ET.Element, space: str) -> Rule:
+    filters = {
+        (rule.findtext(f"{space}Name") or "").lower(): rule.findtext(f"{space}Value") or ""
+        for rule in element.iter(f"{space}FilterRule")
+    }
+    return Rule(
+        element.findtext(f"{space}Id") or "",
+        _plain(element.findtext(f"{space}Queue") or ""),
+        frozenset(event.text or "" for event in element.findall(f"{space}Event")),
+        filters.get("prefix", ""),
+        filters.get("suffix", ""),
+    )
+
+
+def _append(root: ET.Element, space: str, rule: Rule) -> None:
+    element = ET.SubElement(root, f"{space}QueueConfiguration")
+    ET.SubElement(element, f"{space}Id").text = rule.id
+    ET.SubElement(element, f"{space}Queue").text = rule.arn
+    for event in sorted(rule.events):
+        ET.SubElement(element, f"{space}Event").text = event
+    filters = [(name, value) for name, value in (("prefix", rule.prefix), ("suffix", rule.suffix)) if value]
+    if filters:
+        key = ET.SubElement(ET.SubElement(element, f"{space}Filter"), f"{space}S3Key")
+        for name, value in filters:
+            one = ET.SubElement(key, f"{space}FilterRule")
+            ET.SubElement(one, f"{space}Name").text = name
+            ET.SubElement(one, f"{space}Value").text = value
+
+
+def _plain(arn: str) -> str:
+    """MinIO answers with its region filled in; without it an ARN means the same."""
+    return _MINIO_REGION.sub(r"\1::", arn)
+
+
+def _short(name: str) -> str:
+    """A name as a part of an id: without dots, and bounded."""
+    escaped = names.token(name)
+    return escaped if len(escaped) <= LONGEST_PART else hashlib.sha256(name.encode()).hexdigest()[:LONGEST_PART]

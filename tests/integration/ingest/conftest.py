@@ -1,0 +1,49 @@
+"""Ingest, NATS and MinIO on loopback, wired as the chart wires them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fixtures.dataplane import DataPlane, Part, data_plane
+from fixtures.minio import MinioServer, minio_server
+from fixtures.nats import NatsServer, nats_server
+from fixtures.process import free_port
+from fixtures.webhook import Webhook
+
+
+@pytest.fixture
+def nats(tmp_path: Path) -> Iterator[NatsServer]:
+    """A nats-server of the test's own."""
+    with nats_server(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def plane(nats: NatsServer, tmp_path: Path) -> Iterator[DataPlane]:
+    """The data plane's streams and buckets on it."""
+    with data_plane(nats, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def webhook(plane: DataPlane, tmp_path: Path) -> Iterator[Webhook]:
+    """A running ingest for the server `minio`."""
+    tokens = tmp_path / "tokens"
+    tokens.mkdir()
+    (tokens / "minio").write_text("token-of-minio")
+    port = free_port()
+    ingest = Part("ingest", plane, {"WISP_INGEST_PORT": str(port), "WISP_INGEST_TOKENS": str(tokens)})
+    made = Webhook(plane, ingest, port, tokens)
+    ingest.start()
+    ingest.wait_ready()
+    try:
+        yield made
+    finally:
+        ingest.stop()
+
+
+@pytest.fixture
+def minio(webhook: Webhook, tmp_path: Path) -> Iterator[MinioServer]:
+    """A MinIO that tells this ingest of its events."""
+    with minio_server(tmp_path / "minio", webhook.url, "token-of-minio") as server:
+        yield server

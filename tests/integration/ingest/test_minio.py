@@ -1,0 +1,84 @@
+"""Events of a real MinIO through its two webhook targets into the log."""
+
+import io
+import time
+
+from fixtures.minio import ARNS, MinioServer
+from fixtures.process import wait_until
+from fixtures.webhook import Webhook
+from minio.notificationconfig import NotificationConfig, QueueConfig
+
+
+def watch(server: MinioServer, bucket: str) -> None:
+    """Make a bucket that reports what is created and removed to both targets."""
+    client = server.client()
+    client.make_bucket(bucket)
+    events = ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]
+    rules = [QueueConfig(queue=arn, events=events, config_id=f"rule {number}") for number, arn in enumerate(ARNS)]
+    client.set_bucket_notification(bucket, NotificationConfig(queue_config_list=rules))
+
+
+def put(server: MinioServer, bucket: str, key: str) -> None:
+    """Write an object of three bytes."""
+    server.client().put_object(bucket, key, io.BytesIO(b"abc"), 3)
+
+
+def test_an_upload_is_in_the_log_once_and_soon(webhook: Webhook, minio: MinioServer) -> None:
+    """Both targets report an upload; the log holds one event, from the fast target long before the safe one's 3 s poll."""
+    webhook.add_stream("media", "photos")
+    webhook.bind("photos", "media")
+    watch(minio, "photos")
+    put(minio, "photos", "warm-up")
+    wait_until(lambda: len(webhook.events("media", "photos")) == 1, "the first event is not in the log")
+    started = time.monotonic()
+    put(minio, "photos", "in/a b+ü.jpg")
+    answered = time.monotonic()
+    wait_until(lambda: len(webhook.events("media", "photos")) == 2, "the event is not in the log")
+    assert time.monotonic() - answered < 1.5, f"PUT took {answered - started:.3f} s"
+    wait_until(lambda: minio.queued() == 0, "the safe target keeps the event")
+    wait_until(lambda: webhook.metric("wisp_ingest_requests_total") >= 4, "the safe target did not report")
+    [_, event] = webhook.events("media", "photos")
+    assert (event.type, event.subject) == ("com.amazonaws.s3.ObjectCreated:Put", "in/a b+ü.jpg")
+    assert (event.source, event.partitionkey) == ("urn:wisp:s3:minio:photos", "in/a b+ü.jpg")
+    assert len(event.id) == 32
+    assert len(event.sequence or "") == 32
+
+
+def test_nothing_is_lost_while_the_ingest_is_away(webhook: Webhook, minio: MinioServer) -> None:
+    """Objects written while the ingest is dead reach the log once it is back, each once."""
+    webhook.add_stream("media", "photos")
+    webhook.bind("photos", "media")
+    watch(minio, "photos")
+    webhook.ingest.kill()
+    for number in range(20):
+        put(minio, "photos", f"{number}")
+    assert minio.queued() == 20
+    webhook.ingest.start()
+    wait_until(lambda: minio.queued() == 0, "the safe target keeps events")
+    assert sorted(int(event.subject or "") for event in webhook.events("media", "photos")) == list(range(20))
+
+
+def test_nothing_is_lost_when_minio_dies_right_after_its_answer(webhook: Webhook, minio: MinioServer) -> None:
+    """An object whose PUT was answered has its event in the log, although MinIO is killed at once and the ingest was away."""
+    webhook.add_stream("media", "photos")
+    webhook.bind("photos", "media")
+    watch(minio, "photos")
+    webhook.ingest.kill()
+    for number in range(5):
+        put(minio, "photos", f"{number}")
+    minio.kill()
+    webhook.ingest.start()
+    minio.start()
+    wait_until(lambda: len(webhook.events("media", "photos")) == 5, "events are missing")
+
+
+def test_nats_being_away_loses_nothing(webhook: Webhook, minio: MinioServer) -> None:
+    """While the log is away the ingest answers 503 and MinIO keeps the events; they arrive when it is back."""
+    webhook.add_stream("media", "photos")
+    webhook.bind("photos", "media")
+    watch(minio, "photos")
+    webhook.plane.server.kill()
+    put(minio, "photos", "while-away")
+    assert minio.queued() == 1
+    webhook.plane.server.start()
+    wait_until(lambda: len(webhook.events("media", "photos")) == 1, "the event is missing")
