@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 import httptools
 
@@ -71,15 +71,13 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - narrows the type
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
 
     def send(self, exchange: Exchange) -> None:
         """Write a request; the deadline begins."""
         self.exchange = exchange
         exchange.deadline = time.monotonic() + exchange.seconds
-        assert self.transport  # noqa: S101 - made before use
-        self.transport.write(exchange.request)
+        cast("asyncio.Transport", self.transport).write(exchange.request)
 
     def data_received(self, data: bytes) -> None:
         """Parse a part of the answer."""

@@ -62,12 +62,13 @@ class Cursor(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
 
 
 class _Frame:
-    __slots__ = ("done", "full", "ordinal")
+    __slots__ = ("done", "full", "ordinal", "stored")
 
-    def __init__(self, ordinal: int, done: int, full: int) -> None:
+    def __init__(self, ordinal: int, done: int, full: int, stored: float) -> None:
         self.ordinal = ordinal
         self.done = done
         self.full = full
+        self.stored = stored
 
 
 class Window:
@@ -81,14 +82,14 @@ class Window:
         self.read = cursor.floor
         """Every matching frame up to here has been seen."""
 
-    def open(self, sequence: int, size: int) -> int:
-        """Note a frame read from the log, in order; returns the bits of its events that are done already."""
+    def open(self, sequence: int, size: int, stored: float) -> int:
+        """Note a frame read from the log, in order, stored at this Unix time; returns the bits of its events that are done already."""
         self.read = sequence
         self._ordinal += 1
         done = self._old.done(sequence, size)
         full = (1 << size) - 1
         if done != full:
-            self._frames[sequence] = _Frame(self._ordinal, done, full)
+            self._frames[sequence] = _Frame(self._ordinal, done, full, stored)
         return done
 
     def mark(self, sequence: int, index: int) -> None:
@@ -112,6 +113,11 @@ class Window:
     def floor(self) -> int:
         """Everything up to here is done."""
         return next(iter(self._frames)) - 1 if self._frames else self.read
+
+    @property
+    def oldest(self) -> float:
+        """Unix time at which the oldest undone frame was stored; 0 without any."""
+        return next(iter(self._frames.values())).stored if self._frames else 0.0
 
     def store(self, into: Cursor, troubles: dict[str, Trouble]) -> None:
         """Write the positions into a cursor, with what is remembered of events read in this session."""

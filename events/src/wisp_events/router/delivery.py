@@ -76,6 +76,7 @@ class Delivery:
         self.schedule = Schedule(ordered=plan.route.order == "key")
         self._troubles: dict[str, Trouble] = {}
         self.in_flight = 0
+        self._retrying = 0  # of those in flight
         self._limit = float(plan.route.parallelism)
         self._shrunk = 0.0
         self._bytes = 0
@@ -92,6 +93,11 @@ class Delivery:
         self._count = {one: metrics.ATTEMPTS.labels(*labels, one.name.lower()) for one in Verdict}
         self._filtered = metrics.FILTERED.labels(*labels)
         self._seconds = metrics.SECONDS.labels(*labels)
+        self._levels = {
+            "in_flight": metrics.IN_FLIGHT.labels(*labels),
+            "pending": metrics.PENDING.labels(*labels),
+            "oldest": metrics.OLDEST.labels(*labels),
+        }
         self.intake = Intake(shared.nats, route.stream, route.subjects, self._window.read, self._take_frame, self._room)
 
     def start(self) -> None:
@@ -123,9 +129,21 @@ class Delivery:
         return self.schedule.size >= WINDOW_EVENTS or self._bytes >= WINDOW_BYTES
 
     @property
+    def stalled(self) -> bool:
+        """Whether the window is full of events that stand behind failing ones."""
+        return self.full and not self.schedule.ready and self.in_flight == self._retrying
+
+    @property
     def pending(self) -> int:
         """Events read and not done, and records not read."""
         return self.schedule.size + self.intake.pending
+
+    def gauge(self) -> None:
+        """Set the metrics that are levels."""
+        self._levels["in_flight"].set(self.in_flight)
+        self._levels["pending"].set(self.pending)
+        oldest = self._window.oldest
+        self._levels["oldest"].set(time.time() - oldest if oldest else 0)
 
     async def catch_up(self) -> None:
         """Let the cursor pass records at the stream's end that are not for this route.
@@ -183,12 +201,12 @@ class Delivery:
             events = cloudevent.decode_frame(content)
         except ValueError as error:
             events = [msgspec.Raw(content)]
-            done = self._window.open(sequence, 1)
+            done = self._window.open(sequence, 1, stored)
             if not done:
                 self._bury_input(sequence, 0, content, f"the record is no frame: {error}")
             return
         self._frame_size = len(events) or 1
-        done = self._window.open(sequence, len(events))
+        done = self._window.open(sequence, len(events), stored)
         for index, raw in enumerate(events):
             if not done >> index & 1:
                 self._take_event(sequence, index, raw, stored, subject)
@@ -256,12 +274,14 @@ class Delivery:
             return
         item.first = item.first or now
         self.in_flight += 1
+        self._retrying += item.tries > 0
         self._shared.http.send(
             to, request, plan.route.timeout_seconds + GRACE_SECONDS, partial(self._answered, item, now)
         )
 
     def _answered(self, item: Item, sent: float, outcome: Outcome) -> None:
         self.in_flight -= 1
+        self._retrying -= item.tries > 0
         if self.lost:
             return
         item.tries += 1

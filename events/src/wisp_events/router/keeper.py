@@ -25,7 +25,7 @@ RETRY_SECONDS: Final = 0.5
 class Keeper:
     """Keeps one cursor stored."""
 
-    def __init__(  # noqa: PLR0917 - where, whose, which state, what
+    def __init__(
         self, js: JetStreamContext, key: str, session: str, revision: int, snapshot: Callable[[], bytes]
     ) -> None:
         """`snapshot` returns the encoded cursor as it is to be stored at that moment."""

@@ -17,6 +17,8 @@ from typing import Final
 BEAT_SECONDS: Final = 1.5
 LOST_SECONDS: Final = 6.0
 LEASE_SECONDS: Final = 5.0
+ALIVE: Final = b"alive"
+LEAVING: Final = b"leaving"
 
 
 def owner(route: str, members: Iterable[str]) -> str:
@@ -33,12 +35,17 @@ class Members:
         self._silence = now
         self._revisions: dict[str, int] = {}
         self._seen: dict[str, float] = {}
+        self._leaving: set[str] = set()
         self.renewed = 0.0
         """When this replica's own key was last written, counted from before the write."""
 
-    def observe(self, member: str, revision: int, now: float, *, gone: bool) -> None:
-        """A member's key was read."""
-        if gone:
+    def observe(self, member: str, revision: int, now: float, value: bytes | None) -> None:
+        """A member's key was read: ALIVE, LEAVING (it finishes what it has and takes nothing) or deleted."""
+        if value == LEAVING:
+            self._leaving.add(member)
+        else:
+            self._leaving.discard(member)
+        if value is None:
             self._seen.pop(member, None)
             self._revisions.pop(member, None)
         elif self._revisions.get(member) != revision:
@@ -49,9 +56,10 @@ class Members:
         """NATS was away: nobody can be blamed for silence until now."""
         self._silence = now
 
-    def alive(self, now: float) -> list[str]:
-        """The live replicas, this one always among them."""
-        return [self._me, *(m for m in self._seen if m != self._me and not self._lost(m, now))]
+    def sharing(self, now: float) -> list[str]:
+        """The live replicas that don't leave, this one always among them."""
+        others = self._seen.keys() - self._leaving - {self._me}
+        return [self._me, *(member for member in others if not self._lost(member, now))]
 
     def may_take(self, holder: str, now: float) -> bool:
         """Whether a route that `holder` has may be taken from it."""

@@ -22,6 +22,7 @@ class Item:
 
     __slots__ = (
         "attempts",
+        "burial",
         "due",
         "event",
         "first",
@@ -33,7 +34,6 @@ class Item:
         "sequence",
         "stored",
         "tries",
-        "burial",
     )
 
     def __init__(  # noqa: PLR0917 - one call, on the hot path

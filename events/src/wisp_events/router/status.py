@@ -45,7 +45,7 @@ def judge(delivery: Delivery) -> tuple[str, str]:
     oldest = min(stuck, key=lambda item: (item.sequence, item.index))
     name = f"event {oldest.event.id} (key {oldest.key!r}), tried {oldest.tries} times"
     error = describe(oldest.last) if oldest.last else delivery.last_error or "failed before a restart"
-    if delivery.full and not delivery.schedule.ready and len(waiting) >= delivery.in_flight + len(waiting):
+    if delivery.stalled:
         return "Backlogged", (
             f"reading has stopped: {delivery.schedule.size} events (at most {WINDOW_EVENTS}) stand behind failing ones, the oldest "
             f"{name}: {error}. Fix the function; or lower retry.maxAttempts or retry.maxAgeSeconds to dead-letter them sooner"
