@@ -1,46 +1,23 @@
 """The examples' handlers against the real servers that they use."""
 
 import contextlib
-import importlib.util
 import io
-import json
 import os
 import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import psycopg2
 import pytest
 import yaml
-from cloudevents.core.v1.event import CloudEvent
 from fixtures import minio as minio_fixture
 from fixtures import postgres as postgres_fixture
+from fixtures.examples import EXAMPLES, cloud_event, load
 from fixtures.process import free_port, server
 from PIL import Image
-
-EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
-
-
-def load(name: str) -> ModuleType:
-    """The module `app.py` of an example."""
-    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / name / "app.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def sample(path: str) -> CloudEvent:
-    """A sample event as a cloudevent handler receives it."""
-    attributes: dict[str, Any] = json.loads((EXAMPLES / path).read_text())
-    data = attributes.pop("data")
-    del attributes["time"]
-    return CloudEvent(attributes, data)
 
 
 @pytest.fixture
@@ -62,7 +39,7 @@ def test_thumbnail_of_an_uploaded_photo(store: minio_fixture.MinioServer) -> Non
     Image.linear_gradient("L").resize((1200, 800)).save(photo, "JPEG")
     client = store.client()
     client.put_object("photos", "in/summer day.jpg", io.BytesIO(photo.getvalue()), len(photo.getvalue()))
-    app, event = load("thumbnail"), sample("thumbnail/events/object-created.json")
+    app, event = load("thumbnail"), cloud_event("thumbnail/events/object-created.json")
 
     app.handler(event)
     first = client.stat_object("photos-small", "in/summer day.jpg")
@@ -74,7 +51,7 @@ def test_thumbnail_of_an_uploaded_photo(store: minio_fixture.MinioServer) -> Non
 
 def test_thumbnail_of_a_photo_that_is_gone(store: minio_fixture.MinioServer) -> None:
     """An object that was deleted before its event came is no error and leaves nothing."""
-    assert load("thumbnail").handler(sample("thumbnail/events/object-created.json")) is None
+    assert load("thumbnail").handler(cloud_event("thumbnail/events/object-created.json")) is None
     assert list(store.client().list_objects("photos-small")) == []
 
 
@@ -113,6 +90,7 @@ def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             with server([*start, "bash", f"{name}/start.sh"], lambda: _answers(dsn), folder / "log", env) as process:
                 yield
                 process.send_signal(signal.SIGINT)  # as the image's STOPSIGNAL
+                process.wait(20)
 
         with running():
             pass
@@ -138,7 +116,7 @@ def test_orders_history(shop: str) -> None:
     """Each change is one row of the history, with old and new values, however often its event comes."""
     app = load("orders")
     for event in ("insert", "update", "update", "delete", "insert"):
-        app.handler(sample(f"orders/events/{event}.json"))
+        app.handler(cloud_event(f"orders/events/{event}.json"))
     history = query(shop, "SELECT op, order_id, old ->> 'status', new ->> 'status' FROM order_history ORDER BY id")
     assert history == [("insert", 1001, None, "new"), ("update", 1001, "new", "paid"), ("delete", 1001, "paid", None)]
 
@@ -146,14 +124,14 @@ def test_orders_history(shop: str) -> None:
 def test_orders_handler_reconnects(shop: str) -> None:
     """A connection that the database cut fails one event and not the next attempt."""
     app = load("orders")
-    app.handler(sample("orders/events/insert.json"))
+    app.handler(cloud_event("orders/events/insert.json"))
     query(
         shop,
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'shop' AND pid <> pg_backend_pid()",
     )
     with pytest.raises(psycopg2.Error):
-        app.handler(sample("orders/events/update.json"))
-    app.handler(sample("orders/events/update.json"))
+        app.handler(cloud_event("orders/events/update.json"))
+    app.handler(cloud_event("orders/events/update.json"))
     assert query(shop, "SELECT count(*) FROM order_history") == [(2,)]
 
 

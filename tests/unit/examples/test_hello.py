@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
+from fixtures.examples import EXAMPLES, sample
 from fixtures.process import free_port, wait_until
-
-from .conftest import EXAMPLES, sample
 
 
 @pytest.fixture

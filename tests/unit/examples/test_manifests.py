@@ -6,9 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
+from fixtures.examples import EXAMPLES
 from wisp_api import cloudevent, crd, function, subscription
-
-from .conftest import EXAMPLES
 
 MANIFESTS = sorted(EXAMPLES.glob("*/*.yaml"))
 OBJECTS = [

@@ -2,7 +2,7 @@
 
 import json
 
-from .conftest import load, sample
+from fixtures.examples import load, sample
 
 app = load("orders")
 SAMPLES = [sample(f"orders/events/{op}.json") for op in ("insert", "update", "delete")]

@@ -3,9 +3,8 @@
 import io
 
 import pytest
+from fixtures.examples import load
 from PIL import Image, UnidentifiedImageError
-
-from .conftest import load
 
 app = load("thumbnail")
 
