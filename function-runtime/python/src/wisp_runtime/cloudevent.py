@@ -9,6 +9,7 @@ decided by the content type first, as the HTTP binding says (section 3), so a st
 from __future__ import annotations
 
 import json
+from binascii import b2a_base64
 from typing import TYPE_CHECKING, Any
 
 from wisp_runtime.errors import BadRequestError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
 REQUIRED = ("id", "source", "type")
+_decode = json.JSONDecoder().decode
 _SAFE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 
 
@@ -30,6 +32,11 @@ def is_json(media_type: str) -> bool:
 def media_type(content_type: str) -> str:
     """Return a content type without its parameters, in lower case."""
     return content_type.partition(";")[0].strip().lower()
+
+
+def is_binary(fields: dict[str, str]) -> bool:
+    """Whether a request means to be an event in binary mode: it has one of the required attributes."""
+    return "ce-specversion" in fields or "ce-id" in fields or "ce-type" in fields or "ce-source" in fields
 
 
 def percent_decode(text: str) -> str | None:
@@ -75,17 +82,18 @@ def read_event(request: HttpRequest, mode: str, content_type: str) -> dict[str, 
             attribute = name[3:]
             if attribute in event:
                 raise _invalid(attribute, "is given twice")
-            if not value.isascii() or "%" in value:
+            if not attribute.isalnum():  # of ASCII and in lower case it is by now
+                raise _bad_name(attribute)
+            if "%" in value or not value.isascii():
                 decoded = percent_decode(value)
                 if decoded is None:
                     raise _invalid(attribute, "is not valid UTF-8 when percent-decoded")
-                event[attribute] = decoded
-            else:
-                event[attribute] = value
+                value = decoded  # noqa: PLW2901 - the same value, read
+            event[attribute] = value
     if content_type:
         event["datacontenttype"] = content_type
-    check_event(event)
-    if "data" in event or "data_base64" in event:
+    _check_required(event)
+    if "data" in event:
         raise _invalid("data", "is reserved and cannot be a ce- header")
     _put_data(event, request.body, mode)
     return event
@@ -112,6 +120,21 @@ def check_event(event: Any) -> dict[str, Any]:
     """Refuse what isn't a valid event, naming the attribute; drop attributes that are null, which means unset."""
     if not isinstance(event, dict):
         raise BadRequestError("InvalidCloudEvent", "A CloudEvent in JSON format is a JSON object")
+    _check_required(event)
+    for name in [name for name, value in event.items() if value is None and name != "data"]:
+        del event[name]
+    for name, value in event.items():
+        if name == "data":
+            continue
+        if not (name.isascii() and name.isalnum() and name == name.lower()) and name != "data_base64":
+            raise _bad_name(name)
+        if not isinstance(value, str | int):
+            raise _invalid(name, "must be a text, a whole number or a boolean")
+    return event
+
+
+def _check_required(event: dict[str, Any]) -> None:
+    """Refuse an event without one of the attributes that each event has."""
     if event.get("specversion") != "1.0":
         given = event.get("specversion")
         raise _invalid("specversion", "is missing: give 1.0" if given is None else f"must be 1.0, not {given!r:.40}")
@@ -119,16 +142,6 @@ def check_event(event: Any) -> dict[str, Any]:
         value = event.get(name)
         if not value or not isinstance(value, str):
             raise _invalid(name, "is missing" if value is None else "must be a text that is not empty")
-    for name in [name for name, value in event.items() if value is None and name != "data"]:
-        del event[name]
-    for name, value in event.items():
-        if name == "data":
-            continue
-        if not (name.isascii() and name.isalnum() and name == name.lower()) and name != "data_base64":
-            raise _invalid(name[:40], "must have a name of lower-case letters and digits")
-        if not isinstance(value, str | int):
-            raise _invalid(name, "must be a text, a whole number or a boolean")
-    return event
 
 
 def parse_json(body: bytes, what: str) -> Any:
@@ -138,7 +151,7 @@ def parse_json(body: bytes, what: str) -> Any:
         BadRequestError: It isn't JSON in UTF-8; the message says ``what`` isn't.
     """
     try:
-        return json.loads(body)
+        return _decode(body.decode())
     except (ValueError, RecursionError) as error:
         raise BadRequestError("InvalidJson", f"{what} is not valid JSON: {error}") from None
 
@@ -196,9 +209,11 @@ def _put_data(event: dict[str, Any], body: bytes, mode: str) -> None:
             return
     except UnicodeDecodeError:
         pass
-    import base64  # noqa: PLC0415 - most events are JSON
+    event["data_base64"] = b2a_base64(body, newline=False).decode()
 
-    event["data_base64"] = base64.b64encode(body).decode()
+
+def _bad_name(attribute: str) -> BadRequestError:
+    return _invalid(attribute[:40], "must have a name of lower-case letters and digits")
 
 
 def _invalid(attribute: str, problem: str) -> BadRequestError:

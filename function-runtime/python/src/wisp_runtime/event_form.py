@@ -9,13 +9,12 @@ The result: None is 204, a CloudEvent is sent back in binary mode, anything else
 
 from __future__ import annotations
 
-import base64
-import binascii
+from binascii import a2b_base64
 from typing import TYPE_CHECKING, Any
 
-from wisp_runtime.cloudevent import BATCH, is_json, media_type, parse_json, read_event, write_event
+from wisp_runtime.cloudevent import BATCH, is_binary, is_json, media_type, parse_json, read_event, write_event
 from wisp_runtime.errors import BadRequestError, InitError
-from wisp_runtime.http1 import Reply, header
+from wisp_runtime.http1 import Reply
 from wisp_runtime.results import checked_headers, encode_json, json_reply
 
 if TYPE_CHECKING:
@@ -30,12 +29,12 @@ def make_decode(handler: Callable[..., Any]) -> Decode:
     typed = event_class.__module__.startswith("cloudevents.core.")  # its ``time`` is a datetime, not a text
 
     def decode(invocation: Invocation) -> tuple[tuple[Any, ...], Encode]:
-        content_type = header(invocation.request.headers, "content-type")
+        content_type = invocation.request.fields.get("content-type", "")
         mode = media_type(content_type)
         if mode == BATCH:
             message = "This handler takes one CloudEvent at a time; batches go to handlers of signature lambda"
             raise BadRequestError("UnsupportedMediaType", message, 415)
-        if not mode.startswith("application/cloudevents") and not _is_binary(invocation):
+        if not mode.startswith("application/cloudevents") and not is_binary(invocation.request.fields):
             message = (
                 "This handler takes CloudEvents: send the ce-specversion, ce-id, ce-source and ce-type headers, "
                 "or the event as application/cloudevents+json"
@@ -56,12 +55,6 @@ def encode(result: Any) -> Reply:
         headers, body = write_event(result, encode_json)
         return Reply(200, checked_headers(headers), body)
     return json_reply(result)
-
-
-def _is_binary(invocation: Invocation) -> bool:
-    """Whether a request means to be a CloudEvent in binary mode: it has one of the required attributes."""
-    required = ("ce-specversion", "ce-id", "ce-source", "ce-type")
-    return any(name in required for name, _ in invocation.request.headers)
 
 
 def _event_class(handler: Callable[..., Any]) -> type[Any]:
@@ -89,8 +82,8 @@ def _build(event_class: type[Any], event: dict[str, Any], *, typed: bool) -> Any
     encoded = event.pop("data_base64", None)
     if encoded is not None:
         try:
-            data = base64.b64decode(encoded, validate=True)
-        except (binascii.Error, TypeError, ValueError):
+            data = a2b_base64(encoded, strict_mode=True)
+        except (TypeError, ValueError):
             raise BadRequestError("InvalidCloudEvent", "CloudEvent attribute 'data_base64' is not base64") from None
         if is_json(media_type(str(event.get("datacontenttype", "")))):
             data = parse_json(data, "The CloudEvent's data_base64")

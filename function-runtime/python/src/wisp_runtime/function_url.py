@@ -6,10 +6,9 @@ joined by commas, cookies stand apart from headers, and a body that isn't known 
 
 from __future__ import annotations
 
-import base64
 import time
+from binascii import a2b_base64, b2a_base64
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
 
 from wisp_runtime.cloudevent import is_json
 from wisp_runtime.errors import InvalidResultError
@@ -44,15 +43,22 @@ def make_event(request: HttpRequest, request_id: str, media_type: str, host: str
     if cookies:
         event["cookies"] = cookies
     if query:
-        parameters: dict[str, str] = {}
-        for name, value in parse_qsl(query, keep_blank_values=True):
-            parameters[name] = f"{parameters[name]},{value}" if name in parameters else value
-        event["queryStringParameters"] = parameters
+        event["queryStringParameters"] = _parameters(query)
     if request.body:
         text = _text(request.body, media_type)
         event["isBase64Encoded"] = text is None
-        event["body"] = base64.b64encode(request.body).decode() if text is None else text
+        event["body"] = b2a_base64(request.body, newline=False).decode() if text is None else text
     return event
+
+
+def _parameters(query: str) -> dict[str, str]:
+    """Decode the query, joining the values of repeated parameters."""
+    from urllib.parse import parse_qsl  # noqa: PLC0415 - 4 ms that a call without a query doesn't pay
+
+    parameters: dict[str, str] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        parameters[name] = f"{parameters[name]},{value}" if name in parameters else value
+    return parameters
 
 
 def _context(request: HttpRequest, path: str, request_id: str, host: str, user_agent: str) -> dict[str, Any]:
@@ -117,7 +123,7 @@ def _body(body: Any, *, is_base64: bool) -> bytes:
     if not is_base64:
         return body.encode("utf-8", "replace")
     try:
-        return base64.b64decode(body, validate=True)
+        return a2b_base64(body, strict_mode=True)
     except ValueError as error:
         message = f"'isBase64Encoded' is true, but 'body' is not base64: {error}"
         raise InvalidResultError("Runtime.InvalidResponse", message) from None

@@ -11,12 +11,8 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from typing import TYPE_CHECKING
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 MAX_HEAD = 64 * 1024
 # A chunk of one byte takes six on the wire; beyond that, a body is padding or endless trailers.
@@ -40,19 +36,21 @@ class HttpRequest:
         method: Upper-case method.
         target: Request target as sent: path and query, still percent-encoded.
         headers: Names in lower case with values, in the order sent, repeated names kept.
+        fields: The same by name; of a repeated one, the last.
         body: The whole body.
         peer: The caller's IP address.
         keep_alive: Whether the caller wants the connection kept.
         version: ``1.0`` or ``1.1``.
     """
 
-    __slots__ = ("body", "headers", "keep_alive", "method", "peer", "target", "version")
+    __slots__ = ("body", "fields", "headers", "keep_alive", "method", "peer", "target", "version")
 
     def __init__(self, method: str, target: str, headers: list[tuple[str, str]], peer: str) -> None:
         """Make a request whose body is still to come."""
         self.method = method
         self.target = target
         self.headers = headers
+        self.fields = dict(headers)
         self.peer = peer
         self.body = b""
         self.keep_alive = True
@@ -62,7 +60,7 @@ class HttpRequest:
 class Reply:
     """A status, headers and a body, still to be framed for its request."""
 
-    __slots__ = ("body", "headers", "status")
+    __slots__ = ("body", "fields", "headers", "status")
 
     def __init__(self, status: int, headers: list[tuple[str, str]], body: bytes = b"") -> None:
         """Take header names in lower case; framing headers are not the caller's business."""
@@ -195,18 +193,17 @@ class RequestReader:
         request = self._request = HttpRequest(method, self._target.decode("latin-1"), headers, self._peer)
         request.version = version = parser.get_http_version()
         request.keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
-        hosts = 0
-        for name, value in headers:
-            if name == "host":
-                hosts += 1
-            elif name == "content-length" and len(value) < 20 and int(value) > self._max_body:  # noqa: PLR2004
-                self._refuse_body()
-            elif name == "expect":
-                self._expect(value, version)
+        fields = request.fields
+        if "expect" in fields:
+            self._expect(fields["expect"], version)
+        if int(fields.get("content-length", 0)) > self._max_body:  # llhttp has seen to it that it is a number
+            self._refuse_body()
         if version not in ("1.1", "1.0"):
             self._refuse(505, "HttpVersionNotSupported", f"HTTP/{version} is not spoken here: use HTTP/1.1")
-        elif hosts > 1 or (hosts == 0 and version == "1.1"):
-            self._refuse(400, "BadRequest", "An HTTP/1.1 request has exactly one Host header")
+        elif "host" not in fields and version == "1.1":
+            self._refuse(400, "BadRequest", "An HTTP/1.1 request has a Host header")
+        elif len(fields) != len(headers) and [name for name, _ in headers].count("host") > 1:
+            self._refuse(400, "BadRequest", "A request has one Host header")
         elif method == "CONNECT":
             self._refuse(501, "NotImplemented", "CONNECT is for proxies")
         if self.refusal is not None:
@@ -248,11 +245,3 @@ class RequestReader:
     def _refuse(self, status: int, error_type: str, message: str) -> None:
         if self.refusal is None:
             self.refusal = Refusal(status, error_type, message)
-
-
-def header(headers: Iterable[tuple[str, str]], wanted: str) -> str:
-    """Return the first value of a header, or an empty text."""
-    for name, value in headers:
-        if name == wanted:
-            return value
-    return ""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote
 
 from wisp_runtime.errors import InvalidResultError
 from wisp_runtime.http1 import Reply
@@ -25,11 +24,11 @@ if TYPE_CHECKING:
 class MultiDict:
     """Read-only mapping whose keys may have several values; the last one counts, ``getlist`` has all."""
 
-    def __init__(self, pairs: list[tuple[str, str]], *, fold_case: bool = False) -> None:
-        """Take the pairs in order; with ``fold_case`` keys are looked up in lower case."""
+    def __init__(self, pairs: list[tuple[str, str]], last: dict[str, str] | None = None) -> None:
+        """Take the pairs in order; headers also bring the dict of them, with keys in lower case."""
         self._pairs = pairs
-        self._fold = fold_case
-        self._last = dict(pairs)
+        self._fold = last is not None
+        self._last = dict(pairs) if last is None else last
 
     def _key(self, key: str) -> str:
         return key.lower() if self._fold else key
@@ -104,11 +103,7 @@ class BaseRequest:
 
     Attributes:
         method: Upper-case method.
-        url: The URL, with ``path`` and ``query`` percent-encoded.
-        path: The decoded path.
         headers: Headers, whatever the case of the key.
-        query_params: Decoded query parameters.
-        cookies: The request's cookies.
         client: The caller's IP address.
         request_id: The id under which this request is logged.
     """
@@ -116,16 +111,29 @@ class BaseRequest:
     def __init__(self, request: HttpRequest, request_id: str) -> None:
         """Wrap a request."""
         self.method = request.method
-        self.headers = MultiDict(request.headers, fold_case=True)
-        self.url = URL(self.headers.get("x-forwarded-proto", "http"), self.headers.get("host", ""), request.target)
-        self.path = unquote(self.url.path)
+        self.headers = MultiDict(request.headers, request.fields)
         self.client = request.peer
         self.request_id = request_id
+        self._target = request.target
         self._body = request.body
+
+    @property
+    def url(self) -> URL:
+        """The URL, with ``path`` and ``query`` percent-encoded."""
+        return URL(self.headers.get("x-forwarded-proto", "http"), self.headers.get("host", ""), self._target)
+
+    @property
+    def path(self) -> str:
+        """The decoded path."""
+        from urllib.parse import unquote  # noqa: PLC0415 - 4 ms at start
+
+        return unquote(self._target.partition("?")[0])
 
     @property
     def query_params(self) -> MultiDict:
         """Decoded query parameters."""
+        from urllib.parse import parse_qsl  # noqa: PLC0415 - 4 ms at start
+
         return MultiDict(parse_qsl(self.url.query, keep_blank_values=True))
 
     @property

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from itertools import count
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -77,20 +78,10 @@ class Invocation:
         self.request = request
         self.expired = False
         self.deadline = time.monotonic() + function.settings.timeout
-        event_id = given = other = trace = ""
-        for name, value in request.headers:
-            if name == "ce-id":
-                event_id = value
-            elif name == REQUEST_ID:
-                given = value
-            elif name == "x-request-id":
-                other = value
-            elif name == "traceparent" and len(value) >= _TRACEPARENT_LENGTH and _is_sane(value):
-                trace = value
-        self.trace = trace
-        if event_id and "%" in event_id:
-            event_id = percent_decode(event_id) or ""
-        self.request_id = event_id or next((one for one in (given, other) if _is_sane(one)), "") or new_id()
+        fields = request.fields
+        trace = fields.get("traceparent", "")
+        self.trace = trace if len(trace) >= _TRACEPARENT_LENGTH and _is_sane(trace) else ""
+        self.request_id = _given_id(fields) or new_id()
 
     @property
     def settings(self) -> Settings:
@@ -167,10 +158,30 @@ def _is_sane(identifier: str) -> bool:
     )
 
 
+def _given_id(fields: dict[str, str]) -> str:
+    """Return the id that the request brings: the event's, or else the caller's if it is sane."""
+    event_id = fields.get("ce-id", "")
+    if event_id:
+        event_id = percent_decode(event_id) or ""
+    if event_id:
+        return event_id
+    for name in (REQUEST_ID, "x-request-id"):
+        given = fields.get(name, "")
+        if given and _is_sane(given):
+            return given
+    return ""
+
+
+def _make_prefix() -> str:
+    """Draw the part of our ids that is this process's: 74 random bits in the form of a UUID of version 4."""
+    text = os.urandom(10).hex()
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{'89ab'[int(text[16], 16) % 4]}{text[17:20]}-"
+
+
+_prefix = _make_prefix()
+_numbers = count(int.from_bytes(os.urandom(5), "big"))
+
+
 def new_id() -> str:
-    """Make a random UUID (version 4), without the uuid module's 4 ms."""
-    octets = bytearray(os.urandom(16))
-    octets[6] = octets[6] & 0x0F | 0x40
-    octets[8] = octets[8] & 0x3F | 0x80
-    text = octets.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    """Make an id that is unique: the process's own prefix and a number; a random one each time would cost 1 us."""
+    return f"{_prefix}{next(_numbers):012x}"

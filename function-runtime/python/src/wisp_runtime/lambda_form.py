@@ -10,8 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from wisp_runtime.cloudevent import BATCH, media_type, parse_json, read_batch, read_event
-from wisp_runtime.http1 import header
+from wisp_runtime.cloudevent import BATCH, is_binary, media_type, parse_json, read_batch, read_event
 from wisp_runtime.results import json_reply
 
 if TYPE_CHECKING:
@@ -60,28 +59,21 @@ class LambdaContext:
 def decode(invocation: Invocation) -> tuple[tuple[Any, ...], Encode]:
     """Make event and context of a request, and tell how its result is encoded."""
     request = invocation.request
-    content_type = marked = ""
-    binary = False
-    for name, value in request.headers:
-        if name == "content-type":
-            content_type = value
-        elif name == EVENT_FORMAT:
-            marked = value
-        elif name in ("ce-specversion", "ce-id", "ce-type", "ce-source"):
-            binary = True
-    mode = media_type(content_type)
+    fields = request.fields
     event: Any
     encode: Encode = json_reply
-    if marked == "lambda":
-        event = parse_json(request.body, "The event")
-    elif mode == BATCH:
+    if fields.get(EVENT_FORMAT) == "lambda":
+        return (parse_json(request.body, "The event"), LambdaContext(invocation)), encode
+    content_type = fields.get("content-type", "")
+    mode = media_type(content_type)
+    if mode == BATCH:
         event = read_batch(request)
-    elif binary or mode.startswith("application/cloudevents"):
+    elif is_binary(fields) or mode.startswith("application/cloudevents"):
         event = read_event(request, mode, content_type)
         invocation.identify(event["id"])
     else:
         from wisp_runtime import function_url  # noqa: PLC0415 - a function of events alone never needs it
 
-        event = function_url.make_event(request, invocation.request_id, mode, header(request.headers, "host"))
+        event = function_url.make_event(request, invocation.request_id, mode, fields.get("host", ""))
         encode = function_url.encode
     return (event, LambdaContext(invocation)), encode

@@ -56,9 +56,7 @@ def end_invocation() -> None:
 
 def emit(level: str, message: str, **fields: Any) -> None:
     """Write one log line; a closed or broken stdout never fails the invocation."""
-    now = time.time()
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
-    line: dict[str, Any] = {"time": f"{stamp}.{int(now % 1 * 1000):03d}Z", "level": level, "message": message}
+    line: dict[str, Any] = {"time": _timestamp(), "level": level, "message": message}
     if current.request_id:
         line["requestId"] = current.request_id
     if current.trace:
@@ -70,6 +68,21 @@ def emit(level: str, message: str, **fields: Any) -> None:
             data = data[os.write(STDOUT, data) :]
     except OSError:
         pass
+
+
+_second = (0, "")
+
+
+def _timestamp() -> str:
+    """Return the present in UTC, as RFC 3339 with milliseconds."""
+    global _second  # noqa: PLW0603 - a cache of one value
+    now = time.time()
+    whole = int(now)
+    second, text = _second
+    if whole != second:
+        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
+        _second = (whole, text)
+    return f"{text}.{int((now - whole) * 1000):03d}Z"
 
 
 class LineStream(io.RawIOBase):

@@ -29,26 +29,12 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from wisp_runtime.front import Connection, Front
-    from wisp_runtime.http1 import HttpRequest
     from wisp_runtime.invocation import Function, Invocation
 
 TICK_SECONDS = 0.01
 IDLE_TICKS = 100  # then the standby sleeps until the next invocation wakes it
 CANCEL_GRACE_SECONDS = 2.0
 EXIT_GRACE_SECONDS = 2.0
-
-
-class Running:
-    """The invocation that the main thread has in hand."""
-
-    __slots__ = ("connection", "deadline", "invocation", "request")
-
-    def __init__(self, connection: Connection, request: HttpRequest, invocation: Invocation) -> None:
-        """Note whose request it is and when its time is over."""
-        self.connection = connection
-        self.request = request
-        self.invocation = invocation
-        self.deadline = invocation.deadline
 
 
 class Server:
@@ -61,7 +47,7 @@ class Server:
         self._start_environment = start_environment
         self._start_dir = start_dir
         self._lock = allocate_lock()
-        self._running: Running | None = None
+        self._running: tuple[Connection, Invocation] | None = None  # what the main thread has in hand
         self._sequence = 0  # of invocations, so that the standby can tell one from the next
         self._wanted = False  # the main thread waits for the lock
         self._stopping = False  # SIGTERM has come
@@ -78,9 +64,9 @@ class Server:
         while not (self._stopping and self._drained()):
             if queue:
                 self._run_next()
-                if queue and time.monotonic() - polled < TICK_SECONDS:
-                    continue  # the next one waits already; still, health gets its turn
-                front.poll(0)
+                if time.monotonic() - polled < TICK_SECONDS:
+                    continue
+                front.poll(0)  # more wait; still, health gets its turn
             else:
                 front.poll(-1)
             polled = time.monotonic()
@@ -91,7 +77,7 @@ class Server:
         if connection.fd not in self._front.connections:
             return  # the caller left while it waited
         invocation = self._function.begin(request)
-        self._running = Running(connection, request, invocation)
+        self._running = connection, invocation
         self._sequence += 1
         if self._asleep:
             self._asleep = False
@@ -157,22 +143,23 @@ class Server:
         front = self._front
         running = self._running
         while running is not None and running is self._running and not self._wanted:
-            left = running.deadline - time.monotonic()
+            connection, invocation = running
+            left = invocation.deadline - time.monotonic()
             if left <= 0:
-                self._expire(running)
+                self._expire(connection, invocation)
                 continue
             front.poll(left)
             if self._stopping:
                 front.drain()
 
-    def _expire(self, running: Running) -> None:
+    def _expire(self, connection: Connection, invocation: Invocation) -> None:
         """Answer for an invocation whose time is over and end it, or else this process."""
-        if running.invocation.expired:
+        if invocation.expired:
             self._restart("The coroutine did not end when it was cancelled")
-        reply = running.invocation.timed_out()
-        self._front.answer(running.connection, running.request, reply)
-        if running.invocation.cancel():
-            running.deadline = time.monotonic() + CANCEL_GRACE_SECONDS
+        reply = invocation.timed_out()
+        self._front.answer(connection, invocation.request, reply)
+        if invocation.cancel():
+            invocation.deadline = time.monotonic() + CANCEL_GRACE_SECONDS
         else:
             self._restart("A thread cannot be killed")
 

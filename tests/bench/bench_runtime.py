@@ -1,0 +1,243 @@
+"""Measure the Python runtime beside its peers: ``python tests/bench/bench_runtime.py [seconds]``.
+
+For each server, in turn and in several rounds so that a busy machine hits all alike: requests per second and p99 under
+``wrk`` (server on core 0, wrk on core 1, 16 connections, a POST of 70 bytes of JSON), milliseconds from the process's
+start to its first answer, and memory (PSS) when idle. On a shared machine the processor time of a request is the figure
+that others disturb least; requests per second and p99 are the best of the rounds, and only ratios count.
+
+``bare`` is the limit in this language: the same epoll loop around httptools and json, with nothing else in it.
+functions-framework is installed into a throw-away environment, not into ours. Needs Linux and wrk (Debian: ``wrk``).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+ROUNDS = 3
+STARTS = 10
+BODY = '{"id": 1, "name": "some name", "values": [1, 2, 3, 4, 5], "on": true}'
+
+HANDLERS = """
+def handle_lambda(event, context):
+    return event
+
+async def handle_async(event, context):
+    return event
+
+def handle_http(request):
+    return request.json()
+
+def handle_print(event, context):
+    print("a line for the log")
+    return event
+"""
+BARE = """
+import json, select, socket, sys
+from httptools import HttpRequestParser
+
+class Reader:
+    def __init__(self):
+        self.parser = HttpRequestParser(self)
+        self.bodies = []
+    def on_body(self, body):
+        self.bodies.append(body)
+
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+poller = select.epoll()
+poller.register(listener, select.EPOLLIN)
+readers = {}
+while True:
+    for fd, _ in poller.poll():
+        if fd == listener.fileno():
+            sock = listener.accept()[0]
+            poller.register(sock, select.EPOLLIN)
+            readers[sock.fileno()] = sock, Reader()
+            continue
+        sock, reader = readers[fd]
+        if data := sock.recv(65536):
+            reader.parser.feed_data(data)
+            for body in reader.bodies:
+                reply = json.dumps(json.loads(body)).encode()
+                head = b"HTTP/1.1 200 OK\\r\\ncontent-type: application/json\\r\\ncontent-length: %d\\r\\n\\r\\n"
+                sock.send(head % len(reply) + reply)
+            reader.bodies.clear()
+        else:
+            poller.unregister(fd)
+            readers.pop(fd)[0].close()
+"""
+PEER = """
+import functions_framework
+
+@functions_framework.http
+def handler(request):
+    return request.get_json()
+"""
+EVENT = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/bench", "ce-type": "test"}
+
+
+class Server:
+    """One server under measurement."""
+
+    def __init__(self, name: str, command: list[str], headers: dict[str, str], **env: str) -> None:
+        """Name it, and say how it is started and which headers its requests have."""
+        self.name = name
+        self.command = command
+        self.headers = {"content-type": "application/json"} | headers
+        self.env = {"PATH": os.environ["PATH"]} | env
+        self.rates: list[float] = []
+        self.p99: list[float] = []
+        self.cost: list[float] = []
+        self.starts: list[float] = []
+        self.memory = 0
+
+    def start(self) -> tuple[subprocess.Popen[bytes], int]:
+        """Start it on core 0; return as soon as it has answered."""
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        command = ["taskset", "-c", "0", *(part.replace("PORT", str(port)) for part in self.command)]
+        begun = time.perf_counter()
+        process = subprocess.Popen(command, env=self.env | {"PORT": str(port)}, stdout=subprocess.DEVNULL, stderr=2)
+        head = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
+        request = f"POST / HTTP/1.1\r\nHost: a\r\n{head}Content-Length: {len(BODY)}\r\n\r\n{BODY}".encode()
+        while True:
+            try:
+                with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+                    sock.sendall(request)
+                    answer = sock.recv(65536)
+                break
+            except ConnectionError:
+                if process.poll() is not None or time.perf_counter() - begun > 30:
+                    raise
+                time.sleep(0.0005)
+        self.starts.append((time.perf_counter() - begun) * 1000)
+        assert b" 200 " in answer.splitlines()[0], answer
+        return process, port
+
+    def load(self, pid: int, port: int, seconds: int, script: Path) -> None:
+        """Run wrk on core 1; what the server's processes used of core 0 meanwhile is the cost."""
+        lines = [f'wrk.headers["{name}"] = "{value}"' for name, value in self.headers.items()]
+        script.write_text("\n".join(['wrk.method = "POST"', f"wrk.body = '{BODY}'", *lines]))
+        command = ["taskset", "-c", "1", "wrk", "-t1", "-c16", f"-d{seconds}s", "--latency", "-s", str(script)]
+        before = cpu_seconds(pid)
+        output = subprocess.check_output([*command, f"http://127.0.0.1:{port}/"], text=True)
+        assert "Non-2xx" not in output, output
+        self.cost.append((cpu_seconds(pid) - before) / int(re.findall(r"(\d+) requests in", output)[0]) * 1e6)
+        self.rates.append(float(re.findall(r"Requests/sec:\s+([\d.]+)", output)[0]))
+        value, unit = re.findall(r"99%\s+([\d.]+)(us|ms|s)", output)[0]
+        self.p99.append(float(value) * {"us": 0.001, "ms": 1, "s": 1000}[unit])
+
+    def measure(self, seconds: int, script: Path) -> None:
+        """Measure memory at rest, then one round of load."""
+        process, port = self.start()
+        try:
+            self.memory = pss(process.pid)
+            self.load(process.pid, port, seconds, script)
+        finally:
+            stop(process)
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and its children."""
+    return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time, user's and kernel's, that a process and its children have used."""
+    ticks = [Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()[11:13] for one in family(pid)]
+    return sum(int(tick) for pair in ticks for tick in pair) / os.sysconf("SC_CLK_TCK")
+
+
+def pss(pid: int) -> int:
+    """Return the KiB of proportional memory of a process and its children."""
+    rollups = [Path(f"/proc/{one}/smaps_rollup").read_text() for one in family(pid)]
+    return sum(int(re.findall(r"^Pss:\s+(\d+)", text, re.MULTILINE)[0]) for text in rollups)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a server, and wait for it."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def servers(folder: Path) -> list[Server]:
+    """Lay out the image's folders and the peers' environment; return what is to be measured."""
+    lib = folder / "wisp" / "lib"
+    lib.mkdir(parents=True)
+    import cloudevents  # noqa: PLC0415
+    import httptools  # noqa: PLC0415
+
+    sources = ROOT / "function-runtime/python"
+    shutil.copytree(sources / "src/wisp_runtime", lib / "wisp_runtime")
+    for package in (httptools, cloudevents):
+        shutil.copytree(package.__path__[0], lib / package.__name__)
+    shutil.copy(sources / "start.py", lib.parent)
+    subprocess.check_call([sys.executable, "-m", "compileall", "-q", str(lib)])
+    (folder / "app.py").write_text(HANDLERS)
+    (folder / "bare.py").write_text(BARE)
+    (folder / "main.py").write_text(PEER)
+    subprocess.check_call(["uv", "venv", "-q", "-p", sys.executable, str(folder / "peers")])
+    python = str(folder / "peers/bin/python")
+    subprocess.check_call(["uv", "pip", "install", "-q", "-p", python, "--compile-bytecode", "functions-framework"])
+
+    def wisp(name: str, handler: str, headers: dict[str, str]) -> Server:
+        command = [os.path.realpath(sys.executable), "-I", "-S", str(lib.parent / "start.py")]
+        return Server(name, command, headers, WISP_HANDLER=f"app.{handler}", WISP_CODE_DIR=str(folder))
+
+    invoke = {"wisp-event-format": "lambda"}
+    peer = [str(folder / "peers/bin/functions-framework"), f"--source={folder}/main.py", "--target=handler"]
+    return [
+        Server("bare epoll + httptools + json", [sys.executable, str(folder / "bare.py"), "PORT"], {}),
+        wisp("wisp lambda, invoke", "handle_lambda", invoke),
+        wisp("wisp lambda, CloudEvent", "handle_lambda", EVENT),
+        wisp("wisp lambda, function URL", "handle_lambda", {}),
+        wisp("wisp lambda, async", "handle_async", invoke),
+        wisp("wisp lambda, one print", "handle_print", invoke),
+        wisp("wisp http", "handle_http", {}),
+        Server("functions-framework", [*peer, "--host=127.0.0.1", "--port=PORT"], {}),
+    ]
+
+
+def main() -> None:
+    """Measure all and print the table."""
+    seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    if not shutil.which("wrk"):
+        sys.exit("bench_runtime needs wrk (Debian package: wrk)")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        measured = servers(folder)
+        for _ in range(ROUNDS):
+            for server in measured:
+                server.measure(seconds, folder / "wrk.lua")
+        for _ in range(STARTS - ROUNDS):
+            for server in measured:
+                stop(server.start()[0])
+    peer = min(measured[-1].cost)
+    print(f"CPython {sys.version.split()[0]}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
+    print(
+        "| server, 1 core | CPU us/request | its inverse, 1/s | ratio | req/s | p99 ms | start -> first answer ms (best) | PSS MiB |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for server in measured:
+        cost, start = min(server.cost), statistics.median(server.starts)
+        print(
+            f"| {server.name} | {cost:.1f} | {1e6 / cost:,.0f} | {peer / cost:.1f} | {max(server.rates):,.0f} "
+            f"| {min(server.p99):.2f} | {start:.0f} ({min(server.starts):.0f}) | {server.memory / 1024:.1f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
