@@ -1,0 +1,101 @@
+"""`python -m wisp_operator` runs the operator, `python -m wisp_operator drain` empties the cluster of Subscriptions before an uninstall."""
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import kopf
+
+from wisp_operator import api, config
+from wisp_operator.context import Context, FunctionKey
+from wisp_operator.drain import drain
+from wisp_operator.handlers import function, subscription
+from wisp_operator.lease import Lease
+from wisp_operator.log_watch import follow
+from wisp_operator.process import HEALTH_PORT, serve_health, set_up_logging
+from wisp_operator.proof import Proofs
+from wisp_operator.resync import resync
+from wisp_operator.secrets import ensure_secrets
+from wisp_operator.watch import make_registry
+from wisp_operator.workqueue import WorkQueue
+
+_FUNCTION_WORKERS = 8
+_NAMESPACE_WORKERS = 4
+_STOP_SECONDS = 10
+_log = logging.getLogger(__name__)
+
+
+async def operate() -> int:
+    """Wait for the Lease, then act until a signal comes (0) or the Lease or a part is lost (1)."""
+    settings = config.load(Path(os.environ.get("WISP_CONFIG", config.PATH)))
+    os.environ["WISP_NATS_URL"] = settings.nats_url  # where wisp_api.jetstream looks
+    kubernetes = await api.connect()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    health = await serve_health(lambda: "", int(os.environ.get("WISP_HEALTH_PORT", HEALTH_PORT)))
+    identity = f"{os.environ.get('WISP_POD_NAME', 'wisp-operator')}-{secrets.token_hex(4)}"
+    lease = Lease(kubernetes, settings.namespace, identity)
+    try:
+        if await _first_of(stop.wait(), lease.acquire()) == 1:
+            await _first_of(stop.wait(), _end_without(lease), _act(kubernetes, settings))
+    finally:
+        await lease.release()
+        await health.cleanup()
+        await kubernetes.close()
+    return 0
+
+
+async def _end_without(lease: Lease) -> None:
+    """End the process when the Lease is lost: another may act already, so not a single request more."""
+    await lease.keep()
+    os._exit(1)
+
+
+async def _first_of(*parts: Coroutine[Any, Any, Any]) -> int:
+    """Run all until one ends, cancel the others; the one's place. What it raised is raised."""
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    ended = next(place for place, task in enumerate(tasks) if task.done())
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks, timeout=_STOP_SECONDS)
+    tasks[ended].result()
+    return ended
+
+
+async def _act(kubernetes: api.Api, settings: config.OperatorConfig) -> None:
+    """Everything that only the active operator does, until cancelled."""
+    seed = await ensure_secrets(kubernetes, settings)
+    root = await kubernetes.get(api.NAMESPACES, None, "kube-system")
+    cluster = root["metadata"]["uid"] if root else ""
+    context = Context(kubernetes, settings, seed, cluster, Proofs(settings.s3_servers))
+    functions: WorkQueue[FunctionKey] = WorkQueue("function", lambda key: function.reconcile(context, key))
+    namespaces: WorkQueue[str] = WorkQueue("namespace", lambda key: subscription.reconcile(context, key))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(functions.run(_FUNCTION_WORKERS))
+        tasks.create_task(namespaces.run(_NAMESPACE_WORKERS))
+        tasks.create_task(follow(context, namespaces))
+        tasks.create_task(resync(context, functions, namespaces))
+        await kopf.operator(registry=make_registry(context, functions, namespaces), clusterwide=True, standalone=True)
+        raise RuntimeError("kopf ended by itself")
+
+
+def main() -> int:
+    """Run; the exit code."""
+    set_up_logging()
+    try:
+        return asyncio.run(drain() if sys.argv[1:] == ["drain"] else operate())
+    except Exception:
+        _log.exception("the operator ends")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

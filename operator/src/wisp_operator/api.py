@@ -1,0 +1,211 @@
+"""Requests to the Kubernetes API: plain JSON objects in and out.
+
+The official client carries them (its configuration, TLS, token refresh); its generated models are left aside, because
+importing them costs 90 MiB and they drop fields that they don't know. Each request is one method here, so that a count
+of `writes` is a count of what the operator does to the cluster.
+"""
+
+import json
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote, urlencode
+
+import prometheus_client
+from kubernetes.aio import config as kube_config
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+from wisp_api import names
+
+Object = dict[str, Any]
+"""A Kubernetes object as JSON."""
+
+_NOT_FOUND: Final = 404
+_CONFLICT: Final = 409
+_ERROR: Final = 400
+_writes = prometheus_client.Counter(
+    "wisp_operator_api_writes", "Write requests to the Kubernetes API", ["verb", "resource"]
+)
+
+
+class Resource(NamedTuple):
+    """Where a kind's objects are found."""
+
+    api_version: str
+    kind: str
+    plural: str
+
+    def path(self, namespace: str | None, name: str | None = None) -> str:
+        """URL path of one object, or of all of a namespace, or (None) of the cluster."""
+        root = "/api/" if "/" not in self.api_version else "/apis/"
+        parts = [root + self.api_version]
+        if namespace:
+            parts += ["namespaces", quote(namespace)]
+        parts.append(self.plural)
+        if name:
+            parts.append(quote(name))
+        return "/".join(parts)
+
+
+FUNCTIONS: Final = Resource(names.API_VERSION, "Function", "functions")
+SUBSCRIPTIONS: Final = Resource(names.API_VERSION, "Subscription", "subscriptions")
+KNATIVE_SERVICES: Final = Resource("serving.knative.dev/v1", "Service", "services")
+REVISIONS: Final = Resource("serving.knative.dev/v1", "Revision", "revisions")
+CONFIG_MAPS: Final = Resource("v1", "ConfigMap", "configmaps")
+SECRETS: Final = Resource("v1", "Secret", "secrets")
+DEPLOYMENTS: Final = Resource("apps/v1", "Deployment", "deployments")
+NAMESPACES: Final = Resource("v1", "Namespace", "namespaces")
+LEASES: Final = Resource("coordination.k8s.io/v1", "Lease", "leases")
+EVENTS: Final = Resource("v1", "Event", "events")
+
+
+class ApiError(Exception):
+    """Raised when the Kubernetes API refuses a request; `reason` is the API's own constant."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        """From the answer: its status and its body, a `Status` object where it comes from the API itself."""
+        try:
+            answer = json.loads(body)
+        except ValueError:
+            answer = {}
+        self.status = status
+        self.reason: str = answer.get("reason", "")
+        self.details: Object = answer.get("details") or {}
+        super().__init__(answer.get("message") or body.decode(errors="replace")[:500])
+
+    @property
+    def unknown_kind(self) -> bool:
+        """Whether the cluster doesn't have the kind at all (as against the object)."""
+        return self.status == _NOT_FOUND and not self.details.get("name")
+
+    @property
+    def terminating(self) -> bool:
+        """Whether the namespace is being deleted and takes nothing new."""
+        return any(cause.get("reason") == "NamespaceTerminating" for cause in self.details.get("causes", []))
+
+
+class Api:
+    """A connection to the Kubernetes API."""
+
+    def __init__(self, client: ApiClient) -> None:
+        """`connect` makes one."""
+        self._client = client
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()  # type: ignore[no-untyped-call]
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
+        """The object, or None where it does not exist.
+
+        Raises:
+            ApiError: anything else, an unknown kind included.
+        """
+        try:
+            return await self._send("GET", resource.path(namespace, name))
+        except ApiError as error:
+            if error.status == _NOT_FOUND and not error.unknown_kind:
+                return None
+            raise
+
+    async def list(self, resource: Resource, namespace: str | None, labels: str = "") -> list[Object]:
+        """All objects (of a namespace, or of the cluster) with these labels.
+
+        Raises:
+            ApiError: refused, or the kind is unknown.
+        """
+        query = {"labelSelector": labels} if labels else {}
+        answer = await self._send("GET", resource.path(namespace), query)
+        return [{"apiVersion": resource.api_version, "kind": resource.kind} | item for item in answer["items"]]
+
+    async def apply(self, resource: Resource, wanted: Object) -> Object:
+        """Server-side apply: make the fields of `wanted` what they say there, and take away those applied before that it leaves out.
+
+        Raises:
+            ApiError: refused, by a validating webhook for instance.
+        """
+        meta = wanted["metadata"]
+        _writes.labels("apply", resource.plural).inc()
+        query = {"fieldManager": names.FIELD_MANAGER, "force": "true"}
+        path = resource.path(meta["namespace"], meta["name"])
+        return await self._send("PATCH", path, query, wanted, "application/apply-patch+yaml")
+
+    async def create(self, resource: Resource, namespace: str, wanted: Object) -> Object:
+        """Create the object.
+
+        Raises:
+            ApiError: refused; 409 where it exists.
+        """
+        _writes.labels("create", resource.plural).inc()
+        return await self._send("POST", resource.path(namespace), {"fieldManager": names.FIELD_MANAGER}, wanted)
+
+    async def replace(self, resource: Resource, namespace: str, wanted: Object) -> Object:
+        """Replace the object; with a resourceVersion in it only if it is still that version.
+
+        Raises:
+            ApiError: refused; 409 where someone else changed it.
+        """
+        _writes.labels("replace", resource.plural).inc()
+        path = resource.path(namespace, wanted["metadata"]["name"])
+        return await self._send("PUT", path, {"fieldManager": names.FIELD_MANAGER}, wanted)
+
+    async def merge(
+        self, resource: Resource, namespace: str, name: str, patch: Object, subresource: str = ""
+    ) -> Object | None:
+        """JSON merge patch; None where the object is gone.
+
+        Raises:
+            ApiError: refused; 409 where the patch names a resourceVersion that has passed.
+        """
+        _writes.labels("merge", resource.plural).inc()
+        path = resource.path(namespace, name) + (f"/{subresource}" if subresource else "")
+        query = {"fieldManager": names.FIELD_MANAGER}
+        try:
+            return await self._send("PATCH", path, query, patch, "application/merge-patch+json")
+        except ApiError as error:
+            if error.status == _NOT_FOUND:
+                return None
+            raise
+
+    async def delete(self, resource: Resource, namespace: str, name: str) -> None:
+        """Delete the object and what it owns; fine where it is gone already.
+
+        Raises:
+            ApiError: refused.
+        """
+        _writes.labels("delete", resource.plural).inc()
+        try:
+            await self._send("DELETE", resource.path(namespace, name), {"propagationPolicy": "Background"})
+        except ApiError as error:
+            if error.status not in {_NOT_FOUND, _CONFLICT}:
+                raise
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        body: Object | None = None,
+        content: str = "application/json",
+    ) -> Object:
+        headers = {"Accept": "application/json", "Content-Type": content}
+        await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        url = self._client.configuration.host + path + (f"?{urlencode(query)}" if query else "")
+        answer = await self._client.call_api(method, url, headers, body, _request_timeout=30)
+        raw: bytes = await answer.read()  # type: ignore[no-untyped-call]
+        if answer.status >= _ERROR:
+            raise ApiError(answer.status, raw)
+        result: Object = json.loads(raw)
+        return result
+
+
+async def connect() -> Api:
+    """Connect as the pod's ServiceAccount, or outside a cluster as the kubeconfig says (KUBECONFIG or ~/.kube/config).
+
+    Raises:
+        kubernetes.aio.config.ConfigException: neither is there.
+    """
+    configuration = Configuration()
+    try:
+        kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except kube_config.ConfigException:
+        await kube_config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    return Api(ApiClient(configuration))

@@ -1,0 +1,67 @@
+"""The operator's configuration: one YAML file, which the chart writes."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import yaml
+from wisp_api.source import S3Server
+
+PATH: Final = Path("/etc/wisp/operator.yaml")
+
+
+class Runtime(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True):
+    """How functions of one runtime run."""
+
+    image: str
+    """The runtime's own image, for code that comes without one."""
+
+
+class OperatorConfig(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True):
+    """Everything that differs between installations."""
+
+    namespace: str
+    """The operator's own namespace: its Lease and the NATS keys live there."""
+    runtimes: dict[str, Runtime]
+    """By the name that a Function's spec.runtime uses."""
+    events_image: str
+    """Image of the source readers."""
+    image_pull_policy: str = "IfNotPresent"
+    """For readers' pods."""
+    image_pull_secrets: list[str] = []
+    """Names of Secrets for readers' pods; they must exist in the tenants' namespaces."""
+    nats_url: str
+    """Where the operator and the readers find the event log."""
+    nats_replicas: int = 1
+    """Copies of each stream and bucket; more than 1 needs a NATS cluster of that size."""
+    stream_max_bytes: int = 256 * 1024 * 1024
+    """Quota of one source's stream; a full one pushes back its own source only."""
+    dead_letter_max_bytes: int = 256 * 1024 * 1024
+    """Quota of the dead-letter stream; the oldest go first."""
+    log_retention_seconds: int = 604800
+    """How long the router keeps delivered events; here so that one file states it."""
+    s3_servers: list[S3Server] = []
+    """S3 servers that can call the ingest."""
+    reader_resources: dict[str, Any] = {}
+    """Resource requests and limits of a reader."""
+    random_secrets: dict[str, list[str]] = {}
+    """Secrets of the own namespace to make where they are missing: name to keys, each with a random value."""
+    cluster_domain: str = "cluster.local"
+    """The cluster's DNS suffix."""
+    drain_seconds: float = 300
+    """How long a deleted Subscription waits for its reader to take away slots and bucket rules."""
+    resync_seconds: float = 600
+    """Everything is compared with the cluster this often, besides on events."""
+
+
+def load(path: Path = PATH) -> OperatorConfig:
+    """Read the configuration.
+
+    Raises:
+        OSError: the file can't be read.
+        ValueError: it is not YAML or not an OperatorConfig; the message names the field.
+    """
+    try:
+        return msgspec.convert(yaml.safe_load(path.read_text()), OperatorConfig)
+    except (yaml.YAMLError, msgspec.ValidationError) as error:
+        raise ValueError(f"{path}: {error}") from error

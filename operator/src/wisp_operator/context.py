@@ -1,0 +1,43 @@
+"""What the reconcile functions share: connections, queues and the few things that one process remembers."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from wisp_operator.api import Api
+from wisp_operator.config import OperatorConfig
+from wisp_operator.log import EventLog
+from wisp_operator.proof import Proofs
+from wisp_operator.sources import ReaderKey
+
+
+class FunctionKey(NamedTuple):
+    """A Function."""
+
+    namespace: str
+    name: str
+
+
+@dataclass
+class Context:
+    """One operator process. Everything remembered here may be forgotten: a new process finds it out anew."""
+
+    api: Api
+    config: OperatorConfig
+    account_seed: str
+    """Signs the readers' credentials."""
+    cluster: str
+    """The cluster's uid."""
+    proofs: Proofs
+    log: EventLog | None = None
+    """None until the first connection."""
+    namespaces: set[str] = field(default_factory=set)
+    """Those in which Subscriptions were seen."""
+    bindings_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Namespaces share bindings; one at a time reads and writes them."""
+    draining_since: dict[tuple[str, ReaderKey], float] = field(default_factory=dict)
+    """When this process first saw a reader drain."""
+    secret_written: dict[tuple[str, ReaderKey], float] = field(default_factory=dict)
+    """When a reader's Secret was last written; it can't be read."""
+    figures_written: dict[str, float] = field(default_factory=dict)
+    """When a Subscription's figures were last written, by uid."""

@@ -1,0 +1,191 @@
+"""What a namespace's event plane should be, from what is wanted and what the log holds: the heart of the control plane.
+
+Pure: `plan` compares, the Subscription handler reads and carries out. Everything of a namespace is planned at once, from scratch, every time: what
+is not wanted any more is whatever the log holds beyond the plan, so that deleting is no case of its own and an
+interrupted clean-up is continued by the next run. Readers that nobody needs are told to drain first (slots and bucket rules
+are theirs to take away) and go when they report it, or when `gave_up` says that they had long enough.
+"""
+
+from dataclasses import dataclass, field
+
+from wisp_api import conditions, names
+from wisp_api.route import Route, RouteStatus
+from wisp_api.source import BucketBinding, ReaderConfig, ReaderStatus
+
+from wisp_operator.api import Object
+from wisp_operator.config import OperatorConfig
+from wisp_operator.log import Config
+from wisp_operator.proof import Proof
+from wisp_operator.route import filter_mistake, make_route
+from wisp_operator.sources import (
+    ReaderKey,
+    Wish,
+    binding_key,
+    bucket_stream,
+    compile_reader,
+    server_of,
+    stream_name,
+    stream_subjects,
+)
+
+_WITHDRAWING = {
+    conditions.SECRET_NOT_FOUND,
+    conditions.INVALID_CONNECTION,
+    conditions.AUTHENTICATION_FAILED,
+    conditions.PERMISSION_DENIED,
+    conditions.BUCKET_NOT_FOUND,
+    conditions.UNKNOWN_SERVER,
+}
+"""What a reader itself says of its right to a bucket; being away is none of these."""
+
+
+@dataclass
+class View:
+    """What is there."""
+
+    namespace: str
+    wishes: list[Wish]
+    """Every Subscription, those being deleted included."""
+    functions: dict[str, Object] = field(default_factory=dict)
+    tasks: dict[ReaderKey, ReaderConfig] = field(default_factory=dict)
+    """As the log holds them."""
+    reports: dict[ReaderKey, ReaderStatus] = field(default_factory=dict)
+    routes: dict[str, Route] = field(default_factory=dict)
+    route_reports: dict[str, RouteStatus] = field(default_factory=dict)
+    cursors: set[str] = field(default_factory=set)
+    """Uids of the Subscriptions that the router keeps a cursor for."""
+    streams: dict[str, Config] = field(default_factory=dict)
+    bindings: dict[str, BucketBinding] = field(default_factory=dict)
+    """Of all namespaces, because they share them."""
+    proofs: dict[tuple[str, str], Proof] = field(default_factory=dict)
+    """By connection and bucket."""
+    deployments: dict[ReaderKey, Object] = field(default_factory=dict)
+    """The readers that run."""
+    gave_up: set[ReaderKey] = field(default_factory=set)
+    """Readers that were told to drain and did not in time."""
+
+
+@dataclass
+class Plan:
+    """What should be there; whatever `View` holds beyond it goes."""
+
+    readers: dict[ReaderKey, ReaderConfig] = field(default_factory=dict)
+    """Those that run, the draining ones included."""
+    streams: dict[str, str] = field(default_factory=dict)
+    """Name to subjects."""
+    routes: dict[str, Route] = field(default_factory=dict)
+    bindings: dict[str, BucketBinding] = field(default_factory=dict)
+    """Buckets whose events this namespace may have; the namespaces are filled in by `rebind`."""
+    released: set[str] = field(default_factory=set)
+    """Subscriptions being deleted that nothing is left of."""
+
+
+def plan(view: View, config: OperatorConfig, cluster: str) -> Plan:
+    """Compile a namespace; `cluster` is the cluster's uid."""
+    live = [wish for wish in view.wishes if not wish.deleting]
+    made = Plan(readers=_readers(view, live, config, cluster))
+    for wish in live:
+        bucket, server = wish.spec.source.bucket, server_name(view, wish)
+        if not bucket:
+            stream = stream_name(view.namespace, wish.reader)
+        elif server:
+            stream = bucket_stream(view.namespace, server, bucket.name)
+            if _bound(view, wish, server):
+                made.bindings[binding_key(server, bucket.name)] = BucketBinding(
+                    server=server, bucket=bucket.name, namespaces=[]
+                )
+        else:  # only the reader knows which server it is; what such a stream holds already stays
+            made.streams |= {
+                name: _subjects(view, name) for name in view.streams if server_of(view.namespace, name, bucket.name)
+            }
+            continue
+        made.streams[stream] = _subjects(view, stream)
+        if not filter_mistake(wish):
+            function = view.functions.get(wish.spec.function.name)
+            made.routes[wish.name] = make_route(wish, stream, server, function, config.cluster_domain)
+        elif _own_route(view, wish):
+            made.routes[wish.name] = view.routes[wish.name]  # the last good one
+    for task in made.readers.values():
+        if task.draining and task.postgres:
+            made.streams[task.postgres.stream] = _subjects(view, task.postgres.stream)
+    draining = {reader for reader, task in made.readers.items() if task.draining}
+    made.released = {wish.name for wish in view.wishes if wish.deleting and wish.reader not in draining}
+    return made
+
+
+def server_name(view: View, wish: Wish) -> str:
+    """The S3 server of a bucket's Subscription: where its route was made for, else what its reader says; empty for a database, and until it is known.
+
+    A Secret that is pointed at another server later changes nothing: events that wait in the first server's stream stay safe.
+    """
+    if not wish.spec.source.bucket:
+        return ""
+    if _own_route(view, wish):
+        return server_of(view.namespace, view.routes[wish.name].stream, wish.spec.source.bucket.name)
+    report = view.reports.get(wish.reader)
+    return report.server if report else ""
+
+
+def rebind(
+    namespace: str, wanted: dict[str, BucketBinding], held: dict[str, BucketBinding]
+) -> dict[str, BucketBinding]:
+    """The bindings to write so that this namespace has its share of `wanted` and no other; without namespaces: delete it."""
+    changed = {}
+    for key, binding in (held | {key: held.get(key, binding) for key, binding in wanted.items()}).items():
+        namespaces = sorted({*binding.namespaces} - {namespace} | ({namespace} if key in wanted else set()))
+        if namespaces != binding.namespaces:
+            changed[key] = BucketBinding(server=binding.server, bucket=binding.bucket, namespaces=namespaces)
+    return changed
+
+
+def _own_route(view: View, wish: Wish) -> bool:
+    """Whether the log holds this very Subscription's route, not that of an earlier one of the same name."""
+    return wish.name in view.routes and view.routes[wish.name].uid == wish.uid
+
+
+def _subjects(view: View, stream: str) -> str:
+    return stream_subjects(view.namespace, stream)
+
+
+def _readers(view: View, live: list[Wish], config: OperatorConfig, cluster: str) -> dict[ReaderKey, ReaderConfig]:
+    wanted = {wish.reader for wish in live}
+    made = {}
+    for reader in sorted(wanted | set(view.tasks)):
+        task = compile_reader(view.namespace, reader, live, config.s3_servers, cluster)
+        if task.draining and (reader in view.gave_up or _drained(view, reader, task.version)):
+            continue
+        made[reader] = task
+    return made
+
+
+def _drained(view: View, reader: ReaderKey, version: str) -> bool:
+    report = view.reports.get(reader)
+    return report is not None and report.drained and report.version == version
+
+
+def _bound(view: View, wish: Wish, server: str) -> bool:
+    """Whether the bucket's events are for this namespace: proven, or proven before and not refused since."""
+    bucket = wish.items[0]
+    proof = view.proofs.get((wish.reader.connection, bucket), Proof.UNKNOWN)
+    held = view.bindings.get(binding_key(server, bucket))
+    before = held is not None and view.namespace in held.namespaces
+    return proof is Proof.GRANTED or (proof is Proof.UNKNOWN and before and not _withdrawn(view, wish))
+
+
+def _withdrawn(view: View, wish: Wish) -> bool:
+    """Whether the reader itself says that its key has no right to the bucket (any more)."""
+    report = view.reports.get(wish.reader)
+    if report is None:
+        return False
+    item = report.items.get(wish.items[0])
+    return report.reason in _WITHDRAWING or (item is not None and item.reason in _WITHDRAWING)
+
+
+def leftovers(view: View, made: Plan) -> list[tuple[str, str]]:
+    """(bucket, key) of everything in the log that belongs to no Subscription any more, but routes and readers' tasks."""
+    namespace = view.namespace
+    kept = {wish.name for wish in view.wishes if not wish.deleting}
+    uids = {wish.uid for wish in view.wishes if not wish.deleting}
+    found = [(names.KV_STATUS, f"route.{namespace}.{name}") for name in sorted(view.route_reports) if name not in kept]
+    found += [(names.KV_STATUS, reader.key(namespace)) for reader in sorted(view.reports) if reader not in made.readers]
+    return found + [(names.KV_CURSORS, f"{namespace}.{uid}") for uid in sorted(view.cursors) if uid not in uids]

@@ -1,0 +1,211 @@
+"""A Function compiled to what Kubernetes runs: an immutable ConfigMap with the code and a Knative Service.
+
+Pure: the same Function and configuration give the same objects. A revision's name is `<function>-<hash of the template>`,
+and the template names the ConfigMap by the hash of the code: the same content is the same revision, changed content is a
+new one, which Knative starts before it moves the traffic. Quantities are canonical, because Knative's webhook rewrites
+what isn't, and that would look like drift.
+"""
+
+import hashlib
+from typing import Final
+
+import msgspec
+from wisp_api import names
+from wisp_api.function import CONTAINER, FunctionSpec, Scale
+from wisp_api.kube import EnvVar
+
+from wisp_operator.api import Object
+from wisp_operator.apply import digest
+
+HASH_LENGTH: Final = 10
+PROGRESS_SECONDS: Final = 120
+"""How long a new revision may take to start, pulling its image included."""
+_TASK_DIRECTORY: Final = "/var/task"
+_MIB_PER_CPU: Final = 1769
+_MIB_PER_GIB: Final = 1024
+
+
+def make_owner_reference(function: Object) -> Object:
+    """What makes an object go when the Function goes."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": "Function",
+        "name": function["metadata"]["name"],
+        "uid": function["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def make_labels(function: str) -> dict[str, str]:
+    """Labels of everything that is made for a Function."""
+    return names.LABELS | {names.COMPONENT_LABEL: "function", names.FUNCTION_LABEL: function}
+
+
+def code_sha256(files: dict[str, str]) -> str:
+    """SHA-256 over the files' names and texts."""
+    return hashlib.sha256(msgspec.json.encode(files, order="deterministic")).hexdigest()
+
+
+def make_config_map(function: Object, files: dict[str, str]) -> Object:
+    """The inline code. It never changes: pods of an old revision go on reading the old one."""
+    meta = function["metadata"]
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": f"{meta['name']}-{code_sha256(files)[:HASH_LENGTH]}",
+            "namespace": meta["namespace"],
+            "labels": make_labels(meta["name"]),
+            "ownerReferences": [make_owner_reference(function)],
+        },
+        "immutable": True,
+        "data": files,
+    }
+
+
+def make_knative_service(function: Object, spec: FunctionSpec, runtime_image: str) -> Object:
+    """The Knative Service; `runtime_image` runs code that comes without an image."""
+    meta = function["metadata"]
+    labels = make_labels(meta["name"])
+    if spec.visibility == "cluster":
+        labels["networking.knative.dev/visibility"] = "cluster-local"
+    template = _make_template(function, spec, runtime_image)
+    template["metadata"]["name"] = f"{meta['name']}-{digest(template)[:HASH_LENGTH]}"
+    return {
+        "apiVersion": "serving.knative.dev/v1",
+        "kind": "Service",
+        "metadata": {
+            "name": meta["name"],
+            "namespace": meta["namespace"],
+            "labels": labels,
+            "ownerReferences": [make_owner_reference(function)],
+        },
+        "spec": {"template": template, "traffic": [{"latestRevision": True, "percent": 100}]},
+    }
+
+
+def _make_template(function: Object, spec: FunctionSpec, runtime_image: str) -> Object:
+    pod = msgspec.to_builtins(spec.pod) if spec.pod else {}
+    pod_spec: Object = {
+        "containers": [_make_container(function, spec, runtime_image)],
+        "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": quantity(spec.ephemeral_storage)}}],
+        "timeoutSeconds": spec.timeout_seconds,
+        "responseStartTimeoutSeconds": spec.timeout_seconds,
+        "containerConcurrency": spec.scale.per_instance,
+        "enableServiceLinks": False,
+    }
+    if spec.code.files is not None:
+        pod_spec["volumes"].append(
+            {"name": "code", "configMap": {"name": make_config_map(function, spec.code.files)["metadata"]["name"]}}
+        )
+    if spec.service_account_name:
+        pod_spec["serviceAccountName"] = spec.service_account_name
+    else:
+        pod_spec["automountServiceAccountToken"] = False
+    pod_spec |= {key: pod[key] for key in ("nodeSelector", "tolerations", "imagePullSecrets") if pod.get(key)}
+    return {
+        "metadata": {
+            "labels": pod.get("labels", {}) | make_labels(function["metadata"]["name"]),
+            "annotations": pod.get("annotations", {}) | _scaling(spec.scale),
+        },
+        "spec": pod_spec,
+    }
+
+
+def _scaling(scale: Scale) -> dict[str, str]:
+    prefix = "autoscaling.knative.dev/"
+    return {
+        f"{prefix}min-scale": str(scale.min),
+        f"{prefix}max-scale": str(scale.max),
+        # A revision proves that it starts before it gets traffic, whatever the cluster's default.
+        f"{prefix}initial-scale": "1",
+        f"{prefix}window": f"{scale.idle_seconds}s",
+        "serving.knative.dev/progress-deadline": f"{PROGRESS_SECONDS}s",
+    }
+
+
+def _make_container(function: Object, spec: FunctionSpec, runtime_image: str) -> Object:
+    memory = mebibytes(spec.memory)
+    cpu = _millicpu(spec.cpu) if spec.cpu else -(-memory * 1000 // _MIB_PER_CPU)
+    container: Object = {
+        "name": "function",
+        "image": spec.code.image or runtime_image,
+        "env": _platform_env(function, spec) + [_make_env(variable) for variable in spec.env or []],
+        "resources": {
+            "requests": {"cpu": _canonical_cpu(cpu), "memory": quantity(spec.memory)},
+            "limits": {"memory": quantity(spec.memory)},
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - the pod's own
+    }
+    if spec.runtime != CONTAINER:
+        # No period: Knative's queue-proxy then probes every few milliseconds, which is what makes a cold start short.
+        container["readinessProbe"] = {"httpGet": {"path": "/_wisp/health", "port": 0}, "successThreshold": 1}
+    if spec.code.files is not None:
+        container["volumeMounts"].append({"name": "code", "mountPath": _TASK_DIRECTORY, "readOnly": True})
+    if spec.env_from:
+        container["envFrom"] = [_without_empty(msgspec.to_builtins(source)) for source in spec.env_from]
+    return container
+
+
+def _platform_env(function: Object, spec: FunctionSpec) -> list[Object]:
+    values = {
+        "WISP_FUNCTION": function["metadata"]["name"],
+        "WISP_NAMESPACE": function["metadata"]["namespace"],
+        "WISP_TIMEOUT_SECONDS": str(spec.timeout_seconds),
+        "WISP_MEMORY_MB": str(mebibytes(spec.memory)),
+    }
+    if spec.handler:
+        values |= {"WISP_HANDLER": spec.handler, "WISP_SIGNATURE": spec.signature}
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def _make_env(variable: EnvVar) -> Object:
+    made: Object = _without_empty(msgspec.to_builtins(variable))
+    return made
+
+
+def _without_empty(value: Object) -> Object:
+    """Without what Go's encoding leaves out as well: empty texts and absent fields."""
+    kept = {key: _without_empty(item) if isinstance(item, dict) else item for key, item in value.items()}
+    return {key: item for key, item in kept.items() if item not in ("", None)}
+
+
+def mebibytes(text: str) -> int:
+    """A whole number of Mi or Gi in MiB."""
+    return int(text[:-2]) * (_MIB_PER_GIB if text.endswith("Gi") else 1)
+
+
+def quantity(text: str) -> str:
+    """A whole number of Mi or Gi in Kubernetes' canonical form: 1024Mi is 1Gi."""
+    size = mebibytes(text)
+    return f"{size // _MIB_PER_GIB}Gi" if size % _MIB_PER_GIB == 0 else f"{size}Mi"
+
+
+def canonical_resources(resources: Object) -> Object:
+    """Requests and limits with CPU and memory in canonical form."""
+    return {
+        kind: {name: _canonical(name, str(amount)) for name, amount in amounts.items()}
+        for kind, amounts in resources.items()
+    }
+
+
+def _canonical(name: str, amount: str) -> str:
+    if name == "cpu":
+        return _canonical_cpu(_millicpu(amount))
+    return quantity(amount) if amount.endswith(("Mi", "Gi")) else amount
+
+
+def _millicpu(text: str) -> int:
+    return int(text[:-1]) if text.endswith("m") else max(1, round(float(text) * 1000))
+
+
+def _canonical_cpu(millicpu: int) -> str:
+    return str(millicpu // 1000) if millicpu % 1000 == 0 else f"{millicpu}m"

@@ -1,0 +1,349 @@
+"""A namespace's Subscriptions: read all that is there, plan, carry the plan out, write each status. May run at any time.
+
+Order matters where a crash between two steps must not lose anything: a stream exists before its writer and its route, a binding
+and a route are gone before their stream, everything is gone before a finalizer is.
+"""
+
+import time
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+import msgspec
+import nats.errors
+from wisp_api import conditions, names
+from wisp_api.route import Route, RouteStatus
+from wisp_api.source import BucketBinding, ReaderConfig, ReaderStatus
+from wisp_api.subscription import S3
+
+from wisp_operator import subscription_status
+from wisp_operator.api import DEPLOYMENTS, FUNCTIONS, SECRETS, SUBSCRIPTIONS, Api, ApiError, Object
+from wisp_operator.apply import covers, stamped
+from wisp_operator.context import Context
+from wisp_operator.event_plane import Plan, View, leftovers, plan, rebind, server_name
+from wisp_operator.log import Entry, EventLog
+from wisp_operator.nats_auth import make_credentials, reader_user
+from wisp_operator.proof import Proof
+from wisp_operator.reader import COMPONENT, KIND_LABEL, make_deployment, make_secret, reader_name
+from wisp_operator.route import filter_mistake
+from wisp_operator.sources import ReaderKey, Wish, decode, stream_name
+from wisp_operator.status import TRUE, Aspect, make_conditions, mark_false, write_event, write_status
+
+LOG_ERRORS: Final = (nats.errors.Error, OSError, TimeoutError)
+_LOG_RETRY_SECONDS: Final = 5.0
+_DRAIN_POLL_SECONDS: Final = 2.0
+_FIGURES_SECONDS: Final = 30.0
+_PENDING_SECONDS: Final = 5.0
+"""How soon to look again at what is not ready: proofs are renewed, and silence makes no event."""
+_SETTLED_SECONDS: Final = 60.0
+_SILENCE_SECONDS: Final = 120.0
+_FIGURES: Final = ("delivered", "failed", "deadLettered", "pending", "lastDelivery")
+
+Value = TypeVar("Value", bound=msgspec.Struct)
+
+
+async def reconcile(context: Context, namespace: str) -> float | None:
+    """Bring a namespace's event plane to what its Subscriptions say; in how many seconds to look again.
+
+    Raises:
+        ApiError: the Kubernetes API refused something that should work; tried again later.
+    """
+    items = await context.api.list(SUBSCRIPTIONS, namespace)
+    wishes = [wish for item in items if (wish := await _decode(context.api, item))]
+    if len(wishes) < len(items):
+        return _FIGURES_SECONDS  # what an unreadable one needs must not be taken away
+    try:
+        if context.log is None or not context.log.connected:
+            raise nats.errors.ConnectionClosedError
+        view = await _read(context, context.log, namespace, wishes)
+        await _add_finalizers(context.api, view)
+        made = plan(view, context.config, context.cluster)
+        problems = await _carry_out(context, context.log, view, made)
+    except LOG_ERRORS:
+        await _log_away(context, wishes)
+        return _LOG_RETRY_SECONDS if wishes else None
+    waits = [await _write_status(context, view, made, wish, problems) for wish in view.wishes if not wish.deleting]
+    await _release(context, view, made)
+    if any(task.draining for task in made.readers.values()):
+        waits.append(_DRAIN_POLL_SECONDS)
+    return min((wait for wait in waits if wait is not None), default=None)
+
+
+async def _decode(api: Api, item: Object) -> Wish | None:
+    try:
+        return decode(item)
+    except msgspec.ValidationError as error:
+        aspects = {conditions.SOURCE_READY: mark_false(conditions.INVALID_SPEC, f"spec: {error}")}
+        now = datetime.now(UTC)
+        await write_status(api, SUBSCRIPTIONS, item, {"conditions": make_conditions(item, aspects, now)}, now)
+        return None
+
+
+async def _read(context: Context, log: EventLog, namespace: str, wishes: list[Wish]) -> View:
+    """Everything that the plan depends on, as it is now."""
+    sources = await log.entries(names.KV_SOURCES, f"reader.{namespace}.>")
+    reports = await log.entries(names.KV_STATUS, f"reader.{namespace}.>")
+    routes = await log.entries(names.KV_ROUTES, f"{namespace}.*")
+    route_reports = await log.entries(names.KV_STATUS, f"route.{namespace}.*")
+    cursors = await log.entries(names.KV_CURSORS, f"{namespace}.*")
+    bindings = await log.entries(names.KV_SOURCES, "bucket.>")
+    functions = await context.api.list(FUNCTIONS, namespace) if wishes else []
+    deployments = await context.api.list(
+        DEPLOYMENTS, namespace, f"{names.COMPONENT_LABEL}={COMPONENT},app.kubernetes.io/part-of=wisp"
+    )
+    view = View(
+        namespace,
+        wishes,
+        functions={item["metadata"]["name"]: item for item in functions},
+        tasks={_reader_key(key): _task(key, entry) for key, entry in sources.items()},
+        reports={_reader_key(key): report for key, entry in reports.items() if (report := _value(entry, ReaderStatus))},
+        routes={_last(key): _value(entry, Route) or _unreadable_route(key) for key, entry in routes.items()},
+        route_reports={
+            _last(key): _value(entry, RouteStatus) or RouteStatus(uid="", generation=0, state="")
+            for key, entry in route_reports.items()
+        },
+        cursors={_last(key) for key in cursors},
+        streams=await log.streams(namespace),
+        bindings={key: binding for key, entry in bindings.items() if (binding := _value(entry, BucketBinding))},
+        deployments={_deployed(item): item for item in deployments},
+    )
+    view.proofs = await _check_proofs(context, view)
+    view.gave_up = {reader for reader in view.tasks if _overdue(context, view, reader)}
+    return view
+
+
+async def _check_proofs(context: Context, view: View) -> dict[tuple[str, str], Proof]:
+    checked = {}
+    for wish in view.wishes:
+        report, server = view.reports.get(wish.reader), server_name(view, wish)
+        item = report.items.get(wish.items[0]) if report else None
+        if wish.reader.kind == S3 and server and item and item.proof:
+            checked[wish.reader.connection, wish.items[0]] = await context.proofs.check(
+                server, wish.items[0], item.proof
+            )
+    return checked
+
+
+def _overdue(context: Context, view: View, reader: ReaderKey) -> bool:
+    """Whether a reader that nobody needs has had its time to drain."""
+    users = [wish for wish in view.wishes if wish.reader == reader]
+    key = (view.namespace, reader)
+    if any(not wish.deleting for wish in users):
+        context.draining_since.pop(key, None)
+        return False
+    since = context.draining_since.setdefault(key, time.monotonic())
+    return time.monotonic() - since > context.config.drain_seconds or any(_late(context, wish) for wish in users)
+
+
+def _late(context: Context, wish: Wish) -> bool:
+    """Whether a Subscription has been waiting to go for longer than it should."""
+    deleted = datetime.fromisoformat(wish.live["metadata"]["deletionTimestamp"])
+    return (datetime.now(UTC) - deleted).total_seconds() > context.config.drain_seconds
+
+
+async def _add_finalizers(api: Api, view: View) -> None:
+    """Before anything is made for a Subscription, see to it that it can't go without us."""
+    for index, wish in enumerate(view.wishes):
+        held = wish.live["metadata"].get("finalizers", [])
+        if wish.deleting or names.FINALIZER in held:
+            continue
+        patched = await api.merge(SUBSCRIPTIONS, view.namespace, wish.name, _finalizers(wish, [*held, names.FINALIZER]))
+        if patched is not None:
+            view.wishes[index] = Wish(patched, wish.spec)
+
+
+def _finalizers(wish: Wish, finalizers: list[str]) -> Object:
+    version = wish.live["metadata"]["resourceVersion"]
+    return {"metadata": {"finalizers": finalizers, "resourceVersion": version}}
+
+
+async def _carry_out(context: Context, log: EventLog, view: View, made: Plan) -> dict[ReaderKey, str]:
+    """Make the log and the readers what the plan says; what the Kubernetes API said against a reader."""
+    for name, subjects in made.streams.items():
+        await log.ensure_event_stream(name, subjects, view.streams.get(name))
+    problems = {}
+    for reader, task in made.readers.items():
+        if view.tasks.get(reader) != task:
+            await log.put(names.KV_SOURCES, reader.key(view.namespace), msgspec.json.encode(task))
+        try:
+            await _ensure_reader(context, view, reader)
+        except ApiError as error:
+            problems[reader] = str(error)
+    await _bind(context, log, view, made)
+    for name, route in made.routes.items():
+        if view.routes.get(name) != route:
+            await log.put(names.KV_ROUTES, f"{view.namespace}.{name}", msgspec.json.encode(route))
+    await _take_away(context, log, view, made)
+    return problems
+
+
+async def _take_away(context: Context, log: EventLog, view: View, made: Plan) -> None:
+    """Remove what the plan doesn't hold: routes first, streams after their readers."""
+    for name in view.routes.keys() - made.routes.keys():
+        await log.delete(names.KV_ROUTES, f"{view.namespace}.{name}")
+    for reader in (view.tasks.keys() | view.deployments.keys()) - made.readers.keys():
+        await context.api.delete(DEPLOYMENTS, view.namespace, reader_name(reader))
+        await context.api.delete(SECRETS, view.namespace, reader_name(reader))
+        if reader in view.tasks:
+            await log.delete(names.KV_SOURCES, reader.key(view.namespace))
+    for stream in view.streams.keys() - made.streams.keys():
+        await log.delete_stream(stream)
+    for bucket, key in leftovers(view, made):
+        await log.delete(bucket, key)
+
+
+async def _bind(context: Context, log: EventLog, view: View, made: Plan) -> None:
+    if rebind(view.namespace, made.bindings, view.bindings):
+        async with context.bindings_lock:
+            entries = await log.entries(names.KV_SOURCES, "bucket.>")
+            held = {key: binding for key, entry in entries.items() if (binding := _value(entry, BucketBinding))}
+            for key, binding in rebind(view.namespace, made.bindings, held).items():
+                if binding.namespaces:
+                    await log.put(names.KV_SOURCES, key, msgspec.json.encode(binding))
+                else:
+                    await log.delete(names.KV_SOURCES, key)
+
+
+async def _ensure_reader(context: Context, view: View, reader: ReaderKey) -> None:
+    """Write the reader's Secret and Deployment where they are missing or drifted; a silent reader's Secret anew, since it can't be looked at."""
+    stream = None if reader.kind == S3 else stream_name(view.namespace, reader)
+    user = reader_user(view.namespace, reader.kind, reader.connection, stream)
+    credentials = make_credentials(context.account_seed, user)
+    wanted = stamped(make_deployment(view.namespace, reader, user, credentials, context.config))
+    live = view.deployments.get(reader)
+    same = live is not None and covers(live, wanted)
+    if not same or _silent(context, view, reader):
+        await context.api.apply(SECRETS, make_secret(view.namespace, reader, credentials))
+        context.secret_written[view.namespace, reader] = time.monotonic()
+    if not same:
+        await context.api.apply(DEPLOYMENTS, wanted)
+
+
+def _silent(context: Context, view: View, reader: ReaderKey) -> bool:
+    """Whether a reader has long had its credentials and does not report."""
+    report = view.reports.get(reader)
+    written = context.secret_written.setdefault((view.namespace, reader), time.monotonic())
+    silent = report is None or subscription_status.is_stale(report, datetime.now(UTC))
+    return silent and time.monotonic() - written > _SILENCE_SECONDS
+
+
+async def _write_status(
+    context: Context, view: View, made: Plan, wish: Wish, problems: dict[ReaderKey, str]
+) -> float | None:
+    """Write one Subscription's status; figures alone at most every 30 s. In how many seconds something of it grows stale."""
+    now = datetime.now(UTC)
+    report = view.route_reports.get(wish.name)
+    status: dict[str, Any] = {
+        "conditions": make_conditions(wish.live, _aspects(view, made, wish, problems, now), now),
+        "source": "/".join((wish.reader.kind, wish.items[0] if wish.reader.kind == S3 else wish.reader.connection)),
+    }
+    before = wish.live.get("status", {})
+    figures = subscription_status.figures(wish, report)
+    since = time.monotonic() - context.figures_written.get(wish.uid, -_FIGURES_SECONDS)
+    if (
+        covers(before, status)
+        and not covers(before, {k: v for k, v in figures.items() if v is not None})
+        and since < _FIGURES_SECONDS
+    ):
+        return _FIGURES_SECONDS - since
+    if not covers(before, status | figures):
+        context.figures_written[wish.uid] = time.monotonic()
+    await write_status(context.api, SUBSCRIPTIONS, wish.live, status | figures, now)
+    return _SETTLED_SECONDS if status["conditions"][0]["status"] == TRUE else _PENDING_SECONDS
+
+
+def _aspects(view: View, made: Plan, wish: Wish, problems: dict[ReaderKey, str], now: datetime) -> dict[str, Aspect]:
+    function = view.functions.get(wish.spec.function.name)
+    function_aspect = subscription_status.function_aspect(wish, function, view.route_reports.get(wish.name))
+    return {
+        conditions.SOURCE_READY: _source_aspect(view, made, wish, problems, now),
+        conditions.FUNCTION_READY: function_aspect,
+    }
+
+
+def _source_aspect(view: View, made: Plan, wish: Wish, problems: dict[ReaderKey, str], now: datetime) -> Aspect:
+    report, server = view.reports.get(wish.reader), server_name(view, wish)
+    if mistake := filter_mistake(wish):
+        return mark_false(conditions.INVALID_FILTER, mistake)
+    if problem := problems.get(wish.reader):
+        return mark_false(conditions.READER_AWAY, f"the reader can't be made in this namespace: {problem}")
+    if report and report.server and server and report.server != server:
+        return mark_false(
+            conditions.INVALID_CONNECTION,
+            f"Secret {wish.reader.connection} now points at server {report.server}; this Subscription was made for {server}: "
+            "point it back, or make another Subscription",
+        )
+    proof = view.proofs.get((wish.reader.connection, wish.items[0]), Proof.UNKNOWN)
+    return subscription_status.source_aspect(wish, made.readers[wish.reader].version, report, proof, now)
+
+
+async def _release(context: Context, view: View, made: Plan) -> None:
+    """Let Subscriptions go that nothing is left of, telling of what a reader left behind."""
+    for wish in view.wishes:
+        if wish.name in made.released:
+            if wish.reader in view.gave_up and wish.reader not in made.readers:
+                await _tell_left(context, wish)
+            await _remove_finalizer(context.api, wish)
+
+
+async def _remove_finalizer(api: Api, wish: Wish) -> None:
+    held = wish.live["metadata"].get("finalizers", [])
+    if names.FINALIZER in held:
+        kept = [item for item in held if item != names.FINALIZER]
+        await api.merge(SUBSCRIPTIONS, wish.live["metadata"]["namespace"], wish.name, _finalizers(wish, kept))
+
+
+async def _tell_left(context: Context, wish: Wish) -> None:
+    what = (
+        "its rules in the buckets' notifications"
+        if wish.reader.kind == S3
+        else "its replication slot and publication (their names begin with wisp_)"
+    )
+    message = f"given up after {context.config.drain_seconds:g} s: the reader of connection {wish.reader.connection} did not take away {what}; do it by hand"
+    await write_event(context.api, wish.live, "CleanupIncomplete", message, datetime.now(UTC))
+
+
+async def _log_away(context: Context, wishes: list[Wish]) -> None:
+    """Say that the log is away; a Subscription that waited too long to go is let go, what it leaves is found when the log is back."""
+    now = datetime.now(UTC)
+    for wish in wishes:
+        if not wish.deleting:
+            status = {"conditions": make_conditions(wish.live, subscription_status.log_unavailable(), now)}
+            await write_status(context.api, SUBSCRIPTIONS, wish.live, status, now)
+        elif _late(context, wish):
+            await _tell_left(context, wish)
+            await _remove_finalizer(context.api, wish)
+
+
+def _value(entry: Entry, kind: type[Value]) -> Value | None:
+    """A stored value, None where it is none (any more)."""
+    try:
+        return msgspec.json.decode(entry.value, type=kind)
+    except msgspec.DecodeError:
+        return None
+
+
+def _task(key: str, entry: Entry) -> ReaderConfig:
+    """A reader's task; one that can't be read still stands for its reader."""
+    _, namespace, kind, connection = key.split(".", 3)
+    return _value(entry, ReaderConfig) or ReaderConfig(
+        namespace=namespace, kind=kind, connection=connection, version=""
+    )
+
+
+def _unreadable_route(key: str) -> Route:
+    namespace, _, name = key.partition(".")
+    return Route(namespace=namespace, name=name, uid="", generation=0, stream="", subjects=[])
+
+
+def _reader_key(key: str) -> ReaderKey:
+    _, _, kind, connection = key.split(".", 3)
+    return ReaderKey(kind, connection)
+
+
+def _deployed(deployment: Object) -> ReaderKey:
+    labels = deployment["metadata"]["labels"]
+    return ReaderKey(labels.get(KIND_LABEL, ""), labels.get(names.CONNECTION_LABEL, ""))
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]

@@ -1,0 +1,210 @@
+"""The event log as the control plane uses it: streams and key-value buckets, made, compared and taken away.
+
+Reads go straight to the stored values (direct get, in batches): no consumer, no watch and no cache that could be stale; a
+reconciliation works on what the log holds now. Deleted keys leave a marker, which watchers need, and which the server removes
+after an hour by itself. Everything raises `nats.errors.Error` or `OSError` while the log is away; the caller tries again.
+
+Needs nats-server 2.12: batched direct gets and time to live of single messages.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any, Final, NamedTuple
+
+import nats.errors
+from nats.aio.client import Client, RawCredentials
+from nats.js.errors import APIError
+from wisp_api import jetstream, names
+
+from wisp_operator.apply import covers
+from wisp_operator.config import OperatorConfig
+from wisp_operator.nats_auth import User
+
+_BATCH: Final = 512
+_SECOND: Final = 1_000_000_000
+_REQUEST_SECONDS: Final = 5.0
+_MARKER: Final = {"KV-Operation": "DEL", "Nats-TTL": "1h"}
+_MEMBER_SECONDS: Final = 8
+_DEAD_LETTER_SECONDS: Final = 14 * 24 * 3600
+_DUPLICATE_SECONDS: Final = 120
+_END_OF_BATCH: Final = "204"
+
+Config = dict[str, Any]
+"""A stream's configuration as the server's API writes it."""
+
+
+class Entry(NamedTuple):
+    """A key's last value."""
+
+    revision: int
+    value: bytes
+
+
+class Change(NamedTuple):
+    """A key that was written, or deleted (`value` None)."""
+
+    key: str
+    revision: int
+    value: bytes | None
+
+
+class EventLog:
+    """A connection to the event log with the operator's rights."""
+
+    def __init__(self, client: Client, config: OperatorConfig) -> None:
+        """`connect` makes one."""
+        self._client = client
+        self._config = config
+
+    @property
+    def connected(self) -> bool:
+        """Whether the server answers now, as far as the client knows."""
+        return self._client.is_connected
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.close()
+
+    async def ensure_base(self) -> None:
+        """Make the buckets and the dead-letter stream, or bring their settings up to date."""
+        for bucket in (names.KV_ROUTES, names.KV_SOURCES, names.KV_STATUS, names.KV_CURSORS):
+            await self._ensure(self._bucket(bucket))
+        members = {"max_age": _MEMBER_SECONDS * _SECOND, "duplicate_window": _MEMBER_SECONDS * _SECOND}
+        await self._ensure(self._bucket(names.KV_MEMBERS) | members)
+        await self._ensure(
+            {
+                **self._stream(names.DEAD_LETTER_STREAM, [names.DEAD_LETTER_SUBJECTS]),
+                "max_age": _DEAD_LETTER_SECONDS * _SECOND,
+                "max_bytes": self._config.dead_letter_max_bytes,
+                "discard": "old",
+            }
+        )
+
+    async def streams(self, namespace: str) -> dict[str, Config]:
+        """The event streams of a namespace, by name."""
+        found: dict[str, Config] = {}
+        while True:
+            query = {"subject": f"wisp.events.{namespace}.>", "offset": len(found)}
+            page = await self._call("STREAM.LIST", query)
+            found |= {item["config"]["name"]: item["config"] for item in page.get("streams") or []}
+            if len(found) >= page["total"] or not page.get("streams"):
+                return found
+
+    async def ensure_event_stream(self, name: str, subjects: str, live: Config | None) -> None:
+        """Make one source's stream, or bring it up to date; `live` is what `streams` said of it."""
+        wanted = {
+            **self._stream(name, [subjects]),
+            "max_bytes": self._config.stream_max_bytes,
+            "discard": "new",
+            "duplicate_window": _DUPLICATE_SECONDS * _SECOND,
+        }
+        if live is None:
+            await self._call(f"STREAM.CREATE.{name}", wanted)
+        elif not covers(live, wanted):
+            await self._call(f"STREAM.UPDATE.{name}", live | wanted)
+
+    async def delete_stream(self, name: str) -> None:
+        """Delete a stream and all that it holds."""
+        await self._call(f"STREAM.DELETE.{name}", None)
+
+    async def entries(self, bucket: str, keys: str) -> dict[str, Entry]:
+        """What a bucket holds under the keys that match (`*` and `>` as in subjects)."""
+        changes = [change async for change in self.changes(bucket, keys, 0)]
+        return {change.key: Entry(change.revision, change.value) for change in changes if change.value is not None}
+
+    async def changes(self, bucket: str, keys: str, after: int) -> AsyncIterator[Change]:
+        """What was written after a revision: for each key the last write, in order."""
+        prefix = f"$KV.{bucket}."
+        pending = 1
+        while pending:
+            inbox = self._client.new_inbox()
+            answers = await self._client.subscribe(inbox)
+            try:
+                query = {"seq": after + 1, "next_by_subj": prefix + keys, "batch": _BATCH}
+                await self._client.publish(f"$JS.API.DIRECT.GET.KV_{bucket}", json.dumps(query).encode(), inbox)
+                pending = 0
+                while True:
+                    message = await answers.next_msg(_REQUEST_SECONDS)
+                    headers = message.headers or {}
+                    if "Status" in headers:
+                        pending = int(headers.get("Nats-Num-Pending", 0)) if headers["Status"] == _END_OF_BATCH else 0
+                        _check_status(headers)
+                        break
+                    after = int(headers["Nats-Sequence"])
+                    value = None if headers.get("KV-Operation") else message.data
+                    yield Change(headers["Nats-Subject"].removeprefix(prefix), after, value)
+            finally:
+                await answers.unsubscribe()
+
+    async def last_revision(self, bucket: str) -> int:
+        """The revision of the bucket's last write."""
+        info = await self._call(f"STREAM.INFO.KV_{bucket}", None)
+        last: int = info["state"]["last_seq"]
+        return last
+
+    async def put(self, bucket: str, key: str, value: bytes) -> None:
+        """Write a key."""
+        await self._client.jetstream().publish(f"$KV.{bucket}.{key}", value, timeout=_REQUEST_SECONDS)
+
+    async def delete(self, bucket: str, key: str) -> None:
+        """Delete a key."""
+        await self._client.jetstream().publish(f"$KV.{bucket}.{key}", b"", timeout=_REQUEST_SECONDS, headers=_MARKER)
+
+    async def _ensure(self, wanted: Config) -> None:
+        name = wanted["name"]
+        try:
+            live = await self._call(f"STREAM.INFO.{name}", None)
+        except APIError as error:
+            if error.code != 404:  # noqa: PLR2004 - HTTP's own number
+                raise
+            await self._call(f"STREAM.CREATE.{name}", wanted)
+            return
+        if not covers(live["config"], wanted):
+            await self._call(f"STREAM.UPDATE.{name}", live["config"] | wanted)
+
+    def _stream(self, name: str, subjects: list[str]) -> Config:
+        return {
+            "name": name,
+            "subjects": subjects,
+            "storage": "file",
+            "retention": "limits",
+            "num_replicas": self._config.nats_replicas,
+            "allow_direct": True,
+        }
+
+    def _bucket(self, bucket: str) -> Config:
+        return {
+            **self._stream(f"KV_{bucket}", [f"$KV.{bucket}.>"]),
+            "max_msgs_per_subject": 1,
+            "discard": "new",
+            "deny_delete": True,
+            "allow_rollup_hdrs": True,
+            "allow_msg_ttl": True,
+            "duplicate_window": _DUPLICATE_SECONDS * _SECOND,
+        }
+
+    async def _call(self, subject: str, request: Config | None) -> Config:
+        payload = json.dumps(request).encode() if request is not None else b""
+        answer = await self._client.request(f"$JS.API.{subject}", payload, timeout=_REQUEST_SECONDS)
+        result: Config = json.loads(answer.data)
+        if "error" in result:
+            raise APIError(**{key: result["error"].get(key) for key in ("code", "description", "err_code")})
+        return result
+
+
+async def connect(config: OperatorConfig, user: User, credentials: str | None) -> EventLog:
+    """Connect as the operator; without credentials to a server that asks for none (tests).
+
+    Raises:
+        nats.errors.Error or OSError: the server is away; later losses heal by themselves.
+    """
+    options: dict[str, Any] = {"servers": [config.nats_url], "inbox_prefix": user.inbox.encode()}
+    if credentials:
+        options["user_credentials"] = RawCredentials(credentials)
+    return EventLog(await jetstream.connect("wisp-operator", **options), config)
+
+
+def _check_status(headers: dict[str, str]) -> None:
+    """Raises: nats.errors.Error: the server refused a direct get for another reason than that there is nothing."""
+    if headers["Status"] not in {_END_OF_BATCH, "404"}:
+        raise nats.errors.Error(f"direct get: {headers['Status']} {headers.get('Description', '')}")

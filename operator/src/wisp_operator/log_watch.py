@@ -1,0 +1,94 @@
+"""Follows what the data plane reports and tells the namespace queue; keeps the connection to the event log.
+
+It asks twice a second what was written since the last answer, which costs one request, needs no consumer, and finds out within
+seconds that the log is away. A report that says nothing new (the time of a reader's heartbeat, a router's figures) does not
+hurry anyone: state changes are reconciled at once, figures at most every 30 s.
+"""
+
+import asyncio
+import logging
+from typing import Final
+
+import msgspec
+from wisp_api import names
+from wisp_api.route import RouteStatus
+from wisp_api.source import ReaderStatus
+
+from wisp_operator.context import Context
+from wisp_operator.handlers.subscription import LOG_ERRORS
+from wisp_operator.log import Change, EventLog, connect
+from wisp_operator.nats_auth import make_credentials, operator_user
+from wisp_operator.workqueue import WorkQueue
+
+_POLL_SECONDS: Final = 0.5
+_RETRY_SECONDS: Final = 2.0
+_FIGURES_SECONDS: Final = 30.0
+_NAMESPACED: Final = ((names.KV_ROUTES, 0), (names.KV_STATUS, 1), (names.KV_CURSORS, 0))
+"""Buckets whose keys hold a namespace, and in which place."""
+_log = logging.getLogger(__name__)
+
+
+async def follow(context: Context, namespaces: WorkQueue[str]) -> None:
+    """Connect, then follow for ever; every namespace is looked at when the log goes away and when it comes back."""
+    user = operator_user()
+    context.log = await connect(context.config, user, make_credentials(context.account_seed, user))
+    away = False
+    while True:
+        try:
+            await context.log.ensure_base()
+            if away:
+                _log.info("the event log answers again")
+            away = False
+            await _add_all(context, context.log, namespaces)
+            await _poll(context.log, namespaces)
+        except LOG_ERRORS as error:
+            if not away:
+                _log.warning("the event log is away: %s", error or type(error).__name__)
+                for namespace in context.namespaces:
+                    namespaces.add(namespace)
+            away = True
+            await asyncio.sleep(_RETRY_SECONDS)
+
+
+async def _add_all(context: Context, log: EventLog, namespaces: WorkQueue[str]) -> None:
+    """Queue every namespace that has a Subscription or left something in the log."""
+    found = set(context.namespaces)
+    for bucket, place in _NAMESPACED:
+        found |= {key.split(".")[place] for key in await log.entries(bucket, ">")}
+    found |= {key.split(".")[1] for key in await log.entries(names.KV_SOURCES, "reader.>")}
+    for namespace in found:
+        namespaces.add(namespace)
+
+
+async def _poll(log: EventLog, namespaces: WorkQueue[str]) -> None:
+    said: dict[str, bytes] = {}
+    after = await log.last_revision(names.KV_STATUS)
+    while True:
+        async for change in log.changes(names.KV_STATUS, ">", after):
+            after = change.revision
+            essence = _essence(change)
+            hurry = said.get(change.key) != essence
+            if change.value is None:
+                said.pop(change.key, None)
+            else:
+                said[change.key] = essence
+            if hurry or change.key.startswith("route."):
+                namespaces.add(change.key.split(".")[1], 0 if hurry else _FIGURES_SECONDS)
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+def _essence(change: Change) -> bytes:
+    """What of a report makes a difference to conditions."""
+    if change.value is None:
+        return b""
+    try:
+        if change.key.startswith("route."):
+            route = msgspec.json.decode(change.value, type=RouteStatus)
+            return msgspec.json.encode((route.uid, route.generation, route.state, route.message))
+        reader = msgspec.json.decode(change.value, type=ReaderStatus)
+        items = {name: (item.ready, item.reason, item.message, bool(item.proof)) for name, item in reader.items.items()}
+        return msgspec.json.encode(
+            (reader.version, reader.ready, reader.reason, reader.message, reader.server, reader.drained, items)
+        )
+    except msgspec.DecodeError:
+        return change.value

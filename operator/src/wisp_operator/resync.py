@@ -1,0 +1,23 @@
+"""Compares everything with the cluster from time to time, so that nothing depends on an event having arrived."""
+
+import asyncio
+
+from wisp_operator.api import FUNCTIONS, SUBSCRIPTIONS
+from wisp_operator.context import Context, FunctionKey
+from wisp_operator.workqueue import WorkQueue
+
+
+async def resync(context: Context, functions: WorkQueue[FunctionKey], namespaces: WorkQueue[str]) -> None:
+    """Queue every Function and every namespace, spread over the interval's first tenth, for ever."""
+    while True:
+        await asyncio.sleep(context.config.resync_seconds)
+        keys = [
+            FunctionKey(item["metadata"]["namespace"], item["metadata"]["name"])
+            for item in await context.api.list(FUNCTIONS, None)
+        ]
+        context.namespaces |= {item["metadata"]["namespace"] for item in await context.api.list(SUBSCRIPTIONS, None)}
+        spread = context.config.resync_seconds / 10
+        for index, key in enumerate(keys):
+            functions.add(key, spread * index / len(keys))
+        for namespace in context.namespaces:
+            namespaces.add(namespace)

@@ -1,0 +1,94 @@
+"""A Subscription compiled to a route: all that the router needs to deliver its events, and nothing that it has to look up."""
+
+from typing import Any, Final
+
+from wisp_api import names, pattern, route
+from wisp_api.subscription import POSTGRES
+
+from wisp_operator.api import Object
+from wisp_operator.sources import Wish
+
+_ALL_OPERATIONS: Final = {"insert", "update", "delete"}
+_DEFAULT_TIMEOUT: Final = 30
+"""As in FunctionSpec; of no effect while there is no Function."""
+
+
+def filter_mistake(wish: Wish) -> str:
+    """What is wrong with the Subscription's own pattern, empty if nothing."""
+    if wish.spec.filter is None:
+        return ""
+    try:
+        pattern.compile(wish.spec.filter)
+    except pattern.PatternError as error:
+        return f"spec.filter: {error}"
+    return ""
+
+
+def make_route(wish: Wish, stream: str, server: str, function: Object | None, cluster_domain: str) -> route.Route:
+    """The route; without a Function it has no target, and the events wait. `server` is a bucket's S3 server."""
+    meta, spec = wish.live["metadata"], wish.spec
+    timeout = (function or {}).get("spec", {}).get("timeoutSeconds", _DEFAULT_TIMEOUT)
+    return route.Route(
+        namespace=meta["namespace"],
+        name=wish.name,
+        uid=wish.uid,
+        generation=meta["generation"],
+        stream=stream,
+        subjects=_subjects(wish, server),
+        filters=_filters(wish),
+        start=spec.start,
+        targets=_targets(function, cluster_domain),
+        order=spec.order or ("key" if wish.reader.kind == POSTGRES else "none"),
+        parallelism=spec.parallelism,
+        timeout_seconds=timeout,
+        retry=route.Retry(
+            max_attempts=spec.retry.max_attempts,
+            max_age_seconds=spec.retry.max_age_seconds,
+            initial_seconds=spec.retry.initial_seconds,
+            max_seconds=spec.retry.max_seconds,
+        ),
+        suspend=spec.suspend,
+    )
+
+
+def _targets(function: Object | None, cluster_domain: str) -> list[route.Target]:
+    if function is None:
+        return []
+    namespace = function["metadata"]["namespace"]
+    return [
+        route.Target(url=f"http://{share['revision']}.{namespace}.svc.{cluster_domain}/", percent=share["percent"])
+        for share in function.get("status", {}).get("traffic", [])
+    ]
+
+
+def _subjects(wish: Wish, server: str) -> list[str]:
+    namespace = wish.live["metadata"]["namespace"]
+    source = wish.spec.source
+    if source.bucket:
+        return [
+            names.object_subject(namespace, server, source.bucket.name, event, "*")
+            for event in sorted(source.bucket.events)
+        ]
+    assert source.postgres  # noqa: S101 - the CRD admits exactly one
+    tables = [table.split(".", 1) for table in sorted(source.postgres.tables)]
+    return [
+        names.row_subject(namespace, source.postgres.connection.name, schema, table, "*") for schema, table in tables
+    ]
+
+
+def _filters(wish: Wish) -> list[dict[str, Any]]:
+    """All of them must match: what the source can't tell apart by subject, then the Subscription's own pattern."""
+    source = wish.spec.source
+    made: list[dict[str, Any]] = []
+    if source.bucket and source.bucket.prefix:
+        made.append({"subject": [{"prefix": source.bucket.prefix}]})
+    if source.bucket and source.bucket.suffix:
+        made.append({"subject": [{"suffix": source.bucket.suffix}]})
+    if source.postgres and set(source.postgres.operations) != _ALL_OPERATIONS:
+        operations: list[str] = sorted(source.postgres.operations)
+        if "delete" in operations:
+            operations.append("truncate")  # deletes every row
+        made.append({"type": [f"dev.wisp.postgres.{operation}" for operation in operations]})
+    if wish.spec.filter is not None:
+        made.append(wish.spec.filter)
+    return made

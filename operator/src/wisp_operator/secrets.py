@@ -1,0 +1,88 @@
+"""Keys and passwords of the installation: made once, never changed afterwards, kept in Secrets of the operator's own namespace.
+
+The NATS server, router and ingest mount what is made here, so their pods wait until the operator has run once; no Helm hook is needed.
+"""
+
+import base64
+import secrets
+from typing import Final
+
+from wisp_api import names
+
+from wisp_operator.api import SECRETS, Api, ApiError, Object
+from wisp_operator.config import OperatorConfig
+from wisp_operator.nats_auth import (
+    ACCOUNT,
+    SEEDS,
+    ingest_user,
+    make_credentials,
+    make_server_config,
+    new_seed,
+    router_user,
+)
+
+KEYS_SECRET: Final = "wisp-nats-keys"  # noqa: S105 - a name
+SERVER_SECRET: Final = "wisp-nats-auth"  # noqa: S105 - a name
+_CONFLICT: Final = 409
+
+
+async def ensure_secrets(api: Api, config: OperatorConfig) -> str:
+    """Make what is missing; the account's seed, which signs everyone's credentials.
+
+    With a NATS server of the user's own, the Secret wisp-nats-keys is there before and holds the key `account` only: then users
+    are minted for that account, and the server's configuration is the user's affair.
+
+    Raises:
+        ApiError: refused.
+        ValueError: the Secret wisp-nats-keys is there without an account seed.
+    """
+    for name, keys in config.random_secrets.items():
+        await _ensure(api, config.namespace, name, {key: secrets.token_hex(20) for key in keys})
+    await _ensure(
+        api, config.namespace, KEYS_SECRET, {name: new_seed(prefix) for name, prefix in SEEDS.items()}, whole=True
+    )
+    seeds = _data(await api.get(SECRETS, config.namespace, KEYS_SECRET))
+    if ACCOUNT not in seeds:
+        raise ValueError(
+            f"Secret {KEYS_SECRET} of namespace {config.namespace} lacks the key {ACCOUNT}: put the NATS account's seed (SA...) there"
+        )
+    if seeds.keys() >= SEEDS.keys():
+        await _keep(api, config.namespace, SERVER_SECRET, {"auth.conf": make_server_config(seeds)})
+    for user in (router_user(), ingest_user()):
+        await _keep(api, config.namespace, f"wisp-nats-{user.name}", {"creds": make_credentials(seeds[ACCOUNT], user)})
+    return seeds[ACCOUNT]
+
+
+async def _ensure(api: Api, namespace: str, name: str, values: dict[str, str], *, whole: bool = False) -> None:
+    """Add the keys that are missing; with `whole` only where there is no Secret at all."""
+    live = await api.get(SECRETS, namespace, name)
+    if live is None:
+        try:
+            await api.create(SECRETS, namespace, _make(namespace, name, values))
+        except ApiError as error:
+            if error.status != _CONFLICT:
+                raise
+        return
+    missing = {key: value for key, value in values.items() if key not in live.get("data", {})}
+    if missing and not whole:
+        await api.merge(SECRETS, namespace, name, {"stringData": missing})
+
+
+async def _keep(api: Api, namespace: str, name: str, values: dict[str, str]) -> None:
+    """Make the Secret hold exactly these values."""
+    if _data(await api.get(SECRETS, namespace, name)) != values:
+        await api.apply(SECRETS, _make(namespace, name, values))
+
+
+def _make(namespace: str, name: str, values: dict[str, str]) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": namespace, "labels": dict(names.LABELS)},
+        "type": "Opaque",
+        "stringData": values,
+    }
+
+
+def _data(secret: Object | None) -> dict[str, str]:
+    return {key: base64.b64decode(value).decode() for key, value in ((secret or {}).get("data") or {}).items()}

@@ -1,0 +1,162 @@
+"""Subscriptions compiled to what their sources need: a task for each reader, streams, and bindings of buckets.
+
+Pure. What several Subscriptions share (a reader for each connection, a stream for each source) is always computed from all
+of them, so that adding or removing one is a new compilation and nothing is counted up or down.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+import msgspec
+from wisp_api import names
+from wisp_api.source import BucketRule, PostgresConfig, ReaderConfig, S3Config, S3Server, TableConfig
+from wisp_api.subscription import POSTGRES, S3, SubscriptionSpec
+
+from wisp_operator.api import Object
+from wisp_operator.apply import digest
+
+_OPERATIONS: Final = ("insert", "update", "delete")
+_SLOT_LENGTH: Final = 63
+
+
+class ReaderKey(NamedTuple):
+    """One reader of a namespace."""
+
+    kind: str
+    """s3 or postgres."""
+    connection: str
+
+    def key(self, namespace: str) -> str:
+        """Its key in the buckets of sources and statuses."""
+        return f"reader.{namespace}.{self.kind}.{self.connection}"
+
+
+class Wish(NamedTuple):
+    """A Subscription, decoded."""
+
+    live: Object
+    spec: SubscriptionSpec
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        name: str = self.live["metadata"]["name"]
+        return name
+
+    @property
+    def uid(self) -> str:
+        """Its uid."""
+        uid: str = self.live["metadata"]["uid"]
+        return uid
+
+    @property
+    def deleting(self) -> bool:
+        """Whether it is being deleted."""
+        return "deletionTimestamp" in self.live["metadata"]
+
+    @property
+    def reader(self) -> ReaderKey:
+        """Its reader."""
+        if self.spec.source.bucket:
+            return ReaderKey(S3, self.spec.source.bucket.connection.name)
+        assert self.spec.source.postgres  # noqa: S101 - the CRD admits exactly one
+        return ReaderKey(POSTGRES, self.spec.source.postgres.connection.name)
+
+    @property
+    def items(self) -> list[str]:
+        """What the reader reports on for it: its bucket, or its tables."""
+        if self.spec.source.bucket:
+            return [self.spec.source.bucket.name]
+        assert self.spec.source.postgres  # noqa: S101 - as above
+        return self.spec.source.postgres.tables
+
+
+def decode(live: Object) -> Wish:
+    """A Subscription as the API returns it.
+
+    Raises:
+        msgspec.ValidationError: an older CRD let something through; the message names the field.
+    """
+    return Wish(live, msgspec.convert(live["spec"], SubscriptionSpec))
+
+
+def compile_reader(
+    namespace: str, reader: ReaderKey, wishes: Iterable[Wish], servers: list[S3Server], cluster: str
+) -> ReaderConfig:
+    """The task of one reader from all Subscriptions that use it; none: drain. `cluster` is the cluster's uid."""
+    wishes = sorted(
+        (wish for wish in wishes if wish.reader == reader and not wish.deleting), key=lambda wish: wish.name
+    )
+    task = ReaderConfig(
+        namespace=namespace, kind=reader.kind, connection=reader.connection, version="", draining=not wishes
+    )
+    if reader.kind == S3:
+        task.s3 = S3Config(servers=servers, rules=[_bucket_rule(wish) for wish in wishes])
+    else:
+        task.postgres = PostgresConfig(
+            slot=slot_name(cluster, namespace, reader.connection),
+            stream=stream_name(namespace, reader),
+            tables=_tables(wishes),
+        )
+    task.version = digest(task)
+    return task
+
+
+def stream_name(namespace: str, reader: ReaderKey) -> str:
+    """The stream of a database; a bucket's is named by its server too, see `bucket_stream`."""
+    return names.stream(namespace, reader.kind, names.token(reader.connection))
+
+
+def bucket_stream(namespace: str, server: str, bucket: str) -> str:
+    """The stream of a bucket."""
+    return names.stream(namespace, S3, names.bucket_source(server, bucket))
+
+
+def stream_subjects(namespace: str, stream: str) -> str:
+    """What a stream of that name captures."""
+    kind, _, source = stream.removeprefix(f"events_{namespace}_").partition("_")
+    return names.stream_subjects(namespace, kind, source)
+
+
+def server_of(namespace: str, stream: str, bucket: str) -> str:
+    """The server that a bucket's stream is named by, empty where the stream is not that bucket's."""
+    prefix, suffix = f"events_{namespace}_{S3}_", f"_{names.token(bucket)}"
+    if stream.startswith(prefix) and stream.endswith(suffix):
+        return stream[len(prefix) : -len(suffix)]
+    return ""
+
+
+def binding_key(server: str, bucket: str) -> str:
+    """Key of a bucket's binding."""
+    return f"bucket.{names.token(server)}.{names.token(bucket)}"
+
+
+def slot_name(cluster: str, namespace: str, connection: str) -> str:
+    """Name of slot and publication: readable, and unique by a hash of cluster, namespace and connection."""
+    unique = hashlib.sha256(f"{cluster}/{namespace}/{connection}".encode()).hexdigest()[:12]
+    readable = re.sub("[^a-z0-9]", "_", f"{namespace}_{connection}")
+    return f"wisp_{readable[: _SLOT_LENGTH - 18]}_{unique}"
+
+
+def _bucket_rule(wish: Wish) -> BucketRule:
+    source = wish.spec.source.bucket
+    assert source  # noqa: S101 - an s3 reader's wish
+    events = [f"s3:{event}" for event in sorted(source.events)]
+    return BucketRule(
+        subscription=wish.name, bucket=source.name, events=events, prefix=source.prefix, suffix=source.suffix
+    )
+
+
+def _tables(wishes: list[Wish]) -> list[TableConfig]:
+    wanted: dict[str, set[str]] = {}
+    for wish in wishes:
+        source = wish.spec.source.postgres
+        assert source  # noqa: S101 - a database reader's wish
+        for table in source.tables:
+            wanted.setdefault(table, set()).update(source.operations)
+    return [
+        TableConfig(name=table, operations=[operation for operation in _OPERATIONS if operation in operations])
+        for table, operations in sorted(wanted.items())
+    ]

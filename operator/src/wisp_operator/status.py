@@ -1,0 +1,127 @@
+"""Conditions: how a state is worked out of several aspects and written without needless change.
+
+Invariant: `lastTransitionTime` moves only when `status` does, and a status that says the same as the live one causes no
+write. Ready is never set by hand: it is False if one aspect is, else Unknown if one is, else True, with the first such
+aspect's reason and message.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from wisp_api import conditions, names
+
+from wisp_operator.api import EVENTS, Api, ApiError, Object, Resource
+from wisp_operator.apply import covers
+
+TRUE = "True"
+FALSE = "False"
+UNKNOWN = "Unknown"
+
+
+class Aspect(NamedTuple):
+    """One condition as it is now, without its history."""
+
+    status: str
+    reason: str
+    message: str = ""
+
+
+def mark_true(reason: str = "AsWanted") -> Aspect:
+    """All is well."""
+    return Aspect(TRUE, reason)
+
+
+def mark_false(reason: str, message: str) -> Aspect:
+    """Wrong until someone does something; the message says who and what."""
+    return Aspect(FALSE, reason, message)
+
+
+def mark_unknown(reason: str, message: str) -> Aspect:
+    """At work on it, or not able to tell."""
+    return Aspect(UNKNOWN, reason, message)
+
+
+def summary(aspects: Iterable[Aspect]) -> Aspect:
+    """Ready, from all the others."""
+    by_status: dict[str, Aspect] = {}
+    for aspect in aspects:
+        by_status.setdefault(aspect.status, aspect)
+    return by_status.get(FALSE) or by_status.get(UNKNOWN) or mark_true()
+
+
+def make_conditions(live: Object, aspects: dict[str, Aspect], now: datetime) -> list[Object]:
+    """The object's conditions: Ready first, then `aspects`; times are taken over where the status stays the same."""
+    before = {item["type"]: item for item in live.get("status", {}).get("conditions", [])}
+    made = []
+    for kind, aspect in {conditions.READY: summary(aspects.values()), **aspects}.items():
+        same = before.get(kind, {}).get("status") == aspect.status
+        made.append(
+            {
+                "type": kind,
+                "status": aspect.status,
+                "reason": aspect.reason,
+                "message": aspect.message,
+                "lastTransitionTime": before[kind]["lastTransitionTime"] if same else timestamp(now),
+                "observedGeneration": live["metadata"]["generation"],
+            }
+        )
+    return made
+
+
+async def write_status(api: Api, resource: Resource, live: Object, status: dict[str, Any], now: datetime) -> None:
+    """Write the status where it differs from the live one, None taking a field away; an Event tells of a Ready that turned False.
+
+    Raises:
+        ApiError: refused.
+    """
+    status = {"observedGeneration": live["metadata"]["generation"], **status}
+    before = live.get("status", {})
+    gone = {key for key, value in status.items() if value is None and key not in before}
+    status = {key: value for key, value in status.items() if key not in gone}
+    if covers(before, status):
+        return
+    meta = live["metadata"]
+    await api.merge(resource, meta["namespace"], meta["name"], {"status": status}, "status")
+    ready = status["conditions"][0]
+    known = {item["type"]: item for item in before.get("conditions", [])}.get(conditions.READY, {})
+    if ready["status"] == FALSE and (known.get("status"), known.get("reason")) != (FALSE, ready["reason"]):
+        await write_event(api, live, ready["reason"], ready["message"], now)
+
+
+async def write_event(api: Api, about: Object, reason: str, message: str, now: datetime) -> None:
+    """A Warning about an object, for `kubectl describe`; dropped where its namespace takes none any more.
+
+    Raises:
+        ApiError: refused for another reason.
+    """
+    meta = about["metadata"]
+    event = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"generateName": f"{meta['name']}.", "namespace": meta["namespace"]},
+        "involvedObject": {
+            "apiVersion": about["apiVersion"],
+            "kind": about["kind"],
+            "name": meta["name"],
+            "namespace": meta["namespace"],
+            "uid": meta["uid"],
+        },
+        "type": "Warning",
+        "reason": reason,
+        "message": message[:1024],
+        "source": {"component": names.FIELD_MANAGER},
+        "firstTimestamp": timestamp(now),
+        "lastTimestamp": timestamp(now),
+        "count": 1,
+    }
+    try:
+        await api.create(EVENTS, meta["namespace"], event)
+    except ApiError as error:
+        if not error.terminating:
+            raise
+
+
+def timestamp(now: datetime) -> str:
+    """RFC 3339, UTC, whole seconds, as Kubernetes writes times."""
+    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

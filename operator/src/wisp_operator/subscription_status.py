@@ -1,0 +1,129 @@
+"""What a Subscription's status says: worked out of its reader's report, the bucket's proof, the Function and the router's report. Pure."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from wisp_api import conditions
+from wisp_api.route import RouteStatus
+from wisp_api.source import ReaderStatus
+from wisp_api.subscription import S3
+
+from wisp_operator.api import Object
+from wisp_operator.proof import Proof
+from wisp_operator.reader import reader_name
+from wisp_operator.sources import Wish
+from wisp_operator.status import TRUE, Aspect, mark_false, mark_true, mark_unknown
+
+STALE: Final = timedelta(minutes=2)
+"""A reader reports every 30 s; one that did not for this long is away."""
+LOG_AWAY: Final = "the event log (NATS) does not answer; nothing is lost, and this is tried again"
+_ROUTER_STATES: Final = {
+    "Backlogged": conditions.BACKLOGGED,
+    "Failing": conditions.FAILING,
+    "InvalidRoute": conditions.INVALID_ROUTE,
+}
+
+
+def source_aspect(wish: Wish, version: str, report: ReaderStatus | None, proof: Proof, now: datetime) -> Aspect:
+    """SourceReady; `version` is that of the reader's present task."""
+    reader = reader_name(wish.reader)
+    if report is None:
+        return mark_unknown(
+            conditions.READER_STARTING, f"the reader has not reported yet: kubectl get deployment {reader}"
+        )
+    if is_stale(report, now):
+        return mark_unknown(
+            conditions.READER_AWAY,
+            f"the reader has not reported since {report.time}: kubectl describe deployment {reader}",
+        )
+    if not report.ready:
+        return mark_false(report.reason or conditions.READER_AWAY, report.message)
+    for name in wish.items:
+        item = report.items.get(name)
+        if item is not None and not item.ready:
+            return mark_false(item.reason, item.message)
+    behind = report.version != version or any(name not in report.items for name in wish.items)
+    if behind and not _was_ready(wish):
+        return mark_unknown(conditions.READER_UPDATING, "the reader is taking the change up")
+    return _proof_aspect(wish, proof) if wish.reader.kind == S3 else mark_true()
+
+
+def function_aspect(wish: Wish, function: Object | None, report: RouteStatus | None) -> Aspect:
+    """FunctionReady."""
+    name = wish.spec.function.name
+    if function is None:
+        return mark_false(
+            conditions.FUNCTION_NOT_FOUND,
+            f"spec.function.name: there is no Function {name} in this namespace; the events wait for it",
+        )
+    ready: Object = next(
+        (item for item in function.get("status", {}).get("conditions", []) if item["type"] == conditions.READY), {}
+    )
+    if ready.get("status") != TRUE:
+        text = f"Function {name} is not ready: {ready.get('reason', 'Deploying')}: {ready.get('message', '')}"
+        mark = mark_false if ready.get("status") == "False" else mark_unknown
+        return mark(conditions.FUNCTION_NOT_READY, text)
+    if wish.spec.suspend:
+        return mark_false(
+            conditions.SUSPENDED,
+            "spec.suspend is true: the events wait until it is false, at most spec.retry.maxAgeSeconds",
+        )
+    if report is None or (report.uid, report.generation) != (wish.uid, wish.live["metadata"]["generation"]):
+        return mark_unknown(conditions.ROUTE_PENDING, "the router has not taken the route up yet")
+    if report.state in _ROUTER_STATES:
+        return mark_false(_ROUTER_STATES[report.state], report.message)
+    return (
+        mark_true()
+        if report.state == "Active"
+        else mark_unknown(conditions.ROUTE_PENDING, report.message or report.state)
+    )
+
+
+def log_unavailable() -> dict[str, Aspect]:
+    """The aspects while the event log is away."""
+    away = mark_unknown(conditions.LOG_UNAVAILABLE, LOG_AWAY)
+    return {conditions.SOURCE_READY: away, conditions.FUNCTION_READY: away}
+
+
+def figures(wish: Wish, report: RouteStatus | None) -> dict[str, Any]:
+    """The numbers of the status; the present ones stay while the router has none."""
+    if report is None or report.uid != wish.uid:
+        return {}
+    return {
+        "delivered": report.delivered,
+        "failed": report.failed,
+        "deadLettered": report.dead_lettered,
+        "pending": report.pending,
+        "lastDelivery": report.last_delivery,
+    }
+
+
+def is_stale(report: ReaderStatus, now: datetime) -> bool:
+    """Whether a report is too old to be believed."""
+    try:
+        written = datetime.fromisoformat(report.time)
+    except ValueError:
+        return True
+    return now - (written if written.tzinfo else written.replace(tzinfo=UTC)) > STALE
+
+
+def _proof_aspect(wish: Wish, proof: Proof) -> Aspect:
+    bucket = wish.items[0]
+    if proof is Proof.GRANTED:
+        return mark_true()
+    if proof is Proof.REFUSED:
+        return mark_false(
+            conditions.PERMISSION_DENIED,
+            f"the key in Secret {wish.reader.connection} may not read bucket {bucket}: grant it s3:ListBucket there",
+        )
+    if _was_ready(wish):
+        return mark_true()
+    return mark_unknown(conditions.PROOF_PENDING, f"the right to read bucket {bucket} is being checked with the server")
+
+
+def _was_ready(wish: Wish) -> bool:
+    """Whether the source was ready at this very spec: what others change must not make it flicker."""
+    for item in wish.live.get("status", {}).get("conditions", []):
+        if item["type"] == conditions.SOURCE_READY:
+            return bool(item["status"] == TRUE and item["observedGeneration"] == wish.live["metadata"]["generation"])
+    return False

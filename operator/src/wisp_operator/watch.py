@@ -1,0 +1,65 @@
+"""What the operator watches, by kopf: each event only queues a key, the reconcile functions find out the rest.
+
+kopf stores nothing on the objects: low-level event handlers need neither its annotations nor its finalizer. Events of made objects
+lead to what they were made for by their labels, so a deleted or edited one is put right at once.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+import kopf
+from wisp_api import names
+
+from wisp_operator.context import Context, FunctionKey
+from wisp_operator.reader import COMPONENT
+from wisp_operator.workqueue import WorkQueue
+
+_OURS: Final = "app.kubernetes.io/part-of=wisp"
+
+
+def make_registry(
+    context: Context, functions: WorkQueue[FunctionKey], namespaces: WorkQueue[str]
+) -> kopf.OperatorRegistry:
+    """The handlers for kopf."""
+    registry = kopf.OperatorRegistry()
+    kopf.on.login(registry=registry)(kopf.login_via_client)
+    kopf.on.startup(registry=registry)(configure)
+
+    @kopf.on.event(names.GROUP, names.VERSION, "functions", registry=registry)
+    async def function_changed(namespace: str | None, name: str, **_: Any) -> None:
+        assert namespace  # noqa: S101 - all kinds here are namespaced
+        functions.add(FunctionKey(namespace, name))
+        if namespace in context.namespaces:
+            namespaces.add(namespace)
+
+    @kopf.on.event(names.GROUP, names.VERSION, "subscriptions", registry=registry)
+    async def subscription_changed(namespace: str | None, **_: Any) -> None:
+        assert namespace  # noqa: S101 - as above
+        context.namespaces.add(namespace)
+        namespaces.add(namespace)
+
+    @kopf.on.event("serving.knative.dev", "v1", "services", registry=registry)
+    @kopf.on.event("", "v1", "configmaps", registry=registry)
+    async def made_for_function_changed(namespace: str | None, labels: Mapping[str, str], **_: Any) -> None:
+        if namespace and (name := labels.get(names.FUNCTION_LABEL)):
+            functions.add(FunctionKey(namespace, name))
+
+    @kopf.on.event("apps", "v1", "deployments", registry=registry)
+    async def reader_changed(namespace: str | None, **_: Any) -> None:
+        assert namespace  # noqa: S101 - as above
+        namespaces.add(namespace)
+
+    return registry
+
+
+def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+    """Watch only what is ours, write nothing, keep quiet."""
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    settings.execution.max_workers = 1
+    selectors = settings.watching.label_selectors
+    selectors["serving.knative.dev", "v1", "services"] = _OURS
+    selectors["", "v1", "configmaps"] = f"{_OURS},{names.FUNCTION_LABEL}"
+    selectors["apps", "v1", "deployments"] = f"{_OURS},{names.COMPONENT_LABEL}={COMPONENT}"
+    logging.getLogger("kopf").setLevel(logging.WARNING)

@@ -1,0 +1,86 @@
+"""A queue of keys to reconcile: each key at most once in it, and never worked on twice at the same time.
+
+Invariant: a key that is added while it is being worked on is worked on again afterwards, so that no change is missed; a key
+whose work raised comes again, 1 s later at first, at most 60 s.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, Generic, TypeVar
+
+import prometheus_client
+
+_BACKOFF_LIMIT: Final = 60.0
+_runs = prometheus_client.Counter("wisp_operator_reconciles", "Reconciliations", ["queue", "outcome"])
+_seconds = prometheus_client.Histogram("wisp_operator_reconcile_seconds", "Duration of a reconciliation", ["queue"])
+_log = logging.getLogger(__name__)
+
+Key = TypeVar("Key")
+
+
+class WorkQueue(Generic[Key]):
+    """Keys that wait for `work`, which is called with one and says by returning a number of seconds that it wants it again."""
+
+    def __init__(self, name: str, work: Callable[[Key], Awaitable[float | None]]) -> None:
+        """`name` stands in metrics and logs."""
+        self._name = name
+        self._work = work
+        self._due: dict[Key, float] = {}
+        self._running: set[Key] = set()
+        self._failures: dict[Key, int] = {}
+        self._changed = asyncio.Event()
+
+    def add(self, key: Key, after: float = 0) -> None:
+        """Want the key worked on, `after` seconds from now at the latest."""
+        due = time.monotonic() + after
+        if due < self._due.get(key, float("inf")):
+            self._due[key] = due
+            self._changed.set()
+
+    async def run(self, workers: int) -> None:
+        """Work until cancelled, on `workers` keys at once at most."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self._changed.clear()
+                now = time.monotonic()
+                ready = [key for key, due in self._due.items() if due <= now and key not in self._running]
+                for key in ready[: workers - len(self._running)]:
+                    del self._due[key]
+                    self._running.add(key)
+                    tasks.create_task(self._one(key))
+                waits = [due for key, due in self._due.items() if key not in self._running and due > now]
+                try:
+                    await asyncio.wait_for(self._changed.wait(), min(waits, default=now + _BACKOFF_LIMIT) - now)
+                except TimeoutError:
+                    continue
+
+    async def _one(self, key: Key) -> None:
+        started = time.monotonic()
+        try:
+            again = await self._work(key)
+        except Exception as error:  # noqa: BLE001 - whatever it is, this key is tried again and the others go on
+            failures = self._failures[key] = self._failures.get(key, 0) + 1
+            delay = min(2.0 ** (failures - 1), _BACKOFF_LIMIT)
+            _log.warning("%s %s: %s; again in %s s", self._name, key, error, delay, exc_info=_unexpected(error))
+            _runs.labels(self._name, "failed").inc()
+            self.add(key, delay)
+        else:
+            self._failures.pop(key, None)
+            _runs.labels(self._name, "done").inc()
+            if again is not None:
+                self.add(key, again)
+        finally:
+            _seconds.labels(self._name).observe(time.monotonic() - started)
+            self._running.discard(key)
+            self._changed.set()
+
+
+def _unexpected(error: Exception) -> bool:
+    """Whether a traceback helps: errors of the network and of the other side speak for themselves."""
+    return not isinstance(error, OSError | TimeoutError) and type(error).__module__.split(".")[0] not in {
+        "nats",
+        "wisp_operator",
+        "aiohttp",
+    }
