@@ -11,6 +11,8 @@ import msgspec
 import pytest
 import yaml
 from wisp_operator.config import OperatorConfig
+from wisp_operator.reader import make_labels
+from wisp_operator.sources import ReaderKey
 
 from .conftest import CHART, ROOT, Render, helm_template
 
@@ -158,6 +160,14 @@ def test_operator_understands_its_configuration(objects: list[dict[str, Any]]) -
     config = msgspec.convert(operator_config(objects), OperatorConfig)
     assert config.namespace == "wisp-system"
     assert set(config.random_secrets["wisp-s3-tokens"]) == {server.name for server in config.s3_servers}
+
+
+def test_network_policy_admits_the_operators_readers(render: Render) -> None:
+    """The labels by which NATS lets readers in are those that the operator gives them, in any namespace."""
+    (rule,) = named(render(), "NetworkPolicy", "wisp-nats")["spec"]["ingress"]
+    peers = [peer["podSelector"]["matchLabels"] for peer in rule["from"] if "namespaceSelector" in peer]
+    labels = make_labels(ReaderKey("postgres", "shop-db"))
+    assert [peer.items() <= labels.items() for peer in peers] == [True]
 
 
 def test_external_servers_replace_the_bundled_ones(render: Render) -> None:
