@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from wisp_api import reference
+from wisp_api import conditions, reference
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*/README.md")])
@@ -28,3 +28,21 @@ def test_every_decision_is_in_the_index() -> None:
     index = (ROOT / "docs" / "decisions" / "README.md").read_text()
     for page in (ROOT / "docs" / "decisions").glob("[0-9]*.md"):
         assert f"({page.name})" in index, page.name
+
+
+def test_metrics_that_operations_names_exist() -> None:
+    """Each metric of docs/operations.md is defined in the code of some part."""
+    code = "".join(path.read_text() for part in ("events", "operator") for path in (ROOT / part / "src").rglob("*.py"))
+    named = set(
+        re.findall(r"`(wisp_(?:router|ingest|reader|operator)_\w+)`", (ROOT / "docs" / "operations.md").read_text())
+    )
+    assert named
+    assert [name for name in sorted(named) if f'"{name.removesuffix("_total")}"' not in code] == []
+
+
+def test_reasons_that_the_guide_names_exist() -> None:
+    """Each condition and reason of the guide's table of troubles is a constant of `conditions`."""
+    table = (ROOT / "docs" / "guide.md").read_text().partition("| Condition | Reason |")[2]
+    named = set(re.findall(r"`([A-Z]\w+)`", table))
+    assert named
+    assert named <= {value for value in vars(conditions).values() if isinstance(value, str)}
