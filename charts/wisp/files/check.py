@@ -1,5 +1,8 @@
 # ruff: noqa: INP001 - no module: a template reads it
-"""`helm test wisp`: ingest, router and the event log's server answer from inside the cluster. Arguments: URLs."""
+"""`helm test wisp`: ingest, router and the event log's server answer from inside the cluster.
+
+Arguments: seconds to wait at most, then URLs. Prints a line for each; ends with 1 if one does not answer.
+"""
 
 import socket
 import sys
@@ -25,9 +28,9 @@ def problem(url: str) -> str:
     return ""
 
 
-deadline = time.monotonic() + 60
+deadline = time.monotonic() + float(sys.argv[1])
 failed = False
-for url in sys.argv[1:]:
+for url in sys.argv[2:]:
     while (wrong := problem(url)) and time.monotonic() < deadline:
         time.sleep(1)
     print(f"{'FAIL' if wrong else 'ok  '} {url} {wrong}")  # noqa: T201

@@ -4,12 +4,17 @@ import json
 import os
 import re
 import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
 import yaml
+from fixtures.process import free_port
 from wisp_operator.config import OperatorConfig
 from wisp_operator.reader import make_labels
 from wisp_operator.sources import ReaderKey
@@ -316,3 +321,34 @@ def test_functions_are_addressable(render: Render) -> None:
     assert roles["wisp-addressable"]["metadata"]["labels"]["duck.knative.dev/addressable"] == "true"
     assert roles["wisp-viewer"]["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-view"] == "true"
     assert roles["wisp-editor"]["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-edit"] == "true"
+
+
+def test_check_passes_only_where_all_answer(render: Render) -> None:
+    """`helm test` succeeds where every address answers, and names the one that does not, with the reason."""
+    pod = named(render(), "Pod", "wisp-test")["spec"]["containers"][0]["command"]
+    assert pod[:2] == ["python3", "-c"]
+    assert {urlsplit(url).scheme for url in pod[4:]} == {"http", "nats"}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/readyz" else 503)
+            self.end_headers()
+            self.wfile.write(b"NATS is away")
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    def check(*urls: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", pod[2], "0.1", *urls]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        here = f"127.0.0.1:{server.server_port}"
+        good = check(f"http://{here}/readyz", f"nats://{here}")
+        assert (good.returncode, good.stderr) == (0, "")
+        bad = check(f"http://{here}/readyz", f"http://{here}/other", f"nats://127.0.0.1:{free_port()}")
+        server.shutdown()
+    assert bad.returncode == 1
+    assert "503 NATS is away" in bad.stdout
+    assert "refused" in bad.stdout
