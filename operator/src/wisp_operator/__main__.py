@@ -92,7 +92,7 @@ def main() -> int:
     set_up_logging()
     try:
         return asyncio.run(drain() if sys.argv[1:] == ["drain"] else operate())
-    except Exception:
+    except Exception:  # noqa: BLE001 - the end of the process; the log says why
         _log.exception("the operator ends")
         return 1
 

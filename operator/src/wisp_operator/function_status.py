@@ -68,7 +68,7 @@ def fields(spec: FunctionSpec | None, service: Object | None) -> dict[str, Any]:
     files = spec.code.files if spec else None
     return {
         "url": state.get("url"),
-        "address": state.get("address"),
+        "address": {"url": state["address"]["url"]} if state.get("address", {}).get("url") else None,
         "revision": state.get("latestReadyRevisionName"),
         "traffic": traffic or None,
         "codeSha256": code_sha256(files) if files else None,

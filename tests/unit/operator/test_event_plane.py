@@ -1,0 +1,315 @@
+"""Subscriptions become readers, streams, routes and bindings; what is not wanted any more goes, whatever happened in between."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from fixtures.objects import bucket, deleted, make_function, make_subscription, postgres
+from wisp_api import names
+from wisp_api.route import Route, RouteStatus
+from wisp_api.source import BucketBinding, BucketRule, ItemStatus, ReaderConfig, ReaderStatus, S3Server, TableConfig
+from wisp_operator.config import OperatorConfig
+from wisp_operator.event_plane import Plan, View, leftovers, plan, rebind
+from wisp_operator.proof import Proof
+from wisp_operator.sources import ReaderKey, Wish, decode, server_of, slot_name
+
+SERVER = S3Server(name="minio", endpoint="http://minio:9000", notification_arns=["arn:1", "arn:2"])
+CONFIG = OperatorConfig(
+    namespace="wisp-system", runtimes={}, events_image="e", nats_url="nats://n", s3_servers=[SERVER]
+)
+MINIO, SHOP = ReaderKey("s3", "minio"), ReaderKey("postgres", "shop-db")
+PHOTOS_STREAM, SHOP_STREAM = "events_media_s3_minio_photos", "events_media_postgres_shop-db"
+
+
+def wishes(*items: dict[str, Any]) -> list[Wish]:
+    """Decoded Subscriptions."""
+    return [decode(item) for item in items]
+
+
+def report(version: str = "", **fields: Any) -> ReaderStatus:
+    """A reader that is well."""
+    return ReaderStatus(version=version, ready=True, **({"server": "minio"} | fields))
+
+
+def settled(*items: dict[str, Any], **fields: Any) -> tuple[View, Plan]:
+    """A namespace after its first plan was carried out, and that plan."""
+    view = View("media", wishes(*items), **fields)
+    view.reports = {wish.reader: report() if wish.reader == MINIO else report(server="") for wish in view.wishes}
+    view.proofs = {("minio", "photos"): Proof.GRANTED}
+    made = plan(view, CONFIG, "cluster")
+    view.tasks, view.routes = made.readers, made.routes
+    view.streams = {name: {} for name in made.streams}
+    view.bindings = rebind("media", made.bindings, {})
+    return view, made
+
+
+def test_database_gets_reader_stream_and_route() -> None:
+    """One Subscription to two tables: a task with both, one stream, a subject for each table."""
+    made = plan(
+        View("media", wishes(make_subscription(source=postgres("public.orders", "public.items")))), CONFIG, "cluster"
+    )
+    task = made.readers[SHOP].postgres
+    assert task
+    assert [table.name for table in task.tables] == ["public.items", "public.orders"]
+    assert task.stream == SHOP_STREAM
+    assert made.streams == {SHOP_STREAM: "wisp.events.media.postgres.shop-db.>"}
+    assert made.routes["on-upload"].subjects == [
+        "wisp.events.media.postgres.shop-db.public.items.*",
+        "wisp.events.media.postgres.shop-db.public.orders.*",
+    ]
+    assert made.routes["on-upload"].order == "key"
+
+
+def test_subscriptions_share_a_reader() -> None:
+    """The task of a connection is the union of what its Subscriptions want."""
+    made = plan(
+        View(
+            "media",
+            wishes(
+                make_subscription("a", source=postgres("public.orders", operations=["delete"])),
+                make_subscription("b", source=postgres("public.orders", "public.items", operations=["insert"])),
+                make_subscription("c", source=postgres(connection="other")),
+            ),
+        ),
+        CONFIG,
+        "cluster",
+    )
+    task = made.readers[SHOP].postgres
+    assert task
+    assert task.tables == [
+        TableConfig(name="public.items", operations=["insert"]),
+        TableConfig(name="public.orders", operations=["insert", "delete"]),
+    ]
+    assert set(made.readers) == {SHOP, ReaderKey("postgres", "other")}
+
+
+def test_task_changes_version_with_its_content_only() -> None:
+    """The order in which Subscriptions are listed is no change; a new one is."""
+    one, two = make_subscription("a", source=postgres("public.a")), make_subscription("b", source=postgres("public.b"))
+
+    def version(*items: dict[str, Any]) -> str:
+        return plan(View("media", wishes(*items)), CONFIG, "cluster").readers[SHOP].version
+
+    assert version(one, two) == version(two, one) != version(one)
+
+
+def test_bucket_waits_for_its_server() -> None:
+    """Until the reader has said which server the key belongs to there is a task, but no stream, route or binding."""
+    made = plan(View("media", wishes(make_subscription())), CONFIG, "cluster")
+    task = made.readers[MINIO].s3
+    assert task
+    assert task.rules == [BucketRule(subscription="on-upload", bucket="photos", events=["s3:ObjectCreated:*"])]
+    assert task.servers == [SERVER]
+    assert (made.streams, made.routes, made.bindings) == ({}, {}, {})
+
+
+def test_bucket_gets_stream_route_and_binding() -> None:
+    """With server and proof known the events can flow."""
+    view, made = settled(
+        make_subscription(
+            source=bucket(prefix="in/", suffix=".jpg", events=["ObjectRemoved:Delete", "ObjectCreated:*"])
+        )
+    )
+    assert made.streams == {PHOTOS_STREAM: "wisp.events.media.s3.minio_photos.>"}
+    assert made.routes["on-upload"].subjects == [
+        "wisp.events.media.s3.minio_photos.ObjectCreated.*.*",
+        "wisp.events.media.s3.minio_photos.ObjectRemoved.Delete.*",
+    ]
+    assert made.routes["on-upload"].filters == [{"subject": [{"prefix": "in/"}]}, {"subject": [{"suffix": ".jpg"}]}]
+    assert made.routes["on-upload"].order == "none"
+    assert view.bindings["bucket.minio.photos"].namespaces == ["media"]
+
+
+@pytest.mark.parametrize(
+    ("operations", "types"),
+    [
+        (["insert", "update", "delete"], None),
+        (["insert"], ["insert"]),
+        (["delete", "insert"], ["delete", "insert", "truncate"]),
+    ],
+)
+def test_operations_become_a_filter(operations: list[str], types: list[str] | None) -> None:
+    """A Subscription to some operations filters by type; one that wants deletes wants TRUNCATE too."""
+    made = plan(View("media", wishes(make_subscription(source=postgres(operations=operations)))), CONFIG, "cluster")
+    wanted = [{"type": [f"dev.wisp.postgres.{name}" for name in types]}] if types else []
+    assert made.routes["on-upload"].filters == wanted
+
+
+def test_targets_are_the_functions_traffic() -> None:
+    """Deliveries go to each revision's own Service with its share; without the Function there is no target and the route stays."""
+    function = make_function(timeoutSeconds=7)
+    function["status"] = {"traffic": [{"revision": "hello-2", "percent": 80}, {"revision": "hello-1", "percent": 20}]}
+    item = make_subscription(source=postgres())
+    route = plan(View("media", wishes(item), functions={"hello": function}), CONFIG, "cluster").routes["on-upload"]
+    assert [(target.url, target.percent) for target in route.targets] == [
+        ("http://hello-2.media.svc.cluster.local/", 80),
+        ("http://hello-1.media.svc.cluster.local/", 20),
+    ]
+    assert route.timeout_seconds == 7
+    assert plan(View("media", wishes(item)), CONFIG, "cluster").routes["on-upload"].targets == []
+
+
+def test_wrong_filter_keeps_the_last_good_route() -> None:
+    """A mistake in an edited pattern does not stop what ran before; a new Subscription with one has no route."""
+    view, before = settled(make_subscription(source=postgres()))
+    view.wishes = wishes(make_subscription(source=postgres(), filter={"data": {"total": [{"numeric": ["?", 1]}]}}))
+    assert plan(view, CONFIG, "cluster").routes == before.routes
+    view.routes = {}
+    assert plan(view, CONFIG, "cluster").routes == {}
+
+
+def test_nothing_changes_where_nothing_changed() -> None:
+    """Planning again what was carried out gives the same plan, and nothing is left over."""
+    view, made = settled(make_subscription(), make_subscription("rows", source=postgres()))
+    again = plan(view, CONFIG, "cluster")
+    assert again == made
+    assert rebind("media", again.bindings, view.bindings) == {}
+    assert leftovers(view, again) == []
+
+
+def test_last_subscription_drains_its_reader_first() -> None:
+    """Route and cursor go at once; reader and stream stay, and so does the Subscription, until the reader reports that it is done."""
+    view, _ = settled(make_subscription(source=postgres()))
+    view.wishes = wishes(deleted(make_subscription(source=postgres())))
+    view.cursors = {"uid-of-on-upload"}
+    made = plan(view, CONFIG, "cluster")
+    assert made.readers[SHOP].draining
+    assert made.routes == {}
+    assert made.streams.keys() == {SHOP_STREAM}
+    assert made.released == set()
+    assert leftovers(view, made) == [(names.KV_CURSORS, "media.uid-of-on-upload")]
+
+    view.tasks, view.reports = made.readers, {SHOP: report("an older task", drained=True)}
+    assert plan(view, CONFIG, "cluster").readers == made.readers
+
+    view.reports = {SHOP: report(made.readers[SHOP].version, drained=True)}
+    done = plan(view, CONFIG, "cluster")
+    assert (done.readers, done.streams, done.released) == ({}, {}, {"on-upload"})
+    assert (names.KV_STATUS, "reader.media.postgres.shop-db") in leftovers(view, done)
+
+
+def test_reader_that_does_not_drain_is_given_up() -> None:
+    """After its time a silent reader is taken away, and the Subscription may go."""
+    view, _ = settled(make_subscription(source=postgres()))
+    view.wishes, view.gave_up = wishes(deleted(make_subscription(source=postgres()))), {SHOP}
+    made = plan(view, CONFIG, "cluster")
+    assert (made.readers, made.streams, made.released) == ({}, {}, {"on-upload"})
+
+
+def test_one_of_two_goes_without_draining() -> None:
+    """The other Subscription of the connection keeps its reader, which gets a new task."""
+    one, two = make_subscription("a", source=postgres("public.a")), make_subscription("b", source=postgres("public.b"))
+    view, _ = settled(one, two)
+    view.wishes = wishes(deleted(one), two)
+    made = plan(view, CONFIG, "cluster")
+    task = made.readers[SHOP]
+    assert not task.draining
+    assert task.postgres
+    assert [table.name for table in task.postgres.tables] == ["public.b"]
+    assert made.released == {"a"}
+    assert made.routes.keys() == {"b"}
+
+
+def test_new_subscription_stops_the_draining() -> None:
+    """A reader that is wanted again is not drained any more."""
+    view, before = settled(make_subscription("a", source=postgres()))
+    view.wishes = wishes(deleted(make_subscription("a", source=postgres())))
+    view.tasks = plan(view, CONFIG, "cluster").readers
+    view.wishes.append(decode(make_subscription("b", source=postgres())))
+    assert plan(view, CONFIG, "cluster").readers[SHOP] == before.readers[SHOP]
+
+
+def test_everything_of_a_vanished_namespace_goes() -> None:
+    """What a namespace without Subscriptions left in the log is drained and taken away."""
+    view, _ = settled(make_subscription(source=postgres()))
+    view.wishes = []
+    view.route_reports = {"on-upload": RouteStatus(uid="u", generation=1, state="Active")}
+    made = plan(view, CONFIG, "cluster")
+    assert made.readers[SHOP].draining
+    assert made.routes == {}
+    assert (names.KV_STATUS, "route.media.on-upload") in leftovers(view, made)
+
+
+@pytest.mark.parametrize(
+    ("case", "proof", "item", "before", "bound"),
+    [
+        ("proven", Proof.GRANTED, None, False, True),
+        ("never proven", Proof.UNKNOWN, None, False, False),
+        ("proven before, server away now", Proof.UNKNOWN, None, True, True),
+        ("the server says no", Proof.REFUSED, None, True, False),
+        ("the reader says no", Proof.UNKNOWN, ItemStatus(ready=False, reason="PermissionDenied"), True, False),
+        ("the reader can't reach it", Proof.UNKNOWN, ItemStatus(ready=False, reason="ServerUnreachable"), True, True),
+    ],
+)
+def test_binding_follows_the_proof(case: str, proof: Proof, item: ItemStatus | None, before: bool, bound: bool) -> None:  # noqa: FBT001 - a table's columns
+    """A namespace has a bucket's events from a proof on until something definite says no."""
+    view, _ = settled(make_subscription())
+    if not before:
+        view.bindings = {}
+    view.proofs = {("minio", "photos"): proof}
+    view.reports[MINIO] = report(items={"photos": item} if item else {})
+    held = rebind("media", plan(view, CONFIG, "cluster").bindings, view.bindings) or view.bindings
+    assert [binding.namespaces for binding in held.values()] == ([["media"]] if bound else [[]] if before else []), case
+
+
+def test_binding_leaves_other_namespaces_alone() -> None:
+    """A namespace adds and takes away only itself."""
+    others = BucketBinding(server="minio", bucket="photos", namespaces=["audit"])
+    wanted = BucketBinding(server="minio", bucket="photos", namespaces=[])
+    both = rebind("media", {"k": wanted}, {"k": others})["k"]
+    assert both.namespaces == ["audit", "media"]
+    assert rebind("media", {}, {"k": both})["k"].namespaces == ["audit"]
+
+
+def test_secret_pointed_elsewhere_keeps_the_stream() -> None:
+    """A connection that suddenly belongs to another server does not move, and so does not lose, what waits in the stream."""
+    view, before = settled(make_subscription())
+    view.reports[MINIO] = report(server="other")
+    view.proofs = {}
+    made = plan(view, CONFIG, "cluster")
+    assert made.streams == before.streams
+    assert made.routes == before.routes
+
+
+def test_stream_of_a_bucket_stays_while_its_server_is_unknown() -> None:
+    """A lost route and a silent reader are no reason to delete events."""
+    view, _ = settled(make_subscription())
+    view.routes, view.reports = {}, {}
+    view.streams["events_media_s3_minio_other"] = {}
+    assert plan(view, CONFIG, "cluster").streams.keys() == {PHOTOS_STREAM}
+
+
+def test_route_of_an_earlier_namesake_is_replaced() -> None:
+    """A Subscription made anew under the same name has its own uid in the route, so the router starts a new cursor."""
+    view, _ = settled(make_subscription(source=postgres()))
+    view.routes["on-upload"] = msgspec.structs.replace(view.routes["on-upload"], uid="older")
+    assert plan(view, CONFIG, "cluster").routes["on-upload"].uid == "uid-of-on-upload"
+
+
+def test_unreadable_values_are_replaced() -> None:
+    """A task or route that an older version wrote in another form is written anew."""
+    view, before = settled(make_subscription(source=postgres()))
+    view.tasks = {SHOP: ReaderConfig(namespace="media", kind="postgres", connection="shop-db", version="")}
+    view.routes = {
+        "on-upload": Route(namespace="media", name="on-upload", uid="", generation=0, stream="", subjects=[])
+    }
+    assert plan(view, CONFIG, "cluster") == before
+
+
+def test_server_is_read_back_from_a_stream() -> None:
+    """A stream's name gives its bucket's server, and nothing for another bucket or namespace."""
+    assert server_of("media", "events_media_s3_minio_my%2Ephotos", "my.photos") == "minio"
+    assert server_of("media", "events_media_s3_minio_photos", "other") == ""
+    assert server_of("media", "events_media-2_s3_minio_photos", "photos") == ""
+
+
+def test_slot_names_are_unique_and_valid() -> None:
+    """At most 63 of PostgreSQL's characters, different for each cluster, namespace and connection."""
+    found = {
+        slot_name(cluster, namespace, connection)
+        for cluster in "12"
+        for namespace in ("a", "a-b" * 20)
+        for connection in ("b", "b-c")
+    }
+    assert len(found) == 8
+    assert all(len(name) <= 63 and name.replace("_", "").isalnum() and name == name.lower() for name in found)

@@ -1,0 +1,191 @@
+"""A Function becomes an immutable ConfigMap and a Knative Service that a cluster with Knative's default settings takes."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from fixtures.objects import make_function
+from wisp_api.function import FunctionSpec
+from wisp_operator.function_objects import canonical_resources, make_config_map, make_knative_service, quantity
+
+IMAGE = "registry.example/wisp-runtime-python3.13:0.1.0"
+
+
+def service(**spec: Any) -> dict[str, Any]:
+    """The Knative Service of a Function with this spec."""
+    function = make_function(**spec)
+    return make_knative_service(function, msgspec.convert(function["spec"], FunctionSpec), IMAGE)
+
+
+def template(**spec: Any) -> dict[str, Any]:
+    """Its template's spec."""
+    made: dict[str, Any] = service(**spec)["spec"]["template"]["spec"]
+    return made
+
+
+def container(**spec: Any) -> dict[str, Any]:
+    """Its container."""
+    made: dict[str, Any] = template(**spec)["containers"][0]
+    return made
+
+
+def revision(**spec: Any) -> str:
+    """The name of its revision."""
+    name: str = service(**spec)["spec"]["template"]["metadata"]["name"]
+    return name
+
+
+def test_same_content_is_the_same_revision() -> None:
+    """Compiling the same Function twice gives equal objects, names included."""
+    assert service() == service()
+
+
+@pytest.mark.parametrize(
+    ("reason", "spec"),
+    [
+        ("code", {"code": {"files": {"app.py": "other"}}}),
+        ("handler", {"handler": "app.other"}),
+        ("memory", {"memory": "256Mi"}),
+        ("timeout", {"timeoutSeconds": 31}),
+        ("scale", {"scale": {"max": 5}}),
+        ("environment", {"env": [{"name": "A", "value": "b"}]}),
+        ("pod annotation", {"pod": {"annotations": {"a": "b"}}}),
+    ],
+)
+def test_changed_content_is_another_revision(reason: str, spec: dict[str, Any]) -> None:
+    """Whatever the pods depend on is in the revision's name, so Knative starts a new revision for it."""
+    assert revision(**spec) != revision(), reason
+
+
+def test_visibility_keeps_the_revision() -> None:
+    """Who may reach the function is the Service's affair; no pod restarts for it."""
+    public = service(visibility="public", auth={"type": "none"})
+    assert public["spec"] == service()["spec"]
+    assert "networking.knative.dev/visibility" not in public["metadata"]["labels"]
+    assert service()["metadata"]["labels"]["networking.knative.dev/visibility"] == "cluster-local"
+
+
+def test_names_fit_dns_labels() -> None:
+    """The longest name that the CRD admits still makes revisions whose names are DNS labels."""
+    function = make_function("a" * 50)
+    made = make_knative_service(function, msgspec.convert(function["spec"], FunctionSpec), IMAGE)
+    name = made["spec"]["template"]["metadata"]["name"]
+    assert name.startswith("a" * 50 + "-")
+    assert len(name) <= 63
+
+
+def test_code_is_mounted_from_an_immutable_config_map() -> None:
+    """Inline code is a ConfigMap named by its content, owned by the Function, read-only in the pod."""
+    function = make_function()
+    made = make_config_map(function, {"app.py": "x"})
+    assert made["immutable"] is True
+    assert made["data"] == {"app.py": "x"}
+    assert made["metadata"]["ownerReferences"][0]["uid"] == "uid-of-hello"
+    names = {volume["name"]: volume for volume in template()["volumes"]}
+    assert names["code"]["configMap"]["name"].startswith("hello-")
+    assert {"name": "code", "mountPath": "/var/task", "readOnly": True} in container()["volumeMounts"]
+
+
+def test_image_brings_its_own_code() -> None:
+    """With code.image nothing is mounted over the code that the image holds."""
+    made = template(code={"image": "registry.example/thumbnail@sha256:1"})
+    assert made["containers"][0]["image"] == "registry.example/thumbnail@sha256:1"
+    assert [volume["name"] for volume in made["volumes"]] == ["tmp"]
+
+
+def test_container_runtime_is_probed_by_port_only() -> None:
+    """An image that serves HTTP itself knows nothing of our health path and handler."""
+    made = container(runtime="container", handler=None, code={"image": "registry.example/web:1"})
+    assert "readinessProbe" not in made
+    assert {variable["name"] for variable in made["env"]}.isdisjoint({"WISP_HANDLER", "WISP_SIGNATURE"})
+
+
+def test_pods_are_restricted() -> None:
+    """Non-root, no capabilities, no escalation, read-only root, default seccomp, no token."""
+    context = container()["securityContext"]
+    assert context == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert template()["automountServiceAccountToken"] is False
+
+
+def test_token_is_mounted_with_a_service_account_only() -> None:
+    """Naming a ServiceAccount is asking for its token; Knative admits no explicit true."""
+    made = template(serviceAccountName="thumbnail")
+    assert made["serviceAccountName"] == "thumbnail"
+    assert "automountServiceAccountToken" not in made
+
+
+@pytest.mark.parametrize(
+    ("reason", "spec", "cpu"),
+    [
+        ("1769 MiB is one CPU", {"memory": "1769Mi"}, "1"),
+        ("a share of one, rounded up", {"memory": "128Mi"}, "73m"),
+        ("whole gibibytes count too", {"memory": "2Gi"}, "1158m"),
+        ("written out", {"cpu": "0.5"}, "500m"),
+        ("written in thousandths", {"cpu": "2000m"}, "2"),
+    ],
+)
+def test_cpu_follows_memory(reason: str, spec: dict[str, Any], cpu: str) -> None:
+    """The CPU request is the memory's share, unless it is written out; always in canonical form."""
+    assert container(**spec)["resources"]["requests"]["cpu"] == cpu, reason
+
+
+@pytest.mark.parametrize(
+    ("written", "canonical"), [("1024Mi", "1Gi"), ("1536Mi", "1536Mi"), ("2Gi", "2Gi"), ("128Mi", "128Mi")]
+)
+def test_quantities_are_canonical(written: str, canonical: str) -> None:
+    """Knative's webhook rewrites quantities; ones that it leaves alone are no drift."""
+    assert quantity(written) == canonical
+
+
+def test_reader_resources_are_canonical() -> None:
+    """What an administrator writes in another form is no drift either."""
+    written = {"requests": {"cpu": "0.05", "memory": "1024Mi"}, "limits": {"memory": "512Mi"}}
+    assert canonical_resources(written) == {"requests": {"cpu": "50m", "memory": "1Gi"}, "limits": {"memory": "512Mi"}}
+
+
+def test_environment_keeps_references_and_drops_what_is_empty() -> None:
+    """Secrets come by reference; an empty value is left out, as Go's encoding does."""
+    made = container(
+        env=[
+            {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+            {"name": "EMPTY", "value": ""},
+        ],
+        envFrom=[{"prefix": "P_", "configMapRef": {"name": "c"}}],
+    )
+    assert made["env"][-2:] == [
+        {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+        {"name": "EMPTY"},
+    ]
+    assert made["envFrom"] == [{"prefix": "P_", "configMapRef": {"name": "c"}}]
+
+
+def test_scale_becomes_knative_annotations() -> None:
+    """Bounds and idle time are annotations; a revision starts one pod to prove itself whatever the cluster's default."""
+    made = service(scale={"min": 1, "max": 4, "perInstance": 8, "idleSeconds": 60})["spec"]["template"]
+    annotations = made["metadata"]["annotations"]
+    assert annotations["autoscaling.knative.dev/min-scale"] == "1"
+    assert annotations["autoscaling.knative.dev/max-scale"] == "4"
+    assert annotations["autoscaling.knative.dev/window"] == "60s"
+    assert annotations["autoscaling.knative.dev/initial-scale"] == "1"
+    assert made["spec"]["containerConcurrency"] == 8
+
+
+def test_platform_labels_win() -> None:
+    """A pod label of the user's can't take a pod away from its Function."""
+    made = service(pod={"labels": {"wisp.dev/function": "other", "team": "a"}})["spec"]["template"]["metadata"][
+        "labels"
+    ]
+    assert made["wisp.dev/function"] == "hello"
+    assert made["team"] == "a"
+
+
+def test_long_answers_are_allowed_as_long_as_the_timeout() -> None:
+    """Knative's own limit for the first byte, 300 s, does not cut a longer timeout."""
+    made = template(timeoutSeconds=600)
+    assert (made["timeoutSeconds"], made["responseStartTimeoutSeconds"]) == (600, 600)

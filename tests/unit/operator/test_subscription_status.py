@@ -1,0 +1,137 @@
+"""A Subscription's conditions say which part is not ready, why, and what to do."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from fixtures.objects import make_function, make_subscription, postgres
+from wisp_api.route import RouteStatus
+from wisp_api.source import ItemStatus, ReaderStatus
+from wisp_operator.proof import Proof
+from wisp_operator.sources import decode
+from wisp_operator.subscription_status import figures, function_aspect, source_aspect
+
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+FRESH = "2026-06-01T11:59:50Z"
+BUCKET, ROWS = make_subscription(), make_subscription(source=postgres())
+WELL = ItemStatus(ready=True)
+
+
+def reader(version: str = "v1", **fields: Any) -> ReaderStatus:
+    """A report of a reader that is well, a few seconds old."""
+    return msgspec.structs.replace(ReaderStatus(version=version, ready=True, time=FRESH), **fields)
+
+
+def ready_before(item: dict[str, Any], generation: int = 1) -> dict[str, Any]:
+    """The Subscription after its source was ready."""
+    return item | {
+        "status": {"conditions": [{"type": "SourceReady", "status": "True", "observedGeneration": generation}]}
+    }
+
+
+@pytest.mark.parametrize(
+    ("case", "item", "report", "proof", "wanted"),
+    [
+        ("no report yet", ROWS, None, Proof.UNKNOWN, ("Unknown", "ReaderStarting")),
+        ("silent for long", ROWS, reader(time="2026-06-01T11:57:00Z"), Proof.UNKNOWN, ("Unknown", "ReaderAway")),
+        ("no time at all", ROWS, reader(time=""), Proof.UNKNOWN, ("Unknown", "ReaderAway")),
+        (
+            "wrong password",
+            ROWS,
+            reader(ready=False, reason="AuthenticationFailed", message="m"),
+            Proof.UNKNOWN,
+            ("False", "AuthenticationFailed"),
+        ),
+        ("older task", ROWS, reader("v0", items={"public.orders": WELL}), Proof.UNKNOWN, ("Unknown", "ReaderUpdating")),
+        (
+            "older task, but this was ready",
+            ready_before(ROWS),
+            reader("v0", items={"public.orders": WELL}),
+            Proof.UNKNOWN,
+            ("True", "AsWanted"),
+        ),
+        (
+            "older task, and this has changed",
+            ready_before(ROWS, 0),
+            reader("v0"),
+            Proof.UNKNOWN,
+            ("Unknown", "ReaderUpdating"),
+        ),
+        ("item not reported", ROWS, reader(), Proof.UNKNOWN, ("Unknown", "ReaderUpdating")),
+        (
+            "no such table",
+            ROWS,
+            reader(items={"public.orders": ItemStatus(ready=False, reason="TableNotFound", message="m")}),
+            Proof.UNKNOWN,
+            ("False", "TableNotFound"),
+        ),
+        (
+            "another's table is missing",
+            ROWS,
+            reader(items={"public.orders": WELL, "public.x": ItemStatus(ready=False)}),
+            Proof.UNKNOWN,
+            ("True", "AsWanted"),
+        ),
+        ("rows flow", ROWS, reader(items={"public.orders": WELL}), Proof.UNKNOWN, ("True", "AsWanted")),
+        ("bucket proven", BUCKET, reader(items={"photos": WELL}), Proof.GRANTED, ("True", "AsWanted")),
+        ("bucket refused", BUCKET, reader(items={"photos": WELL}), Proof.REFUSED, ("False", "PermissionDenied")),
+        ("bucket not proven yet", BUCKET, reader(items={"photos": WELL}), Proof.UNKNOWN, ("Unknown", "ProofPending")),
+        (
+            "bucket proven before",
+            ready_before(BUCKET),
+            reader(items={"photos": WELL}),
+            Proof.UNKNOWN,
+            ("True", "AsWanted"),
+        ),
+    ],
+)
+def test_source_ready(
+    case: str, item: dict[str, Any], report: ReaderStatus | None, proof: Proof, wanted: tuple[str, str]
+) -> None:
+    """The reader's report and the bucket's proof make SourceReady."""
+    aspect = source_aspect(decode(item), "v1", report, proof, NOW)
+    assert (aspect.status, aspect.reason) == wanted, case
+
+
+def function(status: str, reason: str = "AsWanted") -> dict[str, Any]:
+    """A Function whose Ready says this."""
+    return make_function() | {
+        "status": {"conditions": [{"type": "Ready", "status": status, "reason": reason, "message": "why"}]}
+    }
+
+
+def route(state: str = "Active", **fields: Any) -> RouteStatus:
+    """The router's report on the present Subscription."""
+    said = RouteStatus(uid="uid-of-on-upload", generation=1, state=state, message="m")
+    return msgspec.structs.replace(said, **fields)
+
+
+@pytest.mark.parametrize(
+    ("case", "item", "target", "report", "wanted"),
+    [
+        ("no such Function", ROWS, None, route(), ("False", "FunctionNotFound")),
+        ("Function broken", ROWS, function("False", "ImagePullFailed"), route(), ("False", "FunctionNotReady")),
+        ("Function starting", ROWS, function("Unknown"), route(), ("Unknown", "FunctionNotReady")),
+        ("suspended", make_subscription(suspend=True), function("True"), route("Suspended"), ("False", "Suspended")),
+        ("route not taken up", ROWS, function("True"), None, ("Unknown", "RoutePending")),
+        ("report of an older spec", ROWS, function("True"), route(generation=0), ("Unknown", "RoutePending")),
+        ("report of a namesake", ROWS, function("True"), route(uid="older"), ("Unknown", "RoutePending")),
+        ("waits for a revision", ROWS, function("True"), route("WaitingForTarget"), ("Unknown", "RoutePending")),
+        ("backlogged", ROWS, function("True"), route("Backlogged"), ("False", "Backlogged")),
+        ("failing", ROWS, function("True"), route("Failing"), ("False", "Failing")),
+        ("delivers", ROWS, function("True"), route(), ("True", "AsWanted")),
+    ],
+)
+def test_function_ready(
+    case: str, item: dict[str, Any], target: dict[str, Any] | None, report: RouteStatus | None, wanted: tuple[str, str]
+) -> None:
+    """The Function and the router's report make FunctionReady."""
+    aspect = function_aspect(decode(item), target, report)
+    assert (aspect.status, aspect.reason) == wanted, case
+
+
+def test_figures_are_the_routers() -> None:
+    """Numbers are those of this very Subscription; a namesake's are left out."""
+    assert figures(decode(ROWS), route(delivered=5, dead_lettered=1))["deadLettered"] == 1
+    assert figures(decode(ROWS), route(uid="older")) == {}

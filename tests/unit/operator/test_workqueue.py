@@ -1,0 +1,95 @@
+"""The queue works on each key once at a time, never misses a change, and tries again what failed."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from wisp_operator.workqueue import WorkQueue
+
+
+@contextlib.asynccontextmanager
+async def running(work: Callable[[str], Awaitable[float | None]]) -> AsyncIterator[WorkQueue[str]]:
+    """A queue with two workers."""
+    queue: WorkQueue[str] = WorkQueue("test", work)
+    task = asyncio.ensure_future(queue.run(2))
+    try:
+        yield queue
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_change_during_work_is_worked_on_again() -> None:
+    """A key added while its work runs is run once more afterwards, and not at the same time."""
+    seen: list[str] = []
+    first, gate, second = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def work(key: str) -> None:
+        seen.append(f"start {key}")
+        first.set()
+        if len(seen) > 1:
+            second.set()
+            return
+        await gate.wait()
+        seen.append(f"end {key}")
+
+    async with running(work) as queue:
+        queue.add("a")
+        await asyncio.wait_for(first.wait(), 5)
+        for _ in range(3):
+            queue.add("a")
+        gate.set()
+        await asyncio.wait_for(second.wait(), 5)
+    assert seen == ["start a", "end a", "start a"]
+
+
+async def test_failed_work_comes_again_and_others_go_on() -> None:
+    """A key that raises is tried again; another key does not wait for it."""
+    tries: list[str] = []
+    healed = asyncio.Event()
+
+    async def work(key: str) -> None:
+        tries.append(key)
+        if key == "bad" and tries.count("bad") == 1:
+            raise OSError("away")
+        if key == "bad":
+            healed.set()
+
+    async with running(work) as queue:
+        queue.add("bad")
+        queue.add("good")
+        await asyncio.wait_for(healed.wait(), 10)
+    assert tries == ["bad", "good", "bad"]
+
+
+async def test_work_may_ask_to_be_called_again() -> None:
+    """A returned number of seconds brings the key back without any event."""
+    calls = 0
+    twice = asyncio.Event()
+
+    async def work(_: str) -> float | None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            twice.set()
+            return None
+        return 0.01
+
+    async with running(work) as queue:
+        queue.add("a")
+        await asyncio.wait_for(twice.wait(), 5)
+
+
+async def test_sooner_wins() -> None:
+    """Adding a key for later does not put off what is due earlier."""
+    done = asyncio.Event()
+
+    async def work(_: str) -> None:
+        done.set()
+
+    async with running(work) as queue:
+        queue.add("a", 3600)
+        queue.add("a")
+        queue.add("a", 3600)
+        await asyncio.wait_for(done.wait(), 5)
