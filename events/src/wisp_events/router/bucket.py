@@ -16,6 +16,8 @@ from nats.js.api import Header
 
 LOG_ERRORS: Final = (nats.errors.Error, OSError)
 """What an unreachable NATS raises."""
+MISSING: Final = (nats.js.errors.NotFoundError, nats.js.errors.NoStreamResponseError, nats.errors.NoRespondersError)
+"""What a reachable NATS raises for a bucket or stream that is not there."""
 _WRONG_LAST_SEQUENCE: Final = (10071, 10164)
 
 

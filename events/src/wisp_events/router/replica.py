@@ -14,7 +14,6 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import nats.errors
 import nats.js.errors
 from nats.aio.client import Client as Nats
 from wisp_api import names
@@ -105,12 +104,10 @@ class Replica:
                 await self._poll()
                 self.trouble = ""
             except bucket.LOG_ERRORS as error:
-                missing = isinstance(error, nats.js.errors.NotFoundError | nats.errors.NoRespondersError)
-                self.trouble = (
-                    "the key-value buckets do not exist yet: the operator makes them"
-                    if missing and self._nats.is_connected
-                    else f"NATS does not answer: {error}"
-                )
+                if isinstance(error, bucket.MISSING) and self._nats.is_connected:
+                    self.trouble = "the key-value buckets do not exist yet: the operator makes them"
+                else:
+                    self.trouble = f"NATS does not answer: {error}"
             self._share()
             await asyncio.sleep(FOLLOW_SECONDS)
 
