@@ -111,8 +111,11 @@ def test_release_is_installed_upgraded_and_uninstalled(api: Kube) -> None:
     wait_until(lambda: api.kubectl("get", "sub").returncode == 0, "the API serves Subscriptions")
     api.apply(SUBSCRIPTION)
 
-    done = helm(api, "upgrade", "wisp", "charts/wisp", "--set", "router.replicas=2", "--set", "minio.enabled=false")
+    foreign = 's3.servers=[{"name": "store-1", "endpoint": "https://s3.example", "notificationArns": ["arn:a:b"]}]'
+    changes = ("--set", "router.replicas=2", "--set", "minio.enabled=false", "--set-json", foreign)
+    done = helm(api, "upgrade", "wisp", "charts/wisp", *changes)
     assert done.returncode == 0, done.stderr
+    assert "http://wisp-ingest.wisp-system.svc:8080/v1/s3/store-1" in done.stdout
     router = json.loads(api.kubectl("-n", "wisp-system", "get", "deploy", "wisp-router", "-o", "json").stdout)
     assert router["spec"]["replicas"] == 2
     assert api.kubectl("-n", "wisp-system", "get", "statefulset", "wisp-minio").returncode != 0
