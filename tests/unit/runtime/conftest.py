@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -41,8 +42,8 @@ class Answer:
 class FunctionProcess:
     """A running function, ``python -m wisp_runtime`` unless told otherwise."""
 
-    def __init__(self, folder: Path, env: dict[str, str], interpreter: tuple[str, ...]) -> None:
-        """Start it with these arguments to Python; don't wait."""
+    def __init__(self, folder: Path, env: dict[str, str], interpreter: tuple[str, ...], under: tuple[str, ...]) -> None:
+        """Start it with these arguments to Python, ``under`` another program if one is given; don't wait."""
         self.folder = folder
         self.termination_log = folder.parent / "termination-log"
         environment = {
@@ -59,11 +60,12 @@ class FunctionProcess:
             **env,
         }
         self.process = subprocess.Popen(
-            [sys.executable, *interpreter],
+            [*under, sys.executable, *interpreter],
             env=environment,
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            process_group=0,
         )
         self.raw_lines: list[str] = []
         self._news = threading.Condition()
@@ -149,7 +151,7 @@ class FunctionProcess:
     def stop(self) -> None:
         """End it, whatever it does."""
         if self.process.poll() is None:
-            self.process.kill()
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(DEADLINE)
         self._reader.join(DEADLINE)
         assert self.process.stdout is not None
@@ -178,6 +180,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., FunctionProcess]]:
         code: str | dict[str, str],
         handler: str = "app.handler",
         interpreter: tuple[str, ...] = ("-m", "wisp_runtime"),
+        under: tuple[str, ...] = (),
         **env: str,
     ) -> FunctionProcess:
         folder = tmp_path / f"function-{len(started)}" / "task"
@@ -185,7 +188,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., FunctionProcess]]:
         for name, text in (code if isinstance(code, dict) else {"app.py": code}).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text)
-        started.append(FunctionProcess(folder, {"WISP_HANDLER": handler} | env, interpreter))
+        started.append(FunctionProcess(folder, {"WISP_HANDLER": handler} | env, interpreter, under))
         return started[-1]
 
     yield start

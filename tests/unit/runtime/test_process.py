@@ -239,6 +239,24 @@ def test_repeated_timeouts_leave_no_mess(serve: Callable[..., FunctionProcess]) 
     assert function.invoke(0).json == before
 
 
+def test_timeout_as_pid_1(serve: Callable[..., FunctionProcess]) -> None:
+    """In a container a timeout ends what the handler left running, leaves no zombie, and the process serves on."""
+    code = """
+import os, subprocess, time
+def handler(event, context):
+    if event == "leave a child":
+        subprocess.Popen(["sleep", "60"], start_new_session=True)
+    if event:
+        time.sleep(60)
+    return [os.getpid(), sorted(name for name in os.listdir("/proc") if name.isdigit())]
+"""
+    container = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc")
+    function = serve(code, under=container, WISP_TIMEOUT_SECONDS="0.3")
+    for event in ("leave a child", "leave none"):
+        assert function.invoke(event).status == 504
+        assert function.invoke("").json == [1, ["1"]]
+
+
 def test_sigterm_drains(serve: Callable[..., FunctionProcess]) -> None:
     """On SIGTERM what runs and what waits is finished and answered with Connection: close; then it exits 0."""
     code = "import atexit\natexit.register(print, 'bye')\n" + SLEEP

@@ -76,20 +76,7 @@ def read_event(request: HttpRequest, mode: str, content_type: str) -> dict[str, 
     if mode.startswith("application/cloudevents"):
         message = f"CloudEvents are read in JSON format ({STRUCTURED}) or binary mode, not {mode}"
         raise BadRequestError("UnsupportedMediaType", message, 415)
-    event: dict[str, Any] = {}
-    for name, value in request.headers:
-        if name.startswith("ce-"):
-            attribute = name[3:]
-            if attribute in event:
-                raise _invalid(attribute, "is given twice")
-            if not attribute.isalnum():  # of ASCII and in lower case it is by now
-                raise _bad_name(attribute)
-            if "%" in value or not value.isascii():
-                decoded = percent_decode(value)
-                if decoded is None:
-                    raise _invalid(attribute, "is not valid UTF-8 when percent-decoded")
-                value = decoded  # noqa: PLW2901 - the same value, read
-            event[attribute] = value
+    event = _read_attributes(request.headers)
     if content_type:
         event["datacontenttype"] = content_type
     _check_required(event)
@@ -130,6 +117,25 @@ def check_event(event: Any) -> dict[str, Any]:
             raise _bad_name(name)
         if not isinstance(value, str | int):
             raise _invalid(name, "must be a text, a whole number or a boolean")
+    return event
+
+
+def _read_attributes(headers: list[tuple[str, str]]) -> dict[str, Any]:
+    """Read the attributes that stand in ``ce-`` headers."""
+    event: dict[str, Any] = {}
+    for name, value in headers:
+        if name.startswith("ce-"):
+            attribute = name[3:]
+            if attribute in event:
+                raise _invalid(attribute, "is given twice")
+            if not attribute.isalnum():  # of ASCII and in lower case it is by now
+                raise _bad_name(attribute)
+            if "%" in value or not value.isascii():
+                decoded = percent_decode(value)
+                if decoded is None:
+                    raise _invalid(attribute, "is not valid UTF-8 when percent-decoded")
+                value = decoded  # noqa: PLW2901 - the same value, read
+            event[attribute] = value
     return event
 
 

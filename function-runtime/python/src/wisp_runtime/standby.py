@@ -21,6 +21,7 @@ import signal
 import sys
 import time
 from _thread import allocate_lock, start_new_thread
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from wisp_runtime import logs
@@ -35,6 +36,7 @@ TICK_SECONDS = 0.01
 IDLE_TICKS = 100  # then the standby sleeps until the next invocation wakes it
 CANCEL_GRACE_SECONDS = 2.0
 EXIT_GRACE_SECONDS = 2.0
+BURIAL_SECONDS = 0.1
 
 
 class Server:
@@ -175,12 +177,23 @@ class Server:
         # Until the new self has its handlers, a SIGTERM waits; as pid 1 it would be lost.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
         if os.getpid() == 1:
-            os.kill(-1, signal.SIGKILL)  # what the handler left running: everything in the container but us
+            _end_children()
         os.chdir(self._start_dir)
         listener = os.dup(front.listener.fileno())
         os.set_inheritable(listener, True)  # noqa: FBT003 - os's own signature
         environment = {**self._start_environment, "WISP_LISTEN_FD": str(listener)}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606 - no shell wanted
+
+
+def _end_children() -> None:
+    """Kill what the handler left running, as pid 1: everything in the container but us; and bury it."""
+    with suppress(ProcessLookupError):  # nothing was left
+        os.kill(-1, signal.SIGKILL)
+    until = time.monotonic() + BURIAL_SECONDS
+    with suppress(ChildProcessError):  # all are buried
+        while time.monotonic() < until:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(0.001)
 
 
 def leave() -> NoReturn:
