@@ -11,7 +11,7 @@ import pytest
 from fixtures.dataplane import DataPlane, Part
 from fixtures.minio import ARNS, PASSWORD, USER, MinioServer, minio_server
 from fixtures.process import free_port, wait_until
-from minio.credentials import StaticProvider
+from minio.credentials.providers import StaticProvider
 from minio.minioadmin import MinioAdmin
 from minio.notificationconfig import NotificationConfig, PrefixFilterRule, QueueConfig
 from wisp_api import names
@@ -86,7 +86,7 @@ class Media:
     def rules(self, bucket: str) -> dict[str, str]:
         """Destination of each rule that stands on a bucket, by its id."""
         found = self.server.client().get_bucket_notification(bucket).queue_config_list
-        return {rule.config_id or "": rule.queue for rule in found}
+        return {rule.config_id or "": rule.queue or "" for rule in found}
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ def boolean(value: bytes) -> bytes:
 def document(value: bytes) -> bytes:
     """A json or jsonb value, inline; as a string where it nests too deeply for readers of the event."""
     try:
+        _any_json.decode(value)
         _any_json.decode(_OPENING + value + _CLOSING)  # leaves room for what the value is nested in, on any call stack
         value.decode()
     except (msgspec.DecodeError, RecursionError):

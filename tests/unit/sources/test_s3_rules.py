@@ -1,0 +1,80 @@
+"""Our rules in a bucket's notification document."""
+
+from xml.etree import ElementTree as ET
+
+import pytest
+from wisp_api.source import BucketRule
+from wisp_events.sources.s3_rules import Rule, id_prefix, merge, wanted_rules
+
+ARNS = ["arn:minio:sqs::WISP:webhook", "arn:minio:sqs::WISPQUEUE:webhook"]
+PREFIX = id_prefix("media", "my-s3")
+EMPTY = b'<?xml version="1.0" encoding="UTF-8"?><NotificationConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/"/>'
+THEIRS = b"""<NotificationConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">
+<QueueConfiguration><Id>theirs</Id><Queue>arn:minio:sqs:here:WISP:webhook</Queue><Event>s3:ObjectCreated:*</Event></QueueConfiguration>
+<QueueConfiguration><Id>wisp.media.other.a.0</Id><Queue>arn:minio:sqs:here:WISP:webhook</Queue><Event>s3:ObjectCreated:*</Event></QueueConfiguration>
+<QueueConfiguration><Id>wisp.media.my-s3.a.0</Id><Queue>arn:minio:sqs:here:ELSE:webhook</Queue><Event>s3:ObjectCreated:*</Event></QueueConfiguration>
+<TopicConfiguration><Id>t</Id><Topic>arn:x</Topic><Event>s3:ObjectRemoved:*</Event></TopicConfiguration>
+<EventBridgeConfiguration/>
+</NotificationConfiguration>"""
+
+
+def wanted(*subscriptions: str) -> set[Rule]:
+    """The rules of these Subscriptions."""
+    rules = [
+        BucketRule(subscription=name, bucket="b", events=["s3:ObjectCreated:*"], prefix="in/&<", suffix=".jpg")
+        for name in subscriptions
+    ]
+    return wanted_rules(PREFIX, rules, ARNS)
+
+
+def ids(document: bytes | None) -> list[str | None]:
+    """Ids of all rules, in order."""
+    return [node.text for node in ET.fromstring(document or b"").iter("{http://s3.amazonaws.com/doc/2006-03-01/}Id")]
+
+
+@pytest.mark.parametrize("before", [EMPTY, THEIRS, b"<NotificationConfiguration/>"])
+def test_merging_is_idempotent_and_undone_by_wanting_nothing(before: bytes) -> None:
+    """A merged document needs no change; with no wish it is what it was before."""
+    after = merge(before, wanted("a", "b"), PREFIX, ARNS)
+    assert after
+    assert merge(after, wanted("a", "b"), PREFIX, ARNS) is None
+    undone = merge(after, set(), PREFIX, ARNS)
+    assert undone
+    assert ET.canonicalize(undone, strip_text=True) == ET.canonicalize(before, strip_text=True)
+
+
+def test_what_is_not_ours_stays() -> None:
+    """Others' rules, another connection's, another installation's, and elements of any other kind."""
+    after = merge(THEIRS, wanted("a"), PREFIX, ARNS)
+    assert after
+    assert b"EventBridgeConfiguration" in after
+    assert ids(after)[:4] == ["theirs", "wisp.media.other.a.0", "wisp.media.my-s3.a.0", "t"]
+
+
+def test_a_region_that_the_server_fills_in_is_no_change() -> None:
+    """Else the document would be written at every look."""
+    after = merge(EMPTY, wanted("a"), PREFIX, ARNS)
+    assert after
+    assert merge(after.replace(b"sqs::", b"sqs:us-east-1:"), wanted("a"), PREFIX, ARNS) is None
+
+
+def test_a_changed_filter_replaces_the_rule() -> None:
+    """Under the same id."""
+    after = merge(EMPTY, wanted("a"), PREFIX, ARNS)
+    changed = {rule._replace(prefix="out/") for rule in wanted("a")}
+    replaced = merge(after or b"", changed, PREFIX, ARNS)
+    assert ids(replaced) == ids(after)
+    assert b"out/" in (replaced or b"")
+
+
+def test_ids_are_bounded_and_prefixes_never_overlap() -> None:
+    """S3 takes 255 characters; a connection `a` must not own what `a.b` made."""
+    long = BucketRule(subscription="s" * 253, bucket="b", events=["s3:ObjectCreated:*"])
+    assert all(len(rule.id) <= 255 for rule in wanted_rules(id_prefix("n" * 63, "c" * 253), [long], ARNS))
+    assert not id_prefix("media", "a.b").startswith(id_prefix("media", "a"))
+
+
+def test_a_document_that_is_no_xml_is_an_error() -> None:
+    """Never a reason to write over it."""
+    with pytest.raises(ValueError, match="can't be read"):
+        merge(b"<html", wanted("a"), PREFIX, ARNS)
