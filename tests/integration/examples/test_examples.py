@@ -1,4 +1,4 @@
-"""The examples' handlers against the real servers that they use."""
+"""The examples' handlers, served by the real runtime, against the real servers that they use."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ import pytest
 import yaml
 from fixtures import minio as minio_fixture
 from fixtures import postgres as postgres_fixture
-from fixtures.examples import EXAMPLES, cloud_event, load
+from fixtures.examples import EXAMPLES, cloud_event, load, post_event, sample, served
 from fixtures.process import free_port, server
 from PIL import Image
 
@@ -39,13 +39,14 @@ def test_thumbnail_of_an_uploaded_photo(store: minio_fixture.MinioServer) -> Non
     Image.linear_gradient("L").resize((1200, 800)).save(photo, "JPEG")
     client = store.client()
     client.put_object("photos", "in/summer day.jpg", io.BytesIO(photo.getvalue()), len(photo.getvalue()))
-    app, event = load("thumbnail"), cloud_event("thumbnail/events/object-created.json")
+    event = sample("thumbnail/events/object-created.json")
 
-    app.handler(event)
+    with served("thumbnail", EXAMPLES / "thumbnail", store.directory / "function.log") as url:
+        assert post_event(url, event)[0] == 200
     first = client.stat_object("photos-small", "in/summer day.jpg")
     with client.get_object("photos-small", "in/summer day.jpg") as answer:
         assert Image.open(io.BytesIO(answer.read())).size == (256, 171)
-    app.handler(event)
+    load("thumbnail").handler(cloud_event("thumbnail/events/object-created.json"))
     assert client.stat_object("photos-small", "in/summer day.jpg").etag == first.etag
 
 
@@ -112,11 +113,11 @@ def query(dsn: str, statement: str) -> list[tuple[Any, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
-def test_orders_history(shop: str) -> None:
+def test_orders_history(shop: str, tmp_path: Path) -> None:
     """Each change is one row of the history, with old and new values, however often its event comes."""
-    app = load("orders")
-    for event in ("insert", "update", "update", "delete", "insert"):
-        app.handler(cloud_event(f"orders/events/{event}.json"))
+    with served("orders", EXAMPLES / "orders", tmp_path / "function.log") as url:
+        for event in ("insert", "update", "update", "delete", "insert"):
+            assert post_event(url, sample(f"orders/events/{event}.json"))[0] == 204
     history = query(shop, "SELECT op, order_id, old ->> 'status', new ->> 'status' FROM order_history ORDER BY id")
     assert history == [("insert", 1001, None, "new"), ("update", 1001, "new", "paid"), ("delete", 1001, "paid", None)]
 

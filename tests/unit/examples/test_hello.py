@@ -1,9 +1,6 @@
 """The hello example, its inline code served by the real runtime."""
 
 import json
-import os
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,49 +8,24 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
-from fixtures.examples import EXAMPLES, sample
-from fixtures.process import free_port, wait_until
+from fixtures.examples import function_spec, sample, served
 
 
 @pytest.fixture
 def code(tmp_path: Path) -> Path:
     """A folder with the manifest's inline files, as the platform mounts them."""
-    spec = yaml.safe_load((EXAMPLES / "hello" / "function.yaml").read_text())["spec"]
-    for name, text in spec["code"]["files"].items():
-        (tmp_path / name).write_text(text)
-    return tmp_path
+    folder = tmp_path / "task"
+    folder.mkdir()
+    for name, text in function_spec("hello")["code"]["files"].items():
+        (folder / name).write_text(text)
+    return folder
 
 
 @pytest.fixture
-def url(code: Path) -> Iterator[str]:
+def url(code: Path, tmp_path: Path) -> Iterator[str]:
     """Where the runtime serves the function."""
-    port = free_port()
-    spec = yaml.safe_load((EXAMPLES / "hello" / "function.yaml").read_text())["spec"]
-    env = os.environ | {
-        "PORT": str(port),
-        "WISP_HOST": "127.0.0.1",
-        "WISP_CODE_DIR": str(code),
-        "WISP_HANDLER": spec["handler"],
-        "WISP_SIGNATURE": spec["signature"],
-        "WISP_TERMINATION_LOG": str(code / "termination.log"),
-    }
-    with subprocess.Popen([sys.executable, "-m", "wisp_runtime"], env=env) as process:
-        base = f"http://127.0.0.1:{port}"
-        try:
-            wait_until(lambda: answers(f"{base}/_wisp/health"), "the runtime does not answer")
-            yield base
-        finally:
-            process.terminate()
-
-
-def answers(url: str) -> bool:
-    """Whether a GET succeeds."""
-    try:
-        with urllib.request.urlopen(url, timeout=2):
-            return True
-    except OSError:
-        return False
+    with served("hello", code, tmp_path / "log") as found:
+        yield found
 
 
 def get(url: str) -> Any:
