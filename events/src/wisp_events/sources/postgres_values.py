@@ -51,13 +51,9 @@ def boolean(value: bytes) -> bytes:
 
 def document(value: bytes) -> bytes:
     """A json or jsonb value, inline; as a string where it nests too deeply for readers of the event."""
-    try:
-        _any_json.decode(value)
-        _any_json.decode(_OPENING + value + _CLOSING)  # leaves room for what the value is nested in, on any call stack
-        value.decode()
-    except (msgspec.DecodeError, RecursionError):
-        return text(value)
-    return value
+    value.decode()
+    nested = _OPENING + value + _CLOSING  # leaves room for what the value will be nested in, on any call stack
+    return value if _is_json(value) and _is_json(nested) else text(value)
 
 
 def binary(value: bytes) -> bytes:
@@ -109,7 +105,6 @@ def array(value: bytes, element: Convert) -> bytes:
     bounds = _BOUNDS.match(value)
     offset = bounds.end() if bounds else 0
     parts: list[bytes] = []
-    depth = 0
     while offset < len(value):
         token = _ARRAY_TOKEN.match(value, offset)
         if token is None:
@@ -121,9 +116,16 @@ def array(value: bytes, element: Convert) -> bytes:
         elif plain is not None:
             parts.append(b"null" if plain == b"NULL" else element(_ESCAPE.sub(rb"\1", plain)))
         else:
-            depth += {b"{": 1, b"}": -1}.get(token[0], 0)
             parts.append({b"{": b"[", b"}": b"]"}.get(token[0], b","))
-    return text(value) if depth else b"".join(parts)
+    return made if _is_json(made := b"".join(parts)) else text(value)
+
+
+def _is_json(value: bytes) -> bool:
+    try:
+        _any_json.decode(value)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
 
 
 def converter(type_oid: int) -> Convert:
