@@ -1,0 +1,136 @@
+"""Bad input is refused by `kubectl apply` with a sentence that says what to write instead."""
+
+import copy
+from typing import Any
+
+import pytest
+from fixtures.kube import Kube
+from fixtures.objects import bucket, make_function, make_subscription, postgres
+
+
+def plain(item: dict[str, Any], name: str | None = None) -> dict[str, Any]:
+    """The object as a user writes it."""
+    return {**copy.deepcopy(item), "metadata": {"name": name or item["metadata"]["name"], "namespace": "default"}}
+
+
+@pytest.mark.parametrize(
+    ("case", "function", "message"),
+    [
+        (
+            "two kinds of code",
+            make_function(code={"files": {"app.py": ""}, "image": "a"}),
+            "exactly one kind of code: code.files or code.image",
+        ),
+        ("no code", make_function(code={}), "exactly one kind of code"),
+        ("unknown runtime", make_function(runtime="python2.7"), 'supported values: "container", "python3.13"'),
+        ("no handler", make_function(handler=None), "handler is missing: write module.attribute"),
+        ("handler without module", make_function(handler="handler"), "a handler is module.attribute"),
+        (
+            "handler of a container",
+            make_function(runtime="container", code={"image": "a"}),
+            "runtime container takes no handler",
+        ),
+        (
+            "files in a container",
+            make_function(runtime="container", handler=None),
+            "runtime container needs code.image",
+        ),
+        (
+            "too much code",
+            make_function(code={"files": {"a.py": "x" * 100_000, "b.py": "x" * 100_000}}),
+            "more than 192 KiB in all",
+        ),
+        ("too many bytes, not characters", make_function(code={"files": {"app.py": "ø" * 98_305}}), "bytes of UTF-8"),
+        ("image with a space", make_function(code={"image": "a b"}), "without spaces"),
+        ("memory without unit", make_function(memory="256"), "as 256Mi"),
+        ("too little memory", make_function(memory="8Mi"), "32Mi or more"),
+        ("endless timeout", make_function(timeoutSeconds=901), "less than or equal to 900"),
+        ("public without auth", make_function(visibility="public"), "auth: {type: none}"),
+        ("unknown auth", make_function(visibility="public", auth={"type": "maybe"}), 'supported values: "none"'),
+        ("scale upside down", make_function(scale={"min": 5, "max": 2}), "scale.min is above scale.max"),
+        ("reserved variable", make_function(env=[{"name": "WISP_HANDLER", "value": "x"}]), "belong to the platform"),
+        (
+            "value twice",
+            make_function(env=[{"name": "A", "value": "x", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}]),
+            "not both",
+        ),
+        ("value from nowhere", make_function(env=[{"name": "A", "valueFrom": {}}]), "secretKeyRef or configMapKeyRef"),
+        ("misspelt field", make_function(memroy="256Mi"), 'unknown field "spec.memroy"'),
+        ("long name", make_function("a" * 51), "at most 50"),
+        ("name that no DNS label is", make_function("9lives"), "first a letter"),
+    ],
+)
+def test_function(cluster: Kube, case: str, function: dict[str, Any], message: str) -> None:
+    """Each mistake in a Function is named."""
+    assert message in cluster.refusal(plain(function)), case
+
+
+@pytest.mark.parametrize(
+    ("case", "subscription", "message"),
+    [
+        ("two sources", make_subscription(source=bucket() | postgres()), "exactly one source"),
+        ("no source", make_subscription(source={"bucket": None}), "exactly one source"),
+        ("table without schema", make_subscription(source=postgres("orders")), "as public.orders"),
+        ("unknown event", make_subscription(source=bucket(events=["ObjectEaten:*"])), "supported values"),
+        ("unknown operation", make_subscription(source=postgres(operations=["upsert"])), "supported values"),
+        (
+            "no table",
+            make_subscription(source={"postgres": {"connection": {"name": "db"}, "tables": []}}),
+            "at least 1",
+        ),
+        ("start that is no time", make_subscription(start="yesterday"), "latest, earliest or a time"),
+        (
+            "retries upside down",
+            make_subscription(retry={"initialSeconds": 10, "maxSeconds": 1}),
+            "initialSeconds is above",
+        ),
+        ("unknown format", make_subscription(format="xml"), 'supported values: "cloudevent"'),
+        ("name with a dot", make_subscription("a.b"), "metadata.name"),
+    ],
+)
+def test_subscription(cluster: Kube, case: str, subscription: dict[str, Any], message: str) -> None:
+    """Each mistake in a Subscription is named."""
+    assert message in cluster.refusal(plain(subscription)), case
+
+
+@pytest.mark.parametrize(
+    ("case", "before", "after", "message"),
+    [
+        ("kind", bucket(), postgres(), "the kind of source can't be changed"),
+        ("connection", bucket(), bucket(connection="other"), "the connection can't be changed"),
+        ("bucket", bucket(), bucket("other"), "the bucket can't be changed"),
+        ("database", postgres(), postgres(connection="other"), "the connection can't be changed"),
+    ],
+)
+def test_source_stays(cluster: Kube, case: str, before: dict[str, Any], after: dict[str, Any], message: str) -> None:
+    """A Subscription can't be moved to another source, where its cursor would mean nothing."""
+    name = f"fixed-{case}"
+    cluster.apply(plain(make_subscription(source=before), name))
+    replaced = plain(make_subscription(source=after), name)
+    path = f"/apis/wisp.dev/v1alpha1/namespaces/default/subscriptions/{name}"
+    replaced["metadata"]["resourceVersion"] = cluster.get(path)["metadata"]["resourceVersion"]
+    status, answer = cluster.request("PUT", path, replaced)
+    assert status == 422, case
+    assert message in answer["message"], case
+
+
+def test_192_kib_of_other_letters_are_accepted(cluster: Kube) -> None:
+    """Exactly the limit in bytes is fine, whatever the characters."""
+    cluster.apply(plain(make_function(code={"files": {"app.py": "ø" * 98_304}}), "full"))
+
+
+def test_explain_reads_well(cluster: Kube) -> None:
+    """`kubectl explain` shows what the fields mean."""
+    text = cluster.kubectl("explain", "fn.spec.code").stdout
+    assert "exactly one of files and image" in text
+    assert "A container image, best by digest" in text
+
+
+def test_columns(cluster: Kube) -> None:
+    """`kubectl get` shows what one wants to know first."""
+    cluster.apply(plain(make_function(), "columns"), plain(make_subscription(), "columns"))
+    text = cluster.kubectl("get", "fn,sub", "-n", "default").stdout
+    assert [line.split() for line in text.splitlines() if line.startswith("NAME")] == [
+        ["NAME", "READY", "URL", "RUNTIME", "AGE"],
+        ["NAME", "SOURCE", "FUNCTION", "READY", "AGE"],
+    ]
