@@ -24,13 +24,13 @@ DEADLINE = 30.0
 
 
 class Answer:
-    """A response: status, headers with lower-case names, body."""
+    """A response: status, headers with lower-case names (all of them, repeated ones too, in ``message``), body."""
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
         """Read a response whole."""
         self.status = response.status
         self.headers = {name.lower(): value for name, value in response.getheaders()}
-        self.cookies = response.headers.get_all("set-cookie") or []
+        self.message = response.headers
         self.body = response.read()
 
     @property

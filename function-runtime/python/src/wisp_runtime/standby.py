@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, NoReturn
 from wisp_runtime import logs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
     from wisp_runtime.front import Connection, Front
@@ -59,9 +60,12 @@ class Server:
 
     def serve(self) -> None:
         """Serve until SIGTERM or SIGINT, then finish what runs and return."""
-        front, queue = self._front, self._front.queue
         self._lock.acquire()
-        start_new_thread(self._stand_by, ())
+        start_new_thread(_or_end, (self._stand_by,))
+        _or_end(self._serve)
+
+    def _serve(self) -> None:
+        front, queue = self._front, self._front.queue
         polled = time.monotonic()
         while not (self._stopping and self._drained()):
             if queue:
@@ -183,6 +187,17 @@ class Server:
         os.set_inheritable(listener, True)  # noqa: FBT003 - os's own signature
         environment = {**self._start_environment, "WISP_LISTEN_FD": str(listener)}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606 - no shell wanted
+
+
+def _or_end(run: Callable[[], None]) -> None:
+    """Run one of the two threads; one that fails by a fault of ours would leave the other waiting for ever."""
+    try:
+        run()
+    except BaseException as error:  # noqa: BLE001 - whatever it is, a fresh process is better
+        import traceback  # noqa: PLC0415 - needed now only
+
+        logs.emit("CRITICAL", f"The runtime failed: {error!r}", stackTrace=traceback.format_exception(error))
+        os._exit(1)
 
 
 def _end_children() -> None:
