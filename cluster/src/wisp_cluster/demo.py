@@ -14,7 +14,7 @@ import urllib.request
 from pathlib import Path
 
 from minio import Minio, S3Error
-from minio.credentials import StaticProvider
+from minio.credentials.providers import StaticProvider
 from minio.minioadmin import MinioAdmin
 from PIL import Image, ImageDraw
 
@@ -125,7 +125,9 @@ def make_buckets(system: Kubectl, own: Kubectl, port: int) -> Minio:
         keys = {"accessKey": "demo", "secretKey": secrets.token_hex(20)}
         keys["endpoint"] = f"http://wisp-minio.{SYSTEM}.svc:9000"
         write_secret(own, "my-s3", keys)
-    admin = MinioAdmin(address, StaticProvider(root["rootUser"], root["rootPassword"]), secure=False)
+    admin = MinioAdmin(
+        endpoint=address, credentials=StaticProvider(root["rootUser"], root["rootPassword"]), secure=False
+    )
     admin.user_add(keys["accessKey"], keys["secretKey"])
     admin.policy_add("demo", policy=POLICY)
     if "demo" not in json.loads(admin.user_info(keys["accessKey"])).get("policyName", ""):

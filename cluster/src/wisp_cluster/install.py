@@ -42,7 +42,7 @@ def install(kubectl: Kubectl, references: dict[str, str]) -> None:
     steps = Steps(2)
     with steps.step(f"installing the Helm chart as {NAMESPACE}/{RELEASE}"):
         values = json.dumps({"images": image_values(references)})
-        command = [binary("helm"), "upgrade", "--install", RELEASE, str(checkout() / "charts" / "wisp")]
+        command = [str(binary("helm")), "upgrade", "--install", RELEASE, str(checkout() / "charts" / "wisp")]
         options = ["--namespace", NAMESPACE, "--create-namespace", "--values", "-", "--history-max", "3"]
         run([*command, *options], stdin=values, env=kubectl.env, what="helm upgrade --install")
     with steps.step("waiting for operator, NATS, ingest, router and MinIO"):
@@ -57,11 +57,19 @@ def wait_available(system: Kubectl, seconds: float = 300) -> None:
         late = [f"{each['kind'].lower()} {each['metadata']['name']}" for each in workloads if not settled(each)]
         return ", ".join(late) + " not ready" if late else None
 
-    wait_for(missing, seconds=seconds, what="Wisp", hint=f"kubectl -n {NAMESPACE} get pods; kubectl -n {NAMESPACE} describe pods")
+    wait_for(
+        missing,
+        seconds=seconds,
+        what="Wisp",
+        hint=f"kubectl -n {NAMESPACE} get pods; kubectl -n {NAMESPACE} describe pods",
+    )
 
 
 def settled(workload: dict[str, dict[str, object]]) -> bool:
     """Whether a Deployment or StatefulSet runs its newest version only, all replicas ready."""
     status, want = workload["status"], workload["spec"].get("replicas", 1)
     observed = status.get("observedGeneration") == workload["metadata"]["generation"]
-    return observed and status.get("updatedReplicas", 0) == status.get("readyReplicas", 0) == status.get("replicas", 0) == want
+    return (
+        observed
+        and status.get("updatedReplicas", 0) == status.get("readyReplicas", 0) == status.get("replicas", 0) == want
+    )

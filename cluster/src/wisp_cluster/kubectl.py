@@ -39,7 +39,9 @@ class Kubectl:
         Raises:
             ClusterError: it failed; the message holds what it said.
         """
-        return run([self.program, "-n", self.namespace, *arguments], stdin=stdin, env=self.env, what=f"kubectl {arguments[0]}")
+        return run(
+            [self.program, "-n", self.namespace, *arguments], stdin=stdin, env=self.env, what=f"kubectl {arguments[0]}"
+        )
 
     def apply(self, manifest: str | Path) -> None:
         """Server-side apply a file, a folder, or the text of a manifest."""
@@ -100,7 +102,9 @@ class Kubectl:
     def port_forward(self, target: str, port: int) -> Iterator[int]:
         """A port of loopback that reaches `port` of `target` (`svc/name`), as long as the block runs."""
         command = [str(self.program), "-n", self.namespace, "port-forward", target, f":{port}"]
-        with subprocess.Popen(command, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+        with subprocess.Popen(
+            command, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as child:
             try:
                 assert child.stdout  # noqa: S101 - Popen gave it: stdout=PIPE
                 line = child.stdout.readline()
