@@ -187,6 +187,7 @@ def test_timeout_of_a_plain_handler(serve: Callable[..., FunctionProcess]) -> No
     assert answer.status == 504
     assert answer.headers["wisp-request-id"] == "r-1"
     assert answer.headers["wisp-function-error"] == "Timeout"
+    assert answer.headers["connection"] == "close"
     assert answer.json["errorType"] == "Sandbox.Timedout"
     assert answer.json["errorMessage"] == "r-1 Task timed out after 0.50 seconds"
     line = function.log(lambda line: line.get("errorType") == "Sandbox.Timedout")

@@ -163,8 +163,11 @@ class Server:
         if invocation.expired:
             self._restart("The coroutine did not end when it was cancelled")
         reply = invocation.timed_out()
+        cancelled = invocation.cancel()
+        if not cancelled:  # the connection ends with the process: say so, lest the caller's next request be lost
+            invocation.request.keep_alive = False
         self._front.answer(connection, invocation.request, reply)
-        if invocation.cancel():
+        if cancelled:
             invocation.deadline = time.monotonic() + CANCEL_GRACE_SECONDS
         else:
             self._restart("A thread cannot be killed")
