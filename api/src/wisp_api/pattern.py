@@ -6,8 +6,8 @@ Operators: `prefix`, `suffix`, `equals-ignore-case`, `wildcard`, `anything-but`,
 in place of a name. Specification: "Comparison operators for use in event patterns", Amazon EventBridge User Guide.
 
 Where an event holds an array, a list matches if one element does, and an object pattern if one element matches all of it.
-A path that leads through something else than an object is absent. Unlike EventBridge, numbers have no bounds, `numeric`
-also reads a string that is a decimal number (exact numeric columns travel as strings), and `$or` is never a plain name.
+A path that leads through something else than an object is absent. Unlike EventBridge, numbers have no bounds, and `$or`
+is never a plain name.
 
 Invariant: compiling finds every mistake, so that matching raises only for `data` that is not JSON. `data` is parsed only
 where a pattern looks at it, once for all patterns.
@@ -26,7 +26,6 @@ from wisp_api.cloudevent import Event
 
 _ABSENT: Final = object()
 _ATTRIBUTE = re.compile(r"[a-z0-9]+")
-_DECIMAL = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
 _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -299,8 +298,6 @@ def _numeric(argument: Any, path: str) -> _Match:
         tests.append((_COMPARISONS[name], limit))
 
     def match(value: Any) -> bool:
-        if isinstance(value, str) and len(value) < 100 and _DECIMAL.fullmatch(value):  # noqa: PLR2004 - bounds the work
-            value = float(value)
         return _is_number(value) and all(compare(value, limit) for compare, limit in tests)
 
     return match

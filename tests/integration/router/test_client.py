@@ -143,13 +143,16 @@ async def test_connection_is_kept(client: Client) -> None:
 async def test_more_than_was_asked_for_spoils_the_connection(client: Client) -> None:
     """Bytes behind an answer never count as the next request's answer."""
     evil = b"HTTP/1.1 201 Evil\r\ncontent-length: 0\r\n\r\n"
+    connections = []
 
     async def serve(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(number)
         await sends(OK + evil if number == 1 else OK)(number, reader, writer)
 
     async with serving(serve) as to:
         assert await post(client, to) == Answer(200, body=b"ok")
         assert await post(client, to) == Answer(200, body=b"ok")
+    assert connections == [1, 2]
 
 
 async def test_kept_connection_that_was_closed_is_retried_once(client: Client) -> None:

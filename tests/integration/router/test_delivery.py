@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -171,6 +172,41 @@ async def test_poison_wedges_nothing(w: World) -> None:
     assert {letter.input for letter in letters} == {"\ufffd not JSON", frame[1].decode(), "5", None}
     hops = {request.id: request.headers["ce-wisphops"] for request in w.function.requests}
     assert hops == {"1": "1", "2": "1", "4": "17"}
+
+
+async def test_deep_nesting_is_malformed(w: World) -> None:
+    """JSON nested beyond what can be read is a dead letter, whether the record or the filter meets it first."""
+    await w.subscribe(filters=[{"data": {"n": [1]}}])
+    subject = names.row_subject(NAMESPACE, "db", "public", "orders", 0)
+    deep = b'{"specversion":"1.0","id":"d","source":"s","type":"t","data":' + b"[" * 9000 + b"]" * 9000 + b"}"
+    await w.publish_raw(subject, b"[" + deep + b"]")
+    await w.publish(event(1))
+    assert await w.delivered(1) == ["1"]
+    (letter,) = await w.dead_letters(1)
+    assert letter.reason in ("Malformed", "FilterError")
+
+
+async def test_metrics_speak_of_live_routes_only(w: World) -> None:
+    """A Subscription's figures are there while its route is, and gone with it."""
+    w.function.answer = lambda r: (500, MARKED, b"") if r.id == "1" else ok(r)
+    await w.subscribe(retry=QUICK)
+    await w.publish(event(1), event(2))
+    await w.delivered(1)
+
+    def lines() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{w.routers[0].health_port}/metrics", timeout=5) as answer:
+            return str(answer.read().decode())
+
+    labels = 'namespace="shop",subscription="sub"'
+    for wanted in (
+        f'wisp_router_attempts_total{{{labels},verdict="function_failed"}} 3.0',
+        f'wisp_router_attempts_total{{{labels},verdict="delivered"}} 1.0',
+        f'wisp_router_dead_letters_total{{{labels},reason="MaxAttempts"}} 1.0',
+        "wisp_router_routes 1.0",
+    ):
+        await eventually(lambda wanted=wanted: wanted in lines(), wanted)  # type: ignore[misc]
+    await w.client.jetstream().publish(f"$KV.{names.KV_ROUTES}.{NAMESPACE}.sub", headers={"KV-Operation": "DEL"})
+    await eventually(lambda: 'subscription="sub"' not in lines(), "series of a deleted route")
 
 
 async def test_request_is_a_binary_cloudevent(w: World) -> None:

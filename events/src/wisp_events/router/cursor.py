@@ -43,6 +43,8 @@ class Cursor(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
     delivered: int = 0
     failed: int = 0
     dead_lettered: int = 0
+    last_delivery: float = 0
+    """Unix time."""
     owner: str = ""
     """The replica that serves the route; empty: released."""
     session: str = ""

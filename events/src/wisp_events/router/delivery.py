@@ -39,6 +39,8 @@ GRACE_SECONDS: Final = 5.0
 EXPIRE_SECONDS: Final = 5.0
 BURY_AT_ONCE: Final = 64
 RETRY_SECONDS: Final = 0.5
+NOT_READABLE: Final = (ValueError, RecursionError)
+"""What decoding raises for anything that is no JSON of the right form, or nested too deeply."""
 
 
 @dataclass
@@ -83,7 +85,6 @@ class Delivery:
         self._frame_size = 1
         self._draining = False
         self._ended = False
-        self.last_delivery = 0.0
         self.last_error = ""
         self._burying: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -199,10 +200,8 @@ class Delivery:
             return
         try:
             events = cloudevent.decode_frame(content)
-        except ValueError as error:
-            events = [msgspec.Raw(content)]
-            done = self._window.open(sequence, 1, stored)
-            if not done:
+        except NOT_READABLE as error:
+            if not self._window.open(sequence, 1, stored):
                 self._bury_input(sequence, 0, content, f"the record is no frame: {error}")
             return
         self._frame_size = len(events) or 1
@@ -216,7 +215,7 @@ class Delivery:
     def _take_event(self, sequence: int, index: int, raw: msgspec.Raw, stored: float, subject: str) -> None:
         try:
             event = cloudevent.decode(raw)
-        except ValueError as error:
+        except NOT_READABLE as error:
             self._bury_input(sequence, index, bytes(raw), f"not a CloudEvent: {error}")
             return
         item = Item(sequence, index, event, raw, stored, subject)
@@ -226,7 +225,7 @@ class Delivery:
                 self._filtered.inc()
                 self._window.mark(sequence, index)
                 return
-        except ValueError as error:
+        except NOT_READABLE as error:
             reason, message = "FilterError", f"the filter can't read data: {error}"
         if event.wisphops > MAX_HOPS:
             reason, message = "RecursionLimit", f"the event went through more than {MAX_HOPS} functions"
@@ -292,7 +291,7 @@ class Delivery:
         self._seconds.observe(now - sent)
         if judged is Verdict.DELIVERED:
             self.cursor.delivered += 1
-            self.last_delivery = now
+            self.cursor.last_delivery = now
             if self._limit < self.plan.route.parallelism:
                 self._limit += 1 / self._limit
             self._out(item)

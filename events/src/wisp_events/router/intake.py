@@ -189,8 +189,14 @@ class Intake:
             return
         self._delivered = delivered
         self._expected -= 1
+        try:
+            self._frame(sequence, message.data, stored / 1e9, message.subject)
+        except Exception as error:  # passing it over would lose it; ending the process would stop every route
+            self._stopped = True
+            self.trouble = f"reading has stopped at record {sequence}, a defect of the router: {error!r}"
+            logger.exception("reading %s: record %d can't be taken", self._stream, sequence)
+            return
         self.read, self.pending = sequence, pending
-        self._frame(sequence, message.data, stored / 1e9, message.subject)
         self.more()
 
     def _status(self, headers: dict[str, str]) -> None:

@@ -11,6 +11,7 @@ import logging
 import secrets
 import time
 from collections.abc import Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -166,7 +167,12 @@ class Replica:
             return
         task = asyncio.create_task(work)
         self._moving[key] = task
-        task.add_done_callback(lambda _: self._moving.pop(key, None))
+        task.add_done_callback(partial(self._moved, key))
+
+    def _moved(self, key: str, task: asyncio.Task[None]) -> None:
+        del self._moving[key]
+        if not task.cancelled() and (error := task.exception()):
+            logger.error("route %s could not be moved", key, exc_info=error)
 
     async def _claim(self, key: str, plan: Plan) -> None:
         try:

@@ -24,7 +24,7 @@ def report(delivery: Delivery, me: str) -> RouteStatus:
         failed=cursor.failed,
         dead_lettered=cursor.dead_lettered,
         pending=delivery.pending,
-        last_delivery=rfc3339(delivery.last_delivery) if delivery.last_delivery else None,
+        last_delivery=rfc3339(cursor.last_delivery) if cursor.last_delivery else None,
         owner=me,
     )
 
