@@ -1,0 +1,155 @@
+"""The event log's server refuses what a user's credentials do not allow, and the operator's RBAC suffices but is no more."""
+
+import functools
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import pytest
+from fixtures.control_plane import SYSTEM, Log, secret
+from fixtures.kube import OPERATOR_USER, Kube
+from fixtures.objects import make_subscription, postgres
+from fixtures.process import wait_until
+from nats.aio.client import Client
+from wisp_operator.nats_auth import User, ingest_user, reader_user, router_user
+
+pytestmark = pytest.mark.usefixtures("operator")
+KEY = "reader.{namespace}.postgres.shop-db"
+
+
+class Act(NamedTuple):
+    """Something that a client tries; `{namespace}` in the subject stands for the test's."""
+
+    how: str
+    subject: str
+
+    def on(self, namespace: str) -> Callable[[Client], Awaitable[None]]:
+        """The act itself."""
+        subject = self.subject.format(namespace=namespace)
+
+        async def use(client: Client) -> None:
+            if self.how == "publish":
+                await client.publish(subject, b"{}")
+            elif self.how == "listen":
+                await client.subscribe(subject)
+            else:
+                await client.request(subject, b"{}", timeout=5)
+
+        return use
+
+
+publish, request, listen = (functools.partial(Act, how) for how in ("publish", "request", "listen"))
+
+
+@pytest.fixture
+def reader(cluster: Kube, namespace: str) -> tuple[User, str]:
+    """A reader and its credentials, as the operator put them into the tenant's namespace."""
+    item = make_subscription("rows", namespace, source=postgres())
+    cluster.apply(item | {"metadata": {"name": "rows", "namespace": namespace}})
+    path = f"/api/v1/namespaces/{namespace}/secrets/wisp-reader-postgres-shop-db"
+    wait_until(lambda: cluster.get(path) is not None, "the reader's credentials")
+    stream = f"events_{namespace}_postgres_shop-db"
+    return reader_user(namespace, "postgres", "shop-db", stream), secret(
+        cluster, namespace, "wisp-reader-postgres-shop-db", "creds"
+    )
+
+
+@pytest.mark.parametrize(
+    ("what", "act"),
+    [
+        ("its rows", request("wisp.events.{namespace}.postgres.shop-db.public.orders.0")),
+        ("its dead letters", request("wisp.dead.{namespace}.postgres.shop-db")),
+        ("its report", request(f"$KV.wisp-status.{KEY}")),
+        ("its task", request(f"$JS.API.DIRECT.GET.KV_wisp-sources.$KV.wisp-sources.{KEY}")),
+        ("its stream's end", request("$JS.API.DIRECT.GET.events_{namespace}_postgres_shop-db.wisp.events.x")),
+    ],
+)
+def test_reader_may(log: Log, namespace: str, reader: tuple[User, str], what: str, act: Act) -> None:
+    """A reader can do its work."""
+    assert what
+    log.as_user(*reader, act.on(namespace))
+
+
+@pytest.mark.parametrize(
+    ("what", "act"),
+    [
+        ("rows of another namespace", publish("wisp.events.other.postgres.shop-db.public.orders.0")),
+        ("rows of another connection", publish("wisp.events.{namespace}.postgres.other.public.orders.0")),
+        ("dead letters of another namespace", publish("wisp.dead.other.postgres.shop-db")),
+        ("another reader's report", publish("$KV.wisp-status.reader.other.postgres.shop-db")),
+        (
+            "another reader's task",
+            publish("$JS.API.DIRECT.GET.KV_wisp-sources.$KV.wisp-sources.reader.other.postgres.shop-db"),
+        ),
+        ("its own task, to change it", publish(f"$KV.wisp-sources.{KEY}")),
+        ("a binding", publish("$KV.wisp-sources.bucket.minio.photos")),
+        ("routes", publish("$KV.wisp-routes.{namespace}.rows")),
+        ("streams", publish("$JS.API.STREAM.DELETE.events_{namespace}_postgres_shop-db")),
+        ("consumers", publish("$JS.API.CONSUMER.CREATE.events_{namespace}_postgres_shop-db")),
+        ("everyone's events", listen("wisp.events.>")),
+        ("another's inbox", listen("_INBOX.router.>")),
+    ],
+)
+def test_reader_may_not(log: Log, namespace: str, reader: tuple[User, str], what: str, act: Act) -> None:
+    """A reader's credentials, which a tenant can read, give nothing of others."""
+    assert what
+    with pytest.raises(RuntimeError, match=r"(?i)permissions violation"):
+        log.as_user(*reader, act.on(namespace))
+
+
+@pytest.mark.parametrize(
+    ("user", "act"),
+    [
+        (router_user(), publish("wisp.events.media.s3.minio_photos.ObjectCreated.Put.0")),
+        (router_user(), publish("$KV.wisp-routes.media.rows")),
+        (router_user(), publish("$JS.API.STREAM.DELETE.wisp-dead-letters")),
+        (router_user(), publish("$JS.API.STREAM.PURGE.wisp-dead-letters")),
+        (router_user(), publish("$JS.API.STREAM.PURGE.KV_wisp-cursors")),
+        (ingest_user(), publish("wisp.events.media.postgres.shop-db.public.orders.0")),
+        (ingest_user(), publish("$KV.wisp-sources.bucket.minio.photos")),
+        (ingest_user(), publish("$JS.API.DIRECT.GET.KV_wisp-sources.$KV.wisp-sources.reader.media.postgres.shop-db")),
+        (ingest_user(), listen("wisp.events.>")),
+    ],
+)
+def test_components_may_not(log: Log, cluster: Kube, user: User, act: Act) -> None:
+    """Router and ingest have no rights beyond their part."""
+    credentials = secret(cluster, SYSTEM, f"wisp-nats-{user.name}", "creds")
+    with pytest.raises(RuntimeError, match=r"(?i)permissions violation"):
+        log.as_user(user, credentials, act.on("media"))
+
+
+@pytest.mark.parametrize(
+    ("user", "act"),
+    [
+        (router_user(), request("$JS.API.STREAM.INFO.wisp-dead-letters")),
+        (router_user(), request("$JS.API.STREAM.PURGE.events_media_s3_minio_photos")),
+        (router_user(), request("$JS.API.CONSUMER.CREATE.events_media_s3_minio_photos")),
+        (router_user(), request("$JS.API.DIRECT.GET.KV_wisp-routes")),
+        (router_user(), request("wisp.dead.media.subscription.rows")),
+        (router_user(), request("$KV.wisp-members.router-0")),
+        (ingest_user(), request("$JS.API.DIRECT.GET.KV_wisp-sources.$KV.wisp-sources.bucket.minio.photos")),
+        (ingest_user(), request("wisp.dead.media.s3.minio")),
+    ],
+)
+def test_components_may(log: Log, cluster: Kube, user: User, act: Act) -> None:
+    """Router and ingest can do their work."""
+    log.as_user(user, secret(cluster, SYSTEM, f"wisp-nats-{user.name}", "creds"), act.on("media"))
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource", "namespace", "allowed"),
+    [
+        ("get", "secrets", "default", "no"),
+        ("list", "secrets", "default", "no"),
+        ("patch", "secrets", "default", "yes"),
+        ("get", "secrets", SYSTEM, "yes"),
+        ("create", "pods", "default", "no"),
+        ("get", "leases.coordination.k8s.io", "default", "no"),
+        ("update", "leases.coordination.k8s.io", SYSTEM, "yes"),
+        ("delete", "functions.wisp.dev", "default", "no"),
+        ("delete", "namespaces", "default", "no"),
+    ],
+)
+def test_rbac(cluster: Kube, verb: str, resource: str, namespace: str, allowed: str) -> None:
+    """What the chart grants the operator; that it suffices, every other test here shows."""
+    answer = cluster.kubectl("auth", "can-i", verb, resource, "-n", namespace, f"--as={OPERATOR_USER}")
+    assert answer.stdout.strip() == allowed
