@@ -59,6 +59,8 @@ class Receiver:
         Raises:
             LogUnavailable: not all are stored; the sender is to send all of them again.
         """
+        if not self._client.is_connected:
+            raise log.LogUnavailable("NATS is away")  # at once: an upload may be waiting for this answer
         try:
             found = s3.records(body)
         except s3.Malformed as error:

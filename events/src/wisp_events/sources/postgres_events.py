@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import msgspec
@@ -15,7 +16,6 @@ from wisp_api import names
 from wisp_api.cloudevent import Event
 
 from wisp_events.sources.pgoutput import Begin, Change, Missing, Relation, Value
-from wisp_events.sources.postgres_values import Convert
 
 TYPE_PREFIX: Final = "dev.wisp.postgres."
 ORDINALS_PER_MESSAGE: Final = 2
@@ -24,6 +24,7 @@ ORDINALS_PER_MESSAGE: Final = 2
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SEQUENCE = re.compile(r"([0-9a-f]{8})-([0-9a-f]{16})-([0-9a-f]{8})")
 _encoder = msgspec.json.Encoder()
+_subject = lru_cache(maxsize=4096)(names.row_subject)
 
 
 class Place(NamedTuple):
@@ -87,12 +88,7 @@ class Mapper:
                 keys.append(key)
         old = b"null" if old_row is None else _row(relation, old_row, key_columns if change.old_is_key else None)
         new = b"null" if new_row is None else _row(relation, new_row)
-        unchanged = [
-            column.name
-            for column, value in zip(relation.columns, new_row or (), strict=False)
-            if value is Missing.UNCHANGED
-        ]
-        tail = b"" if not unchanged else b',"unchanged":' + _encoder.encode(unchanged)
+        tail = _unchanged(relation, new_row) if new_row and Missing.UNCHANGED in new_row else b""
         for index, (members, values) in enumerate(keys):
             data = b'{"op":"%b","key":%b,"old":%b,"new":%b%b}' % (change.operation.encode(), members, old, new, tail)
             place = Place(self.epoch, begin.commit_lsn, message * ORDINALS_PER_MESSAGE + index)
@@ -119,7 +115,7 @@ class Mapper:
 
     def subject(self, relation: Relation, lane: int) -> str:
         """The log subject of a lane of a table."""
-        return names.row_subject(self.namespace, self.connection, relation.schema, relation.table, lane)
+        return _subject(self.namespace, self.connection, relation.schema, relation.table, lane)
 
     def _event(
         self, operation: str, table: str, begin: Begin, place: Place, *, data: bytes, key: bytes = b"[]"
@@ -145,6 +141,12 @@ def _filled(new: tuple[Value, ...], old: tuple[Value, ...], *, key_only: bool) -
     )
 
 
+def _unchanged(relation: Relation, row: tuple[Value, ...]) -> bytes:
+    """The member that names the columns which were not sent."""
+    cells = zip(relation.columns, row, strict=True)
+    return b',"unchanged":' + _encoder.encode([column.name for column, value in cells if value is Missing.UNCHANGED])
+
+
 def _key_columns(relation: Relation, table: Table) -> tuple[int, ...]:
     """Indexes of the columns that identify a row; none: the table's rows are one sequence."""
     if relation.replica_identity in "di":
@@ -158,7 +160,8 @@ def _key_columns(relation: Relation, table: Table) -> tuple[int, ...]:
 def _key(relation: Relation, key_columns: tuple[int, ...], row: tuple[Value, ...]) -> tuple[bytes, bytes]:
     """A row's key as a JSON object and as a JSON array of its values."""
     labels = [relation.columns[index].label for index in key_columns]
-    values = [_value(relation.columns[index].convert, row[index]) for index in key_columns]
+    cells = [(relation.columns[index].convert, row[index]) for index in key_columns]
+    values = [convert(value) if isinstance(value, bytes) else b"null" for convert, value in cells]
     members = b",".join([label + value for label, value in zip(labels, values, strict=True)])
     return b"{" + members + b"}", b"[" + b",".join(values) + b"]"
 
@@ -166,24 +169,17 @@ def _key(relation: Relation, key_columns: tuple[int, ...], row: tuple[Value, ...
 def _row(relation: Relation, row: tuple[Value, ...], only: tuple[int, ...] | None = None) -> bytes:
     """A row image as a JSON object without what was not sent, or its columns `only`."""
     columns = relation.columns
-    chosen = range(len(columns)) if only is None else only
-    return (
-        b"{"
-        + b",".join(
-            [
-                columns[index].label + _value(columns[index].convert, row[index])
-                for index in chosen
-                if row[index] is not Missing.UNCHANGED
-            ]
-        )
-        + b"}"
-    )
+    if only is not None:
+        columns, row = tuple(columns[index] for index in only), tuple(row[index] for index in only)
+    members = [
+        column.label + (b"null" if value is None else column.convert(value))
+        for column, value in zip(columns, row, strict=True)
+        if value is not Missing.UNCHANGED
+    ]
+    return b"{" + b",".join(members) + b"}"
 
 
-def _value(convert: Convert, value: Value) -> bytes:
-    return convert(value) if isinstance(value, bytes) else b"null"
-
-
+@lru_cache(maxsize=16)
 def _time(microseconds: int) -> str:
     """RFC 3339 in UTC."""
     return (_UNIX_EPOCH + timedelta(microseconds=microseconds)).isoformat().replace("+00:00", "Z")

@@ -50,6 +50,7 @@ _SESSION: Final = (
 )
 
 EVENTS = prometheus_client.Counter("wisp_reader_events", "Row changes made into events", ["operation"])
+_COUNTED = {operation: EVENTS.labels(operation) for operation in ("insert", "update", "delete", "truncate")}
 DEAD_LETTERS = prometheus_client.Counter("wisp_reader_dead_letters", "Changes that could not become events", ["reason"])
 LAG = prometheus_client.Gauge(
     "wisp_reader_unconfirmed_bytes", "Server's log position minus the confirmed one, in bytes of WAL"
@@ -209,7 +210,7 @@ class Stream:
             raise Malformed(f"{change.operation} in {change.relation.name}: {error}") from error
         for subject, event in events:
             self._add(subject, event)
-        EVENTS.labels(change.operation).inc()
+        _COUNTED[change.operation].inc()
 
     def _truncate(self, truncate: Truncate) -> None:
         self._message += 1
@@ -218,7 +219,7 @@ class Stream:
             if table and "delete" in table.operations:
                 for subject, event in self._mapper.truncate(relation, self._begin, self._message):
                     self._add(subject, event)
-                EVENTS.labels("truncate").inc()
+                _COUNTED["truncate"].inc()
 
     def _add(self, subject: str, event: Event) -> None:
         try:
