@@ -1,10 +1,10 @@
 """Everything the process says, as JSON lines on stdout that carry the request they belong to.
 
-Invariant: each line on file descriptor 1 is one JSON object, whatever the handler prints, logs or lets escape in a
-thread, and an unfinished line is never attributed to the next request (``end_invocation`` closes it). One event runs at
-a time in a process, so the current request is plain module state; threads that the handler left behind log under the
-request that runs now. ``logging`` is hooked when the handler first imports it, because importing it here would cost
-every function 8 ms of its start.
+Invariant: each line that Python writes to stdout or stderr is one JSON object on file descriptor 1, whatever the handler
+prints, logs or lets escape in a thread (only a child process writes past us), and an unfinished line is never
+attributed to the next request (``end_invocation`` closes it). One event runs at a time in a process, so the current
+request is plain module state; threads that the handler left behind log under the request that runs now. ``logging`` is
+hooked when the handler first imports it, because importing it here would cost every function 8 ms of its start.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What the operator tells the process through its environment, read once and validated.
 
 Invariant: after ``read_settings`` returned, every field is usable as it stands; a wrong value has ended the start with
-a sentence that names the variable. Nothing else in the package reads configuration from the environment.
+a sentence that names the variable. Two variables are read elsewhere, where their use is: WISP_LOG_LEVEL (``logs``, when
+``logging`` is imported) and PYTHONPATH (``loading``, in place of the interpreter).
 """
 
 from __future__ import annotations
