@@ -196,14 +196,22 @@ def _build_one(program: Program) -> None:
     unfinished = target.with_name(f".{target.name}.unfinished")
     log = logs_dir() / f"build-{program.name}.log"
     log.unlink(missing_ok=True)
-    argv = ["go", "build", "-ldflags", f"-s -w {program.ldflags}".strip(), "-o", unfinished, program.package]
+    argv: list[str | Path] = [
+        "go",
+        "build",
+        "-ldflags",
+        f"-s -w {program.ldflags}".strip(),
+        "-o",
+        unfinished,
+        program.package,
+    ]
     run(
         argv,
         cwd=cluster_dir() / "go" / program.module,
         env=_go_env(),
         log=log,
         what=f"building {program.name}",
-        hint="if the log speaks of the network or the Go module proxy, check GOPROXY and the proxy settings, then run the same command again: it goes on from here",
+        hint="if the log speaks of the network or the Go module proxy, check GOPROXY, then run the same command again: it goes on from here",
     )
     unfinished.rename(target)
 

@@ -6,6 +6,7 @@ hash of both. Everything that a daemon writes is below the state directory or be
 
 import hashlib
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
@@ -19,13 +20,15 @@ from wisp_cluster.build import binary
 from wisp_cluster.certificates import NODE_NAME, kubeconfig, pki_dir
 from wisp_cluster.network import NAMESPACE_PATH, NODE_IP, POD_RANGE, SERVICE_RANGE
 from wisp_cluster.paths import state_dir
-from wisp_cluster.progress import run, wait_for
+from wisp_cluster.progress import ClusterError, run, wait_for
 
 RUN_DIR = Path("/run/wisp-onenode")
 CONTAINERD_SOCKET = RUN_DIR / "containerd.sock"
 CGROUP_ROOT = "/wisp-onenode"
 CNI_PROGRAMS = "/usr/lib/cni"
 HEALTH_SECONDS = 90
+START_SECONDS = 3
+HINT = "run `make up` again; if it fails again, `make down` and then `make up`"
 
 
 @dataclass(frozen=True)
@@ -91,16 +94,16 @@ class Component:
                 path.write_text(text)
             netns = NAMESPACE_PATH if self.in_node else None
             processes.start(self.name, self.argv, revision=self.revision, log=self.log, netns=netns, env=self.env)
-        wait_for(
-            self._alive,
-            seconds=HEALTH_SECONDS,
-            what=self.name,
-            log=self.log,
-            hint="run `make up` again; if it fails again, `make down` and then `make up`",
-        )
+        started = time.monotonic()
 
-    def _alive(self) -> str | None:
-        return self.problem() if processes.find(self.name, self.program) else "it ended"
+        def missing() -> str | None:
+            if processes.find(self.name, self.program):
+                return self.problem()
+            if time.monotonic() - started > START_SECONDS:
+                raise ClusterError(f"{self.name} ended as soon as it was started", log=self.log, hint=HINT)
+            return "it does not run yet"
+
+        wait_for(missing, seconds=HEALTH_SECONDS, what=self.name, log=self.log, hint=HINT)
 
 
 def http_problem(url: str) -> Callable[[], str | None]:
@@ -143,7 +146,7 @@ def etcd() -> Component:
     url = f"http://{NODE_IP}:2379"
     argv: list[str] = [
         *(
-            binary("etcd"),
+            str(binary("etcd")),
             "--name=onenode",
             f"--data-dir={data}",
             f"--listen-client-urls={url}",
@@ -165,7 +168,7 @@ def apiserver() -> Component:
     pki = pki_dir()
     argv: list[str] = [
         *(
-            binary("kube-apiserver"),
+            str(binary("kube-apiserver")),
             f"--etcd-servers=http://{NODE_IP}:2379",
             f"--advertise-address={NODE_IP}",
             f"--bind-address={NODE_IP}",
@@ -196,7 +199,7 @@ def controller_manager() -> Component:
     pki = pki_dir()
     argv: list[str] = [
         *(
-            binary("kube-controller-manager"),
+            str(binary("kube-controller-manager")),
             f"--kubeconfig={kubeconfig('controller-manager')}",
             "--leader-elect=false",
         ),
@@ -221,7 +224,7 @@ def scheduler() -> Component:
     config = kubeconfig("scheduler")
     argv: list[str] = [
         *(
-            binary("kube-scheduler"),
+            str(binary("kube-scheduler")),
             f"--kubeconfig={config}",
             "--leader-elect=false",
             f"--bind-address={NODE_IP}",
@@ -345,7 +348,7 @@ def kubelet() -> Component:
     files = {path: yaml.safe_dump(config), state_dir() / "conf" / "resolv.conf": f"nameserver {NODE_IP}\n"}
     argv: list[str] = [
         *(
-            binary("kubelet"),
+            str(binary("kubelet")),
             f"--config={path}",
             f"--kubeconfig={kubeconfig('kubelet')}",
             f"--root-dir={state_dir()}/kubelet",
@@ -357,22 +360,22 @@ def kubelet() -> Component:
 
 def kube_proxy() -> Component:
     """Services: nftables rules in the node's network namespace."""
-    argv: list[str] = [
-        *(
-            binary("kube-proxy"),
-            "--proxy-mode=nftables",
-            f"--kubeconfig={kubeconfig('proxy')}",
-            f"--hostname-override={NODE_NAME}",
-        ),
-        *(f"--cluster-cidr={POD_RANGE}", "--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0s"),
-        *(
-            "--conntrack-tcp-timeout-close-wait=0s",
-            f"--healthz-bind-address={NODE_IP}:10256",
-            f"--metrics-bind-address={NODE_IP}:10249",
-        ),
-        *("--nftables-min-sync-period=100ms", "--v=1"),
-    ]
-    return Component("kube-proxy", argv, http_problem(f"http://{NODE_IP}:10256/livez"))
+    config = {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "clientConnection": {"kubeconfig": str(kubeconfig("proxy"))},
+        "clusterCIDR": POD_RANGE,
+        "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+        "healthzBindAddress": f"{NODE_IP}:10256",
+        "hostnameOverride": NODE_NAME,
+        "metricsBindAddress": f"{NODE_IP}:10249",
+        "mode": "nftables",
+        "nftables": {"minSyncPeriod": "100ms", "syncPeriod": "30s"},
+        "oomScoreAdj": 0,
+    }
+    path = state_dir() / "conf" / "kube-proxy.yaml"
+    argv: list[str] = [str(binary("kube-proxy")), f"--config={path}", "--v=1"]
+    return Component("kube-proxy", argv, http_problem(f"http://{NODE_IP}:10256/livez"), {path: yaml.safe_dump(config)})
 
 
 def coredns() -> Component:

@@ -23,6 +23,7 @@ NAMESPACE = "knative-serving"
 INGRESS_NAMESPACE = "knative-ingress"
 APPLIED = "wisp.dev/applied"
 DROPPED_KINDS = {"HorizontalPodAutoscaler"}
+LAST = 9
 REQUESTS = {"cpu": "20m", "memory": "40Mi"}
 
 SETTINGS: dict[str, dict[str, str]] = {
@@ -70,8 +71,8 @@ def order(each: Object) -> int:
     kinds = {
         "Namespace": 0,
         "CustomResourceDefinition": 1,
-        "ValidatingWebhookConfiguration": 9,
-        "MutatingWebhookConfiguration": 9,
+        "ValidatingWebhookConfiguration": LAST,
+        "MutatingWebhookConfiguration": LAST,
     }
     return kinds.get(each["kind"], 5)
 
@@ -101,7 +102,12 @@ def apply(kubectl: Kubectl, references: dict[str, str]) -> None:
         kubectl.apply(as_list(definitions))
         names = [each["metadata"]["name"] for each in definitions if each["kind"] == "CustomResourceDefinition"]
         kubectl("wait", "--for=condition=Established", "--timeout=60s", *(f"crd/{name}" for name in names))
-        kubectl.apply(as_list([each for each in objects if order(each) > 1]))
+        # An earlier, unfinished installation may have left webhooks that nobody answers.
+        webhooks = [each for each in objects if order(each) == LAST]
+        kubectl("delete", "--ignore-not-found", *(f"{each['kind']}/{each['metadata']['name']}" for each in webhooks))
+        kubectl.apply(as_list([each for each in objects if 1 < order(each) < LAST]))
+        wait_for_deployments(kubectl.within(NAMESPACE))
+        kubectl.apply(as_list(webhooks))
         wait_for_webhook(kubectl)
         kubectl("annotate", "--overwrite", "namespace", NAMESPACE, f"{APPLIED}={digest}")
     for each in (NAMESPACE, INGRESS_NAMESPACE):
@@ -122,7 +128,6 @@ def wait_for_deployments(own: Kubectl) -> None:
 
 def wait_for_webhook(kubectl: Kubectl) -> None:
     """Wait until Knative's webhook answers: a valid object is admitted (in a dry run)."""
-    wait_for_deployments(kubectl.within(NAMESPACE))
     container = {"image": "dev.local/none:1"}
     service = {
         "apiVersion": "serving.knative.dev/v1",

@@ -18,11 +18,16 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True)
 class Kubectl:
-    """One cluster and one namespace."""
+    """One cluster, and one namespace or (empty) none in particular."""
 
     program: Path
     kubeconfig: Path
-    namespace: str = "default"
+    namespace: str = ""
+
+    @property
+    def scope(self) -> list[str]:
+        """The option that names the namespace."""
+        return ["-n", self.namespace] if self.namespace else []
 
     @property
     def env(self) -> dict[str, str]:
@@ -34,14 +39,12 @@ class Kubectl:
         return Kubectl(self.program, self.kubeconfig, namespace)
 
     def __call__(self, *arguments: str, stdin: str | None = None) -> str:
-        """Run `kubectl -n NAMESPACE ARGUMENTS` and return what it prints.
+        """Run kubectl and return what it prints.
 
         Raises:
             ClusterError: it failed; the message holds what it said.
         """
-        return run(
-            [self.program, "-n", self.namespace, *arguments], stdin=stdin, env=self.env, what=f"kubectl {arguments[0]}"
-        )
+        return run([self.program, *self.scope, *arguments], stdin=stdin, env=self.env, what=f"kubectl {arguments[0]}")
 
     def apply(self, manifest: str | Path) -> None:
         """Server-side apply a file, a folder, or the text of a manifest."""
@@ -101,7 +104,7 @@ class Kubectl:
     @contextmanager
     def port_forward(self, target: str, port: int) -> Iterator[int]:
         """A port of loopback that reaches `port` of `target` (`svc/name`), as long as the block runs."""
-        command = [str(self.program), "-n", self.namespace, "port-forward", target, f":{port}"]
+        command = [str(self.program), *self.scope, "port-forward", target, f":{port}"]
         with subprocess.Popen(
             command, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as child:

@@ -66,7 +66,7 @@ def up() -> dict[str, str]:
         ClusterError: a step failed; it says which, why and what to do.
     """
     check_machine()
-    steps = Steps(9)
+    steps = Steps(8)
     with steps.step("installing missing packages"):
         install_packages()
     with steps.step(f"building {len(PROGRAMS)} programs (once; the first time takes a quarter of an hour)"):

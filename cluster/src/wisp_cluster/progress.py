@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 LOG_TAIL_LINES = 25
 
@@ -38,7 +39,10 @@ class ClusterError(Exception):
 
 
 class Steps:
-    """Counts and times the steps of one command."""
+    """Counts and times the steps of one command. Steps within a step stand indented below it."""
+
+    _open: ClassVar[list[bool]] = []
+    """For each step that has begun and not ended, whether its line is still the last one printed."""
 
     def __init__(self, total: int) -> None:
         """Expect `total` steps in all."""
@@ -49,14 +53,20 @@ class Steps:
     def step(self, what: str) -> Iterator[None]:
         """Print `[k/n] what …` now and the elapsed seconds when the block ends."""
         self.done += 1
-        print(f"[{self.done}/{self.total}] {what} …", end="", flush=True)
+        indent = "      " * len(self._open)
+        if self._open and self._open[-1]:
+            print(flush=True)
+            self._open[-1] = False
+        print(f"{indent}[{self.done}/{self.total}] {what} …", end="", flush=True)
+        self._open.append(True)
         start = time.monotonic()
+        failed = "failed after "
         try:
             yield
-        except BaseException:
-            print(f" failed after {time.monotonic() - start:.0f} s", flush=True)
-            raise
-        print(f" {time.monotonic() - start:.0f} s", flush=True)
+            failed = ""
+        finally:
+            head = "" if self._open.pop() else f"{indent}[{self.done}/{self.total}]"
+            print(f"{head} {failed}{time.monotonic() - start:.0f} s", flush=True)
 
 
 def wait_for(
