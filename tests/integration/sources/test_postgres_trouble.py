@@ -4,11 +4,13 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from fixtures.dataplane import DataPlane
 from fixtures.postgres import Postgres, postgres
 from fixtures.process import free_port, wait_until
 from fixtures.shop import Shop, shop_on
+from wisp_api import cloudevent
 
 ALL = ["insert", "update", "delete"]
 
@@ -200,6 +202,31 @@ def test_a_dropped_slot_is_reported_and_begun_anew_with_gap_events(orders: Shop)
     assert [event.type.rpartition(".")[2] for event in events] == ["insert", "gap", "insert"]
     assert [event.partitionkey for event in events] == ["public.orders:[1]", "public.orders:[]", "public.orders:[3]"]
     assert sorted(event.sequence or "" for event in events) == [event.sequence for event in events]
+
+
+@pytest.mark.parametrize("dropped", ["", "_ins"])
+def test_a_dropped_publication_is_a_gap_not_a_dead_end(orders: Shop, dropped: str) -> None:
+    """The server could never read past it: the reader makes publications and slot anew, and says what may be missing."""
+    orders.sql(f"DROP PUBLICATION {orders.slot}{dropped}")
+    orders.sql("INSERT INTO orders VALUES (1, 'lost')")
+    orders.wait_status(lambda status: status.ready and "gap" in status.message, "the gap is not reported")
+    orders.sql("INSERT INTO orders VALUES (2, 'after')")
+    assert [event.type.rpartition(".")[2] for event in orders.wait_events(2)] == ["gap", "insert"]
+
+
+def test_positions_that_went_back_begin_a_new_epoch(orders: Shop) -> None:
+    """After a restore the server's positions are below those in the log: what follows is not taken for what is held already."""
+    orders.sql("INSERT INTO orders VALUES (1, 'before')")
+    [event] = orders.wait_events(1)
+    assert orders.reader
+    orders.reader.kill()
+    epoch, _, ordinal = event.id.split("-")
+    later = msgspec.structs.replace(event, sequence=f"{epoch}-{'f' * 16}-{ordinal}")
+    orders.plane.publish(orders.plane.records(orders.stream)[0][0], cloudevent.encode_frame([cloudevent.encode(later)]))
+    orders.reader.start()
+    orders.wait_status(lambda status: status.ready and "went back" in status.message, "the restore is not noticed")
+    orders.sql("INSERT INTO orders VALUES (1, 'after') ON CONFLICT (id) DO UPDATE SET note = excluded.note")
+    assert [event.type.rpartition(".")[2] for event in orders.wait_events(4)[2:]] == ["gap", "update"]
 
 
 @pytest.fixture

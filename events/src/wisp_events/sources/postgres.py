@@ -66,13 +66,13 @@ async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
     """
     config, dsn = task(wish), wish.value("dsn")
     held = await _held(js, wish)
-    prepared = await asyncio.to_thread(postgres_catalog.prepare, dsn, config, held)
+    prepared = await asyncio.to_thread(postgres_catalog.prepare, dsn, config, held.values())
     mapper = Mapper(wish.config.namespace, wish.config.connection, prepared.epoch)
     if prepared.gap:
         await reader.report(
             wish.report(Trouble(conditions.SLOT_LOST, f"{prepared.gap}; making a new slot"), prepared.items)
         )
-        await _write_gap(js, config.stream, mapper, prepared)
+        await _write_gap(js, config.stream, mapper, prepared, held)
         await asyncio.to_thread(postgres_catalog.make_slot, dsn, config.slot, prepared.epoch)
     cursor = await postgres_stream.open_stream(dsn, config.slot)
     stream = postgres_stream.Stream(cursor, js, config.stream, mapper, prepared.tables)
@@ -124,13 +124,13 @@ def _same_place(one: Wish, other: Wish) -> bool:
     return (new.slot, new.stream) == (old.slot, old.stream) and bool(new.tables)
 
 
-async def _held(js: JetStreamContext, wish: Wish) -> list[Place]:
-    """The places of the last events that the log holds, of each lane of each wanted table.
+async def _held(js: JetStreamContext, wish: Wish) -> dict[str, Place]:
+    """The place of the last event that the log holds of each wanted table, over all its lanes.
 
     Raises:
         Trouble: the log does not answer.
     """
-    places = []
+    places: dict[str, Place] = {}
     for table in task(wish).tables:
         schema, _, name = table.name.partition(".")
         for lane in range(names.LANES):
@@ -143,12 +143,14 @@ async def _held(js: JetStreamContext, wish: Wish) -> list[Place]:
                 raise Trouble(conditions.LOG_UNAVAILABLE, f"{log.describe(error)}; trying again") from None
             event = cloudevent.decode(cloudevent.decode_frame(last.data or b"")[-1])
             if place := Place.parse(event.sequence or ""):
-                places.append(place)
+                places[table.name] = max(place, places.get(table.name, place))
     return places
 
 
-async def _write_gap(js: JetStreamContext, stream: str, mapper: Mapper, prepared: postgres_catalog.Prepared) -> None:
-    """Write a gap event for every table; they are in the log when this returns.
+async def _write_gap(
+    js: JetStreamContext, stream: str, mapper: Mapper, prepared: postgres_catalog.Prepared, held: dict[str, Place]
+) -> None:
+    """Write a gap event for every table whose newest event is none already; they are in the log when this returns.
 
     Raises:
         Trouble: the log did not take them in time.
@@ -157,6 +159,8 @@ async def _write_gap(js: JetStreamContext, stream: str, mapper: Mapper, prepared
     writer: log.FrameWriter[int] = log.FrameWriter(js, stream, lambda _: None)
     try:
         for table in prepared.tables:
+            if table in held and held[table].ordinal == 0:
+                continue  # an attempt before this one wrote it
             schema, _, name = table.partition(".")
             subject, event = mapper.gap(schema, name, prepared.position, prepared.gap)
             writer.add(subject, event, 0)

@@ -160,20 +160,21 @@ def prepare(dsn: str, config: PostgresConfig, held: Collection[Place]) -> Prepar
         cursor.execute(f"SET statement_timeout = '{STATEMENT_SECONDS}s'; SET lock_timeout = '{LOCK_SECONDS}s'")
         _check_server(cursor)
         tables, items = _check_tables(cursor, session.server_version, config.tables)
-        known = _make_publications(cursor, config.slot, session.server_version, newer)
+        comments = _comments(cursor, config.slot)
+        gap = _gap(session, cursor, config.slot, comments)
+        _make_publications(cursor, config.slot, session.server_version, newer, comments)
         items |= _publish(cursor, config.slot, tables)
         tables = {name: table for name, table in tables.items() if items[name].ready}
         position = _position(cursor)
-        gap = _gap(cursor, session.server_version, config.slot, published=known is not None)
-        if not gap and any(place.epoch == known and place.commit_lsn > position for place in held):
+        first = config.slot not in comments
+        epoch = newer if first else _epoch(comments[config.slot])
+        if not gap and any(place.epoch == epoch and place.commit_lsn > position for place in held):
             gap = "the server's log positions went back, as after a restore"
-        if not gap and known == 0:
-            gap = f"the comment on publication {config.slot} was changed"
         if gap:
-            return Prepared(max(newer, (known or 0) + 1), tables, items, gap, position)
-        if known is None:
+            return Prepared(max(newer, epoch + 1), tables, items, gap, position)
+        if first:
             _create_slot(cursor, config.slot, newer)
-        return Prepared(newer if known is None else known, tables, items, "", position)
+        return Prepared(epoch, tables, items, "", position)
 
 
 def _position(cursor: Any) -> int:
@@ -247,22 +248,29 @@ def _unfit(name: str, found: tuple[Any, ...] | None, operations: frozenset[str],
     )
 
 
-def _make_publications(cursor: Any, slot: str, version: int, epoch: int) -> int | None:
-    """Make the publications that are missing, empty; returns the first one's epoch if it was there before (0: unreadable)."""
+def _comments(cursor: Any, slot: str) -> dict[str, str]:
+    """The comments on those of our publications that are there."""
     cursor.execute(
         "SELECT pubname::text, coalesce(obj_description(oid, 'pg_publication'), '') FROM pg_publication "
         "WHERE pubname IN (%s, %s)",
         (slot, insert_only(slot)),
     )
-    comments = dict(cursor.fetchall())
-    if insert_only(slot) not in comments:
+    return dict(cursor.fetchall())
+
+
+def _epoch(comment: str) -> int:
+    """The epoch that a publication's comment holds; 0 where it holds none."""
+    found = _EPOCH.match(comment)
+    return int(found[1]) if found else 0
+
+
+def _make_publications(cursor: Any, slot: str, version: int, epoch: int, present: Collection[str]) -> None:
+    """Make the publications that are missing, empty; the first one's comment holds the epoch."""
+    if insert_only(slot) not in present:
         cursor.execute(_create_publication(insert_only(slot), version, "insert"))
-    if slot in comments:
-        found = _EPOCH.match(comments[slot])
-        return int(found[1]) if found else 0
-    actions = "insert, update, delete" + (", truncate" if version >= POSTGRES_11 else "")
-    cursor.execute(sql.SQL("{}; {}").format(_create_publication(slot, version, actions), _comment(slot, epoch)))
-    return None
+    if slot not in present:
+        actions = "insert, update, delete" + (", truncate" if version >= POSTGRES_11 else "")
+        cursor.execute(sql.SQL("{}; {}").format(_create_publication(slot, version, actions), _comment(slot, epoch)))
 
 
 def _publish(cursor: Any, slot: str, tables: dict[str, Table]) -> dict[str, ItemStatus]:
@@ -311,20 +319,21 @@ def _comment(slot: str, epoch: int) -> sql.Composable:
     return sql.SQL("COMMENT ON PUBLICATION {} IS {}").format(sql.Identifier(slot), sql.Literal(f"Wisp, epoch {epoch}"))
 
 
-def _gap(cursor: Any, version: int, slot: str, *, published: bool) -> str:
-    """Why the slot does not continue what was followed before; empty when it does, or when nothing was."""
-    status = "wal_status" if version >= POSTGRES_13 else "NULL"
+def _gap(session: Connection, cursor: Any, slot: str, comments: dict[str, str]) -> str:
+    """Why the slot does not continue what was followed before; empty when it does, or when nothing was.
+
+    A slot without both its publications is of no use any more, and is dropped before they are made again: so a crash in
+    between leaves publications without a slot, which is a gap as well.
+    """
+    status = "wal_status" if session.server_version >= POSTGRES_13 else "NULL"
     cursor.execute(
         f"SELECT {status}, database, current_database() FROM pg_replication_slots WHERE slot_name = %s",  # noqa: S608
         (slot,),
     )
     row = cursor.fetchone()
     if row is None:
-        return (
-            f"replication slot {slot} is gone: it was dropped, or the server failed over to one without it"
-            if published
-            else ""
-        )
+        gone = f"replication slot {slot} is gone: it was dropped, or the server failed over to one without it"
+        return gone if slot in comments else ""
     if row[1] != row[2]:
         raise Trouble(
             conditions.INVALID_CONNECTION,
@@ -332,7 +341,10 @@ def _gap(cursor: Any, version: int, slot: str, *, published: bool) -> str:
         )
     if row[0] == "lost":
         return f"the server removed log that replication slot {slot} still needed; raise max_slot_wal_keep_size"
-    return "" if published else f"replication slot {slot} has no publication: somebody dropped it"
+    if slot not in comments or insert_only(slot) not in comments:
+        _drop_slot(session, slot)
+        return f"a publication of replication slot {slot} was dropped"
+    return "" if _epoch(comments[slot]) else f"the comment on publication {slot} was changed"
 
 
 def make_slot(dsn: str, slot: str, epoch: int) -> None:
