@@ -6,8 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
-from fixtures.examples import EXAMPLES
+from fixtures.examples import EXAMPLES, sample
 from wisp_api import cloudevent, crd, function, subscription
+from wisp_events.ingest.s3 import object_event
+from wisp_events.sources.postgres_events import TYPE_PREFIX, Mapper, Place
 
 MANIFESTS = sorted(EXAMPLES.glob("*/*.yaml"))
 OBJECTS = [
@@ -82,3 +84,21 @@ def test_sample_events_are_events(path: Path) -> None:
         event = cloudevent.decode(path.read_bytes())
         assert event.partitionkey
         assert event.sequence
+
+
+def test_sample_of_an_upload_is_what_the_ingest_makes() -> None:
+    """The thumbnail's sample is, attribute for attribute, the event that the ingest makes of its own data."""
+    wanted = sample("thumbnail/events/object-created.json")
+    made = object_event("minio", msgspec.Raw(msgspec.json.encode(wanted["data"]))).event
+    assert {"specversion": "1.0"} | msgspec.json.decode(cloudevent.encode(made)) == wanted
+
+
+@pytest.mark.parametrize("operation", ["insert", "update", "delete"])
+def test_sample_of_a_change_is_what_the_reader_makes(operation: str) -> None:
+    """The orders' samples have the places, keys and sources that the PostgreSQL reader gives."""
+    event = sample(f"orders/events/{operation}.json")
+    assert str(Place.parse(event["sequence"])) == event["sequence"] == event["id"]
+    assert event["source"] == Mapper("default", "shop-db", 0).source
+    assert event["type"] == f"{TYPE_PREFIX}{operation}"
+    assert event["partitionkey"] == f"{event['subject']}:{list(event['data']['key'].values())}"
+    assert event["data"].keys() == {"op", "key", "old", "new"}
