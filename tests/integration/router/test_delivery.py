@@ -201,7 +201,7 @@ async def test_metrics_speak_of_live_routes_only(w: World) -> None:
     for wanted in (
         f'wisp_router_attempts_total{{{labels},verdict="function_failed"}} 3.0',
         f'wisp_router_attempts_total{{{labels},verdict="delivered"}} 1.0',
-        f'wisp_router_dead_letters_total{{{labels},reason="MaxAttempts"}} 1.0',
+        'wisp_router_dead_letters_total{namespace="shop",reason="MaxAttempts",subscription="sub"} 1.0',
         "wisp_router_routes 1.0",
     ):
         await eventually(lambda wanted=wanted: wanted in lines(), wanted)  # type: ignore[misc]

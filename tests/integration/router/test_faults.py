@@ -85,7 +85,7 @@ async def test_router_killed_in_traffic_loses_nothing(tmp_path: Path) -> None:
             assert time.monotonic() - began < 6, "a container restarted in its pod has to go on at once"
         await producer
         await eventually(lambda: len({r.id for r in w.function.finished}) == 2000, "all delivered")
-        assert check_order(w.function.finished, 2000) < 400
+        assert check_order(w.function.finished, 2000) < 1200  # what was done in the last 0.1 s before each kill
 
 
 async def test_replicas_share_and_take_over_within_ten_seconds(tmp_path: Path) -> None:
@@ -270,6 +270,18 @@ async def test_done_events_beyond_a_failing_one_do_not_repeat(tmp_path: Path) ->
         healed = True
         await w.delivered(401)
         assert check_order(w.function.finished, 401) == 0
+
+
+async def test_stream_made_anew_is_delivered_from_its_beginning(tmp_path: Path) -> None:
+    """A cursor that stands beyond the end of its stream, which was lost and made anew, hides no event."""
+    async with world(tmp_path) as w:
+        stale = Cursor(floor=1000, head=1010, started=0, parked=[(1001, 1002)], delivered=7)
+        key = f"{NAMESPACE}.uid-sub"
+        await bucket.write(w.client.jetstream(), names.KV_CURSORS, key, msgspec.json.encode(stale))
+        await w.publish(event(1), event(2))
+        w.router()
+        await w.subscribe()
+        assert await w.delivered(2) == ["1", "2"]
 
 
 async def test_target_closes_kept_connections(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """Taking a route's cursor, where it stands now or, the first time, where the Subscription starts.
 
 Invariant: the start position is fixed once, by the first write of the cursor; only then is a route reported Active, so
-whatever is published after a Subscription with `start: latest` became ready is delivered.
+whatever is published after a Subscription with `start: latest` became ready is delivered. A cursor beyond the end of its
+stream belongs to one that was lost: the new one is delivered from its beginning.
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable
 
@@ -18,6 +20,8 @@ from wisp_api.route import Route
 from wisp_events.router import bucket
 from wisp_events.router.cursor import Cursor
 from wisp_events.router.plan import Plan, start_time
+
+logger = logging.getLogger(__name__)
 
 _decoder = msgspec.json.Decoder(Cursor)
 
@@ -40,6 +44,12 @@ async def claim(
         cursor = _decoder.decode(entry.value)
         if cursor.session != session and not may_take(cursor.owner):
             return None
+        last = (await js.stream_info(plan.route.stream)).state.last_seq
+        if max(cursor.floor, cursor.head) > last:
+            logger.warning(
+                "stream %s was made anew: its cursor stood at %d of %d", plan.route.stream, cursor.floor, last
+            )
+            cursor.floor, cursor.head, cursor.parked, cursor.partial, cursor.troubles = 0, 0, [], {}, {}
     cursor.owner, cursor.session = me, session
     value = msgspec.json.encode(cursor)
     return cursor, await bucket.write(js, names.KV_CURSORS, plan.cursor_key, value, entry.revision if entry else 0)

@@ -1,6 +1,6 @@
 """One route on the replica that owns it: from frames in the log to answers of the function.
 
-Invariant: an event is marked done in exactly two places, `_answered` with a success and `_bury` after the acknowledged
+Invariant: an event is marked done in exactly two places, `_answered` with a success and `_store` after the acknowledged
 dead letter, or at once where the filter leaves it out; the cursor is written after, never before. Whoever loses the
 cursor's revision stops at once and writes nothing more.
 
@@ -20,13 +20,12 @@ from nats.aio.client import Client as Nats
 from wisp_api import cloudevent
 from wisp_api.route import DeadLetter
 
-from wisp_events import log
-from wisp_events.router import metrics, verdict
+from wisp_events.router import letter, verdict
 from wisp_events.router.client import Client as Http
 from wisp_events.router.cursor import Cursor, Trouble, Window
 from wisp_events.router.intake import Intake
 from wisp_events.router.keeper import Keeper
-from wisp_events.router.letter import compose
+from wisp_events.router.metrics import RouteMetrics
 from wisp_events.router.plan import Plan
 from wisp_events.router.request import MAX_HOPS, pick, render
 from wisp_events.router.schedule import Item, Schedule
@@ -38,7 +37,6 @@ GRACE_SECONDS: Final = 5.0
 """How much longer than the function's timeout the router waits: the runtime's own answer comes first."""
 EXPIRE_SECONDS: Final = 5.0
 BURY_AT_ONCE: Final = 64
-RETRY_SECONDS: Final = 0.5
 NOT_READABLE: Final = (ValueError, RecursionError)
 """What decoding raises for anything that is no JSON of the right form, or nested too deeply."""
 
@@ -76,9 +74,10 @@ class Delivery:
         self._keeper = Keeper(self._js, plan.cursor_key, cursor.session, revision, self._snapshot)
         self._window = Window(msgspec.json.decode(msgspec.json.encode(cursor), type=Cursor))
         self.schedule = Schedule(ordered=plan.route.order == "key")
-        self._troubles: dict[str, Trouble] = {}
-        self.in_flight = 0
-        self._retrying = 0  # of those in flight
+        self.failing: dict[str, Item] = {}
+        """`sequence.index` -> an undone event whose last attempt failed."""
+        self._attempts = 0  # under way
+        self._retries = 0  # of those
         self._limit = float(plan.route.parallelism)
         self._shrunk = 0.0
         self._bytes = 0
@@ -86,19 +85,11 @@ class Delivery:
         self._draining = False
         self._ended = False
         self.last_error = ""
-        self._burying: set[asyncio.Task[None]] = set()
+        self._letters = letter.Letters(self._js)
         self._timer: asyncio.TimerHandle | None = None
         self._expired_at = 0.0
         route = plan.route
-        labels = (route.namespace, route.name)
-        self._count = {one: metrics.ATTEMPTS.labels(*labels, one.name.lower()) for one in Verdict}
-        self._filtered = metrics.FILTERED.labels(*labels)
-        self._seconds = metrics.SECONDS.labels(*labels)
-        self._levels = {
-            "in_flight": metrics.IN_FLIGHT.labels(*labels),
-            "pending": metrics.PENDING.labels(*labels),
-            "oldest": metrics.OLDEST.labels(*labels),
-        }
+        self.metrics = RouteMetrics(route.namespace, route.name)
         self.intake = Intake(shared.nats, route.stream, route.subjects, self._window.read, self._take_frame, self._room)
 
     def start(self) -> None:
@@ -130,9 +121,14 @@ class Delivery:
         return self.schedule.size >= WINDOW_EVENTS or self._bytes >= WINDOW_BYTES
 
     @property
+    def in_flight(self) -> int:
+        """Attempts and dead letters under way."""
+        return self._attempts + len(self._letters)
+
+    @property
     def stalled(self) -> bool:
         """Whether the window is full of events that stand behind failing ones."""
-        return self.full and not self.schedule.ready and self.in_flight == self._retrying
+        return self.full and not self.schedule.ready and self._attempts == self._retries
 
     @property
     def pending(self) -> int:
@@ -141,10 +137,10 @@ class Delivery:
 
     def gauge(self) -> None:
         """Set the metrics that are levels."""
-        self._levels["in_flight"].set(self.in_flight)
-        self._levels["pending"].set(self.pending)
+        self.metrics.in_flight.set(self.in_flight)
+        self.metrics.pending.set(self.pending)
         oldest = self._window.oldest
-        self._levels["oldest"].set(time.time() - oldest if oldest else 0)
+        self.metrics.oldest.set(time.time() - oldest if oldest else 0)
 
     async def catch_up(self) -> None:
         """Let the cursor pass records at the stream's end that are not for this route.
@@ -163,7 +159,7 @@ class Delivery:
         self._draining = True
         await self.intake.stop()
         deadline = time.monotonic() + seconds
-        while self.in_flight and time.monotonic() < deadline:  # noqa: ASYNC110 - ends on its own events are many
+        while self.in_flight and time.monotonic() < deadline:  # noqa: ASYNC110 - what ends it are callbacks
             await asyncio.sleep(0.02)
         await self._finish()
         if not self.lost:
@@ -178,9 +174,7 @@ class Delivery:
         await self._finish()
 
     async def _finish(self) -> None:
-        for task in self._burying:
-            task.cancel()
-        await asyncio.gather(*self._burying, return_exceptions=True)
+        await self._letters.stop()
         await self._keeper.stop()
         self._shared.budget.used -= self._bytes
         self._bytes = 0
@@ -222,7 +216,7 @@ class Delivery:
         reason = message = ""
         try:
             if not self.plan.matcher(event):
-                self._filtered.inc()
+                self.metrics.filtered.inc()
                 self._window.mark(sequence, index)
                 return
         except NOT_READABLE as error:
@@ -230,13 +224,9 @@ class Delivery:
         if event.wisphops > MAX_HOPS:
             reason, message = "RecursionLimit", f"the event went through more than {MAX_HOPS} functions"
         if trouble := self._window.trouble(sequence, index):
-            item.tries, item.attempts, item.first, item.due = (
-                trouble.tries,
-                trouble.attempts,
-                trouble.first,
-                trouble.due,
-            )
-            self._troubles[f"{sequence}.{index}"] = trouble
+            item.tries, item.attempts = trouble.tries, trouble.attempts
+            item.first, item.due = trouble.first, trouble.due
+            self.failing[item.place] = item
         self._bytes += len(raw)
         self._shared.budget.used += len(raw)
         if reason:
@@ -272,23 +262,23 @@ class Delivery:
             self._bury(item, "Malformed", str(error))
             return
         item.first = item.first or now
-        self.in_flight += 1
-        self._retrying += item.tries > 0
+        self._attempts += 1
+        self._retries += item.tries > 0
         self._shared.http.send(
             to, request, plan.route.timeout_seconds + GRACE_SECONDS, partial(self._answered, item, now)
         )
 
     def _answered(self, item: Item, sent: float, outcome: Outcome) -> None:
-        self.in_flight -= 1
-        self._retrying -= item.tries > 0
+        self._attempts -= 1
+        self._retries -= item.tries > 0
         if self.lost:
             return
         item.tries += 1
         item.last = outcome
         judged = verdict.judge(outcome)
-        self._count[judged].inc()
+        self.metrics.attempts[judged].inc()
         now = time.time()
-        self._seconds.observe(now - sent)
+        self.metrics.seconds.observe(now - sent)
         if judged is Verdict.DELIVERED:
             self.cursor.delivered += 1
             self.cursor.last_delivery = now
@@ -314,7 +304,7 @@ class Delivery:
             self._shrunk = now
             self._limit = max(1.0, self._limit / 2)
         due = min(now + verdict.pause(retry, item.tries, outcome), self._expiry(item))
-        self._troubles[f"{item.sequence}.{item.index}"] = Trouble(item.tries, item.attempts, item.first, due)
+        self.failing[item.place] = item
         self.schedule.again(item, due)
         self._keeper.touch()
         self._wake()
@@ -337,8 +327,8 @@ class Delivery:
         """The event is done."""
         self._window.mark(item.sequence, item.index)
         self.schedule.out(item)
-        if self._troubles:
-            self._troubles.pop(f"{item.sequence}.{item.index}", None)
+        if self.failing:
+            self.failing.pop(item.place, None)
         self._bytes -= len(item.raw)
         self._shared.budget.used -= len(item.raw)
         self._keeper.touch()
@@ -365,44 +355,28 @@ class Delivery:
 
     def _bury(self, item: Item, reason: str, message: str) -> None:
         """Store a dead letter, then the event is done."""
-        letter = compose(self.plan.route, reason, message, item.sequence, item.index)
-        letter.event = item.raw
-        letter.attempts = item.tries
-        letter.first_attempt = log.rfc3339(item.first) if item.first else None
-        if isinstance(item.last, verdict.Answer):
-            letter.last_status = item.last.status
-            letter.last_response = item.last.body.decode(errors="replace")
-        self._store_letter(letter, partial(self._out, item))
+        self._store(letter.of_event(self.plan.route, reason, message, item), partial(self._out, item))
 
     def _bury_input(self, sequence: int, index: int, content: bytes, message: str) -> None:
-        letter = compose(self.plan.route, "Malformed", message, sequence, index)
-        letter.input = content[:4096].decode(errors="replace")
-        self._store_letter(letter, partial(self._window.mark, sequence, index))
+        found = letter.of_input(self.plan.route, message, sequence, index, content)
+        self._store(found, partial(self._window.mark, sequence, index))
 
-    def _store_letter(self, letter: DeadLetter, done: Callable[[], None]) -> None:
-        self.in_flight += 1
-        task = asyncio.get_running_loop().create_task(self._keep_storing(letter, done))
-        self._burying.add(task)
-        task.add_done_callback(self._burying.discard)
+    def _store(self, found: DeadLetter, out: Callable[[], None]) -> None:
+        def stored(found: DeadLetter) -> None:
+            self.cursor.dead_lettered += 1
+            self.metrics.dead_letter(found.reason)
+            out()
+            self._keeper.touch()
+            if self._paused:
+                self._expire()
+            self.pump()
 
-    async def _keep_storing(self, letter: DeadLetter, done: Callable[[], None]) -> None:
-        route = self.plan.route
-        while True:
-            try:
-                await log.dead_letter(self._js, letter)
-                break
-            except log.LogUnavailable:
-                await asyncio.sleep(RETRY_SECONDS)
-        self.in_flight -= 1
-        self.cursor.dead_lettered += 1
-        metrics.DEAD_LETTERS.labels(route.namespace, route.name, letter.reason).inc()
-        done()
-        self._keeper.touch()
-        if self._paused:
-            self._expire()
-        self.pump()
+        self._letters.store(found, stored)
 
     def _snapshot(self) -> bytes:
         """The cursor as it is to be stored now."""
-        self._window.store(self.cursor, self._troubles)
+        troubles = {
+            place: Trouble(item.tries, item.attempts, item.first, item.due) for place, item in self.failing.items()
+        }
+        self._window.store(self.cursor, troubles)
         return msgspec.json.encode(self.cursor)

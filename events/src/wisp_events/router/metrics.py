@@ -4,6 +4,8 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from wisp_events.router.verdict import Verdict
+
 _LABELS: Final = ("namespace", "subscription")
 
 ATTEMPTS = Counter("wisp_router_attempts", "Attempts to deliver, by verdict.", (*_LABELS, "verdict"))
@@ -24,7 +26,25 @@ PURGED = Counter("wisp_router_purged_records", "Records removed from streams aft
 _PER_ROUTE: Final = (ATTEMPTS, DEAD_LETTERS, FILTERED, SECONDS, IN_FLIGHT, PENDING, OLDEST)
 
 
-def forget(namespace: str, subscription: str) -> None:
-    """Drop the series of a route that this replica no longer serves."""
-    for metric in _PER_ROUTE:
-        metric.remove_by_labels({"namespace": namespace, "subscription": subscription})
+class RouteMetrics:
+    """The series of one route, looked up once."""
+
+    def __init__(self, namespace: str, subscription: str) -> None:
+        """Make them."""
+        self._labels = namespace, subscription
+        self.attempts = {one: ATTEMPTS.labels(*self._labels, one.name.lower()) for one in Verdict}
+        self.filtered = FILTERED.labels(*self._labels)
+        self.seconds = SECONDS.labels(*self._labels)
+        self.in_flight = IN_FLIGHT.labels(*self._labels)
+        self.pending = PENDING.labels(*self._labels)
+        self.oldest = OLDEST.labels(*self._labels)
+
+    def dead_letter(self, reason: str) -> None:
+        """Count a dead letter."""
+        DEAD_LETTERS.labels(*self._labels, reason).inc()
+
+    def forget(self) -> None:
+        """Drop the series: this replica no longer serves the route."""
+        labels = dict(zip(_LABELS, self._labels, strict=True))
+        for metric in _PER_ROUTE:
+            metric.remove_by_labels(labels)

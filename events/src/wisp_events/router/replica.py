@@ -23,7 +23,7 @@ from wisp_events.router import bucket, janitor, metrics, status
 from wisp_events.router.claim import claim
 from wisp_events.router.client import Client as Http
 from wisp_events.router.delivery import GRACE_SECONDS, Delivery, Shared
-from wisp_events.router.ownership import ALIVE, BEAT_SECONDS, LEAVING, LOST_SECONDS, Members, owner
+from wisp_events.router.ownership import ALIVE, BEAT_SECONDS, LEAVING, Members, owner
 from wisp_events.router.plan import InvalidRoute, Plan, compile_route
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 FOLLOW_SECONDS: Final = 0.5
 TURN_SECONDS: Final = 0.5
+SILENCE_SECONDS: Final = 2.0
+"""So long between two polls, and nobody's silence counts against them."""
 RELIST_SECONDS: Final = 60.0
 REPORT_SECONDS: Final = 30.0
 CLEAN_SECONDS: Final = 15.0
@@ -54,6 +56,7 @@ class Replica:
         self._shared = Shared(client, http, me, secrets.token_hex(8), self._leased)
         self._revision = 0  # of KV_ROUTES
         self._listed = 0.0
+        self._polled = 0.0
         self._routes: dict[str, Plan | InvalidRoute] = {}
         self._owned: dict[str, Delivery] = {}
         self._moving: dict[str, asyncio.Task[None]] = {}  # claims and releases under way
@@ -97,25 +100,28 @@ class Replica:
     def _leased(self) -> bool:
         return self._members.leased(time.monotonic())
 
+    def _may_take(self, holder: str) -> bool:
+        return self._leased() and self._members.may_take(holder, time.monotonic())
+
     # Following members and routes
 
     async def _follow(self) -> None:
         while True:
             try:
                 await self._poll()
+                self._share()
                 self.trouble = ""
             except bucket.LOG_ERRORS as error:
                 if isinstance(error, bucket.MISSING) and self._nats.is_connected:
                     self.trouble = "the key-value buckets do not exist yet: the operator makes them"
                 else:
                     self.trouble = f"NATS does not answer: {error}"
-            self._share()
             await asyncio.sleep(FOLLOW_SECONDS)
 
     async def _poll(self) -> None:
         began = time.monotonic()
-        if began - self._members.renewed >= LOST_SECONDS:
-            self._members.interrupted(began)
+        if began - self._polled >= SILENCE_SECONDS:
+            self._members.interrupted(began)  # others' beats could not be seen, and may not have been written
         if began - self._members.renewed >= BEAT_SECONDS:
             await bucket.write(self._js, names.KV_MEMBERS, self._me, LEAVING if self._leaving else ALIVE)
             self._members.renewed = began
@@ -130,6 +136,7 @@ class Replica:
         for entry in entries:
             self._revision = entry.revision
             self._take_route(entry)
+        self._polled = time.monotonic()
 
     def _take_route(self, entry: bucket.Entry) -> None:
         if entry.value is None:
@@ -177,8 +184,7 @@ class Replica:
     async def _claim(self, key: str, plan: Plan) -> None:
         try:
             async with self._claims:
-                may_take = lambda holder: self._members.may_take(holder, time.monotonic())  # noqa: E731
-                claimed = await claim(self._nats, plan, self._me, self._shared.session, may_take)
+                claimed = await claim(self._nats, plan, self._me, self._shared.session, self._may_take)
         except bucket.Changed:
             return  # another was faster; the next turn sees what is right
         except nats.js.errors.NotFoundError:
@@ -206,7 +212,7 @@ class Replica:
     def _forget(self, key: str, delivery: Delivery) -> None:
         self._owned.pop(key, None)
         self._sent.pop(key, None)
-        metrics.forget(delivery.plan.route.namespace, delivery.plan.route.name)
+        delivery.metrics.forget()
 
     # Time, status, purging
 

@@ -57,6 +57,11 @@ class Item:
         self.burial: tuple[str, str] | None = None
         """Reason and message of the dead letter, where no attempt is due."""
 
+    @property
+    def place(self) -> str:
+        """Its address in the stream, as the cursor names it."""
+        return f"{self.sequence}.{self.index}"
+
 
 class _Lane:
     __slots__ = ("barrier", "blocked", "open")
@@ -87,11 +92,6 @@ class Schedule:
     def ready(self) -> int:
         """Events that could start now."""
         return len(self._ready)
-
-    @property
-    def waiting(self) -> list[Item]:
-        """Events that wait for their next attempt."""
-        return [entry[-1] for entry in self._later]
 
     @property
     def next_due(self) -> float | None:

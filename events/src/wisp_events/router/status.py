@@ -38,8 +38,7 @@ def judge(delivery: Delivery) -> tuple[str, str]:
         return "Suspended", "spec.suspend is true: events wait, and are dead-lettered at the age of retry.maxAgeSeconds"
     if not delivery.plan.addresses:
         return "WaitingForTarget", "no revision of the function is ready yet: events wait"
-    waiting = delivery.schedule.waiting
-    stuck = [item for item in waiting if item.tries >= FAILING_TRIES]
+    stuck = [item for item in delivery.failing.values() if item.tries >= FAILING_TRIES]
     if not stuck:
         return "Active", ""
     oldest = min(stuck, key=lambda item: (item.sequence, item.index))
