@@ -29,6 +29,7 @@ from wisp_events import log
 from wisp_events.sources import postgres_catalog
 from wisp_events.sources.pgoutput import Begin, Change, Commit, Decoder, Malformed, Truncate
 from wisp_events.sources.postgres_events import Mapper, Table
+from wisp_events.sources.postgres_session import open_session
 from wisp_events.sources.reader import Trouble
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ async def open_stream(dsn: str, slot: str) -> Any:
 
 
 def _start(dsn: str, slot: str) -> Any:
-    session = postgres_catalog.open_session(dsn, connection_factory=LogicalReplicationConnection)
+    session = open_session(dsn, connection_factory=LogicalReplicationConnection)
     try:
         cursor: Any = session.cursor()
         for statement in _SESSION:

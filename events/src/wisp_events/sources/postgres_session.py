@@ -1,0 +1,108 @@
+"""Sessions with a PostgreSQL server, and what its refusals mean to the user.
+
+Invariant: every error of the server or the network leaves here as a `Trouble` with a cure, and none quotes the DSN.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import psycopg2
+import psycopg2.errors
+from psycopg2.extensions import connection as Connection  # noqa: N812 - a class with a lower-case name
+from wisp_api import conditions
+
+from wisp_events.sources.reader import Trouble
+
+CONNECT_SECONDS: Final = 5
+_PARAMETERS: Final[dict[str, Any]] = {
+    "connect_timeout": CONNECT_SECONDS,
+    "client_encoding": "UTF8",
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+    "application_name": "wisp-reader",
+}
+
+
+def open_session(dsn: str, **parameters: Any) -> Connection:
+    """Connect.
+
+    Raises:
+        Trouble: the server can't be reached, or refuses; with the reason and the cure.
+    """
+    try:
+        session: Connection = psycopg2.connect(dsn, **_PARAMETERS, **parameters)
+    except psycopg2.ProgrammingError:  # its message may quote the DSN, password and all
+        raise Trouble(
+            conditions.INVALID_CONNECTION,
+            "key dsn of the connection's Secret can't be parsed; write postgresql://user:password@host:5432/database",
+        ) from None
+    except psycopg2.OperationalError as error:
+        raise _refusal(str(error)) from None
+    return session
+
+
+@contextmanager
+def connect(dsn: str) -> Iterator[Connection]:
+    """A session that is closed at the end of the block.
+
+    Raises:
+        Trouble: as `open_session`.
+    """
+    session = open_session(dsn)
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def _refusal(message: str) -> Trouble:
+    """Why a connection failed; libpq gives no error code here, so the server's words decide."""
+    brief = " ".join(message.split())
+    if "no pg_hba.conf entry" in message:
+        return Trouble(conditions.PERMISSION_DENIED, f"{brief}; add an entry for this user and database to pg_hba.conf")
+    if "authentication failed" in message or "no password supplied" in message:
+        return Trouble(
+            conditions.AUTHENTICATION_FAILED, f"{brief}; put the right user and password into the connection's Secret"
+        )
+    if "to start" in message and re.search(r"wal ?sender", message, re.IGNORECASE):
+        return Trouble(conditions.PERMISSION_DENIED, f"{brief}; run: ALTER ROLE <user> REPLICATION")
+    if re.search(r'(database|role) ".*" does not exist', message):
+        return Trouble(conditions.INVALID_CONNECTION, f"{brief}; correct key dsn of the connection's Secret")
+    return Trouble(conditions.SERVER_UNREACHABLE, f"{brief}; trying again")
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn the server's refusals of what this module asks into conditions with a cure.
+
+    Raises:
+        Trouble: instead of any psycopg2 error.
+    """
+    try:
+        yield
+    except psycopg2.Error as error:
+        brief = (error.diag.message_primary or " ".join(str(error).split()) or type(error).__name__).rstrip(".")
+        raise _trouble(error, brief) from None
+
+
+def _trouble(error: psycopg2.Error, brief: str) -> Trouble:
+    if isinstance(error, psycopg2.errors.InsufficientPrivilege):
+        return Trouble(
+            conditions.PERMISSION_DENIED,
+            f"{brief}; the connection's role needs REPLICATION, CREATE on the database and ownership of the tables: "
+            "ALTER ROLE <user> REPLICATION; GRANT CREATE ON DATABASE <database> TO <user>; GRANT <table owner> TO <user>",
+        )
+    if isinstance(error, psycopg2.errors.ConfigurationLimitExceeded):
+        return Trouble(conditions.LOGICAL_DECODING_OFF, f"{brief}; raise max_replication_slots and max_wal_senders")
+    if isinstance(error, psycopg2.errors.ReadOnlySqlTransaction):
+        return Trouble(conditions.INVALID_CONNECTION, f"{brief}; name the primary server in key dsn")
+    if isinstance(error, psycopg2.errors.QueryCanceled | psycopg2.errors.LockNotAvailable):
+        return Trouble(
+            conditions.WAITING_FOR_TRANSACTIONS,
+            f"{brief}; a transaction that was open before holds up the slot or a table: see pg_stat_activity; trying again",
+        )
+    return Trouble(conditions.SERVER_UNREACHABLE, f"{brief}; trying again")
