@@ -6,7 +6,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +37,23 @@ async def operate() -> int:
     os.environ["WISP_NATS_URL"] = settings.nats_url  # where wisp_api.jetstream looks
     kubernetes = await api.connect()
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    _on_signals(stop)
     health = await serve_health(lambda: "", int(os.environ.get("WISP_HEALTH_PORT", HEALTH_PORT)))
     identity = f"{os.environ.get('WISP_POD_NAME', 'wisp-operator')}-{secrets.token_hex(4)}"
     lease = Lease(kubernetes, settings.namespace, identity)
     try:
         if await _first_of(stop.wait(), lease.acquire()) == 1:
-            await _first_of(stop.wait(), _end_without(lease), _act(kubernetes, settings))
+            await _first_of(stop.wait(), _end_without(lease), _act(kubernetes, settings, stop))
     finally:
         await lease.release()
         await health.cleanup()
         await kubernetes.close()
     return 0
+
+
+def _on_signals(stop: asyncio.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
 
 async def _end_without(lease: Lease) -> None:
@@ -70,7 +74,7 @@ async def _first_of(*parts: Coroutine[Any, Any, Any]) -> int:
     return ended
 
 
-async def _act(kubernetes: api.Api, settings: config.OperatorConfig) -> None:
+async def _act(kubernetes: api.Api, settings: config.OperatorConfig, stop: asyncio.Event) -> None:
     """Everything that only the active operator does, until cancelled."""
     seed = await ensure_secrets(kubernetes, settings)
     root = await kubernetes.get(api.NAMESPACES, None, "kube-system")
@@ -83,19 +87,31 @@ async def _act(kubernetes: api.Api, settings: config.OperatorConfig) -> None:
         tasks.create_task(namespaces.run(_NAMESPACE_WORKERS))
         tasks.create_task(follow(context, namespaces))
         tasks.create_task(resync(context, functions, namespaces))
-        await kopf.operator(registry=make_registry(context, functions, namespaces), clusterwide=True, standalone=True)
+        registry = make_registry(context, functions, namespaces)
+        watchers = await kopf.spawn_tasks(registry=registry, clusterwide=True, standalone=True)
+        _on_signals(stop)  # kopf has taken them for itself
+        ended, _ = await asyncio.wait(watchers, return_when=asyncio.FIRST_COMPLETED)
+        for watcher in ended:
+            watcher.result()
         raise RuntimeError("kopf ended by itself")
 
 
-def main() -> int:
-    """Run; the exit code."""
-    set_up_logging()
+async def run(command: Callable[[], Coroutine[Any, Any, int]]) -> None:
+    """Run a command and end the process with its exit code.
+
+    Without the event loop's own clean-up: what matters is closed by then, and cancelled watchers of kopf may hang in it.
+    """
+    code = 1
     try:
-        return asyncio.run(drain() if sys.argv[1:] == ["drain"] else operate())
+        code = await command()
     except Exception:  # noqa: BLE001 - the end of the process; the log says why
         _log.exception("the operator ends")
-        return 1
+    finally:
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    set_up_logging()
+    asyncio.run(run(drain if sys.argv[1:] == ["drain"] else operate))

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import aiohttp
+import prometheus_client
 from wisp_api import names
 
 from wisp_operator.api import LEASES, Api, ApiError, Object
@@ -22,6 +23,7 @@ GIVE_UP_SECONDS: Final = 7
 RETRY_SECONDS: Final = 2
 _FAILURES: Final = (ApiError, OSError, TimeoutError, aiohttp.ClientError)
 """A conflict is one of them: the next read tells who holds it."""
+_active = prometheus_client.Gauge("wisp_operator_active", "1 while this process holds the Lease")
 _log = logging.getLogger(__name__)
 
 
@@ -45,6 +47,7 @@ class Lease:
             except _FAILURES as error:
                 _log.warning("the Lease could not be read or written: %s", error)
             await asyncio.sleep(RETRY_SECONDS)
+        _active.set(1)
         _log.info("this operator is active")
 
     async def keep(self) -> None:

@@ -63,3 +63,5 @@ def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     selectors["", "v1", "configmaps"] = f"{_OURS},{names.FUNCTION_LABEL}"
     selectors["apps", "v1", "deployments"] = f"{_OURS},{names.COMPONENT_LABEL}={COMPONENT}"
     logging.getLogger("kopf").setLevel(logging.WARNING)
+    # A cluster without Knative is told of in each Function's condition, not in a line for each CRD.
+    logging.getLogger("kopf._core.reactor.observation").setLevel(logging.ERROR)

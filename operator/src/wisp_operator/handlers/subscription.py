@@ -4,6 +4,7 @@ Order matters where a crash between two steps must not lose anything: a stream e
 and a route are gone before their stream, everything is gone before a finalizer is.
 """
 
+import logging
 import time
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -37,6 +38,8 @@ _PENDING_SECONDS: Final = 5.0
 _SETTLED_SECONDS: Final = 60.0
 _SILENCE_SECONDS: Final = 120.0
 _FIGURES: Final = ("delivered", "failed", "deadLettered", "pending", "lastDelivery")
+
+_log = logging.getLogger(__name__)
 
 Value = TypeVar("Value", bound=msgspec.Struct)
 
@@ -299,6 +302,7 @@ async def _tell_left(context: Context, wish: Wish) -> None:
         else "its replication slot and publication (their names begin with wisp_)"
     )
     message = f"given up after {context.config.drain_seconds:g} s: the reader of connection {wish.reader.connection} did not take away {what}; do it by hand"
+    _log.warning("Subscription %s/%s: %s", wish.live["metadata"]["namespace"], wish.name, message)
     await write_event(context.api, wish.live, "CleanupIncomplete", message, datetime.now(UTC))
 
 
