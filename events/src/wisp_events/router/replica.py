@@ -200,6 +200,7 @@ class Replica:
         if claimed:
             delivery = self._owned[key] = Delivery(self._shared, plan, *claimed)
             delivery.start()
+            logger.info("serving route %s from record %d of %s", key, claimed[0].floor + 1, plan.route.stream)
 
     async def _release(self, key: str, delivery: Delivery) -> None:
         await delivery.drain(delivery.plan.route.timeout_seconds + GRACE_SECONDS + 5)
@@ -213,6 +214,7 @@ class Replica:
         self._owned.pop(key, None)
         self._sent.pop(key, None)
         delivery.metrics.forget()
+        logger.info("no longer serving route %s", key)
 
     # Time, status, purging
 
