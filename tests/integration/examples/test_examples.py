@@ -15,8 +15,8 @@ import pytest
 import yaml
 from fixtures import minio as minio_fixture
 from fixtures import postgres as postgres_fixture
-from fixtures.examples import EXAMPLES, cloud_event, load, post_event, sample, served
-from fixtures.process import free_port, server
+from fixtures.examples import EXAMPLES, answers, cloud_event, load, post_event, sample, served
+from fixtures.process import free_port, server, wait_until
 from PIL import Image
 
 
@@ -24,6 +24,10 @@ from PIL import Image
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[minio_fixture.MinioServer]:
     """A MinIO with both buckets, and the environment that thumbnail's manifest gives."""
     with minio_fixture.minio_server(tmp_path, f"http://127.0.0.1:{free_port()}/", "unused") as running:
+        health = f"{running.endpoint}/minio/health/cluster"
+        wait_until(
+            lambda: answers(health), "MinIO has not loaded its users"
+        )  # until then it sends clients away for a minute
         for bucket in ("photos", "photos-small"):
             running.client().make_bucket(bucket)
         monkeypatch.setenv("S3_ENDPOINT", running.endpoint)
