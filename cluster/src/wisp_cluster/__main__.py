@@ -6,25 +6,28 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
-from wisp_cluster import demo, install, onenode
+from wisp_cluster import demo, install
 from wisp_cluster.build import build
+from wisp_cluster.certificates import kubeconfig as kubeconfig_path
 from wisp_cluster.images import built_images
+from wisp_cluster.kubectl import Kubectl
 from wisp_cluster.progress import ClusterError
+from wisp_cluster.way import chosen
 
 
 def up(_: argparse.Namespace) -> None:
     """Bring the cluster up, or mend it."""
-    onenode.up()
+    chosen().up()
 
 
 def down(_: argparse.Namespace) -> None:
     """Remove the cluster and all that it made on this machine; programs and images stay cached."""
-    onenode.down()
+    chosen().down()
 
 
 def status(_: argparse.Namespace) -> None:
     """Print each part and whether it works; exit 1 where one does not."""
-    found = onenode.status()
+    found = chosen().status()
     for name, problem in found.items():
         print(f"{name:34} {problem or 'ok'}")
     if any(found.values()):
@@ -33,13 +36,13 @@ def status(_: argparse.Namespace) -> None:
 
 def logs(options: argparse.Namespace) -> None:
     """Print a component's log."""
-    path = onenode.logs(options.component)
+    path = chosen().logs(options.component)
     subprocess.run(["tail", "-n", str(options.tail), *(["-F"] if options.follow else []), path], check=False)
 
 
 def kubeconfig(_: argparse.Namespace) -> None:
     """Print the path of the kubeconfig."""
-    print(onenode.kubectl().kubeconfig)
+    print(kubeconfig_path("admin"))
 
 
 def build_programs(options: argparse.Namespace) -> None:
@@ -54,14 +57,15 @@ def build_images(options: argparse.Namespace) -> None:
 
 def install_wisp(_: argparse.Namespace) -> None:
     """Install Wisp on the cluster, or upgrade it to this checkout."""
-    references = built_images()
-    onenode.load(references.values())
-    install.install(onenode.kubectl(), references)
+    cluster = chosen()
+    references = cluster.images()
+    cluster.load(references.values())
+    install.install(Kubectl.of_cluster(), references)
 
 
 def show_demo(_: argparse.Namespace) -> None:
     """Deploy the examples and show them at work."""
-    demo.demo(onenode.kubectl(), built_images())
+    demo.demo(Kubectl.of_cluster(), chosen().images())
 
 
 def parser() -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ pip settings through read-only mounts, so they work behind a TLS-inspecting prox
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +42,7 @@ class Image:
     inputs: Sequence[str] = ()
     program: str = ""
     arguments: dict[str, str] = field(default_factory=dict)
+    onenode: bool = False
 
     def stage(self, target: Path) -> None:
         """Copy what the build may see into the folder `target`, the Dockerfile at its root."""
@@ -96,13 +97,30 @@ def tree_hash(folder: Path, *extra: str) -> str:
     return total.hexdigest()[:12]
 
 
-def built_images(only: Sequence[str] = ()) -> dict[str, str]:
-    """Build what is not in the cache; return name -> reference of every image (or of `only` and what stands before them).
+@dataclass(frozen=True)
+class Builder:
+    """What builds images and keeps them.
+
+    Attributes:
+        has: whether it holds the image of this reference.
+        build: makes it: reference, context folder (its Dockerfile included), build arguments, base image or "".
+        onenode: whether it builds the images that only the one-node cluster needs, too.
+    """
+
+    has: Callable[[str], bool]
+    build: Callable[[str, Path, dict[str, str], str], None]
+    onenode: bool = True
+
+
+def built_images(only: Sequence[str] = (), builder: Builder | None = None) -> dict[str, str]:
+    """Build what `builder` (buildah unless given) does not have; return name -> reference of every image (or of `only` and what stands before them).
 
     Raises:
         ClusterError: a build failed; its log is named.
     """
-    base, wanted = images()
+    builder = builder or Builder(lambda reference: archive(reference).exists(), build)
+    base, listed = images()
+    wanted = [image for image in listed if builder.onenode or not image.onenode]
     references: dict[str, str] = {}
     steps = Steps(len(wanted))
     for image in wanted:
@@ -110,9 +128,9 @@ def built_images(only: Sequence[str] = ()) -> dict[str, str]:
             arguments = {name: value.format(**references) for name, value in image.arguments.items()}
             digest = tree_hash(folder, repr(sorted(arguments.items())), "" if image.program else f"{base} {SUITE}")
             reference = f"{REGISTRY}/{image.name}:{VERSION}-{digest}"
-            if not archive(reference).exists():
+            if not builder.has(reference):
                 with steps.step(f"building image {image.name}"):
-                    build(reference, folder, arguments, base="" if image.program else base)
+                    builder.build(reference, folder, arguments, "" if image.program else base)
             else:
                 steps.done += 1
         references[image.name] = reference

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wisp_cluster.build import binary
+from wisp_cluster.certificates import kubeconfig
 from wisp_cluster.progress import ClusterError, run, wait_for
 
 Object = dict[str, Any]
@@ -23,6 +25,11 @@ class Kubectl:
     program: Path
     kubeconfig: Path
     namespace: str = ""
+
+    @classmethod
+    def of_cluster(cls) -> "Kubectl":
+        """The administrator's access to the cluster that `up` made, whichever way."""
+        return cls(binary("kubectl"), kubeconfig("admin"))
 
     @property
     def scope(self) -> list[str]:

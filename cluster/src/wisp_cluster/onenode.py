@@ -13,24 +13,22 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from wisp_cluster import components, knative, leftovers, network, processes
-from wisp_cluster.build import PROGRAMS, binary, build
-from wisp_cluster.certificates import NODE_NAME, kubeconfig, make_keys
+from wisp_cluster.build import PROGRAMS, build
+from wisp_cluster.certificates import NODE_NAME, make_keys
 from wisp_cluster.components import Component
 from wisp_cluster.images import archive, built_images
 from wisp_cluster.kubectl import Kubectl, condition
 from wisp_cluster.packages import install_packages
-from wisp_cluster.paths import cluster_dir, state_dir
+from wisp_cluster.paths import cluster_dir, http_port, state_dir
 from wisp_cluster.progress import ClusterError, Steps, run, wait_for
 
 VOLUMES = 24
 """Persistent volumes of the node, each a folder; see `make_volumes`."""
 
-HTTP_PORT = int(os.environ.get("WISP_HTTP_PORT", "8080"))
-
 
 def kubectl() -> Kubectl:
     """The administrator's access to the cluster."""
-    return Kubectl(binary("kubectl"), kubeconfig("admin"))
+    return Kubectl.of_cluster()
 
 
 def daemons(references: dict[str, str]) -> list[Component]:
@@ -49,12 +47,12 @@ def daemons(references: dict[str, str]) -> list[Component]:
 
 
 def forwarder() -> Component:
-    """127.0.0.1:HTTP_PORT of this machine leads to the ingress."""
-    argv = [sys.executable, "-m", "wisp_cluster.forward", str(HTTP_PORT), f"{network.INGRESS_SERVICE_IP}:80"]
+    """The port of this machine's loopback leads to the ingress."""
+    argv = [sys.executable, "-m", "wisp_cluster.forward", str(http_port()), f"{network.INGRESS_SERVICE_IP}:80"]
 
     def problem() -> str | None:
-        listening = run(["ss", "-Hltn", f"src 127.0.0.1:{HTTP_PORT}"]).strip()
-        return None if listening else f"nothing listens on port {HTTP_PORT}"
+        listening = run(["ss", "-Hltn", f"src 127.0.0.1:{http_port()}"]).strip()
+        return None if listening else f"nothing listens on port {http_port()}"
 
     return Component("forward", argv, problem, in_node=False)
 
@@ -72,7 +70,7 @@ def up() -> dict[str, str]:
     with steps.step(f"building {len(PROGRAMS)} programs (once; the first time takes a quarter of an hour)"):
         build()
     with steps.step("building images (once for each version of their sources)"):
-        references = built_images()
+        references = images()
     with steps.step("making the network namespace and the keys"):
         network.up()
         leftovers.make_cgroups()
@@ -104,6 +102,11 @@ def check_machine() -> None:
         raise ClusterError(
             "the one-node cluster needs Linux and root", hint="use CLUSTER=kind with Docker, or run it as root"
         )
+
+
+def images() -> dict[str, str]:
+    """Build the images that the cache lacks; name -> reference."""
+    return built_images()
 
 
 def load(references: Iterable[str]) -> None:
@@ -168,11 +171,11 @@ def volume(name: str, folder: Path) -> knative.Object:
 
 
 def ingress_problem() -> str | None:
-    """What keeps 127.0.0.1:HTTP_PORT from reaching the ingress: any HTTP answer will do."""
+    """What keeps the port of this machine's loopback from reaching the ingress: any HTTP answer will do."""
     code = components.processes_output(
-        ["curl", "-s", "-m", "3", "-o", "/dev/null", "-w", "%{http_code}", f"http://127.0.0.1:{HTTP_PORT}/"]
+        ["curl", "-s", "-m", "3", "-o", "/dev/null", "-w", "%{http_code}", f"http://127.0.0.1:{http_port()}/"]
     )
-    return None if code.strip() not in {"", "000"} else f"no HTTP answer on 127.0.0.1:{HTTP_PORT}"
+    return None if code.strip() not in {"", "000"} else f"no HTTP answer on 127.0.0.1:{http_port()}"
 
 
 def status() -> dict[str, str | None]:

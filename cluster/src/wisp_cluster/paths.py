@@ -26,8 +26,14 @@ def cache_dir() -> Path:
 
 
 def state_dir() -> Path:
-    """Everything of the one node, logs included: `$WISP_STATE`, else `/var/lib/wisp-onenode`."""
-    return Path(os.environ.get("WISP_STATE") or "/var/lib/wisp-onenode").absolute()
+    """All of one cluster, logs and kubeconfig included: `$WISP_STATE`, else `/var/lib/wisp-onenode`, or below the home where that is not ours to write."""
+    default = Path("/var/lib/wisp-onenode") if os.geteuid() == 0 else Path.home() / ".local" / "state" / "wisp"
+    return Path(os.environ.get("WISP_STATE") or default).absolute()
+
+
+def http_port() -> int:
+    """The port of this machine's loopback on which the ingress answers: `$WISP_HTTP_PORT`, else 8080."""
+    return int(os.environ.get("WISP_HTTP_PORT") or 8080)
 
 
 def logs_dir() -> Path:
