@@ -51,18 +51,11 @@ def throughput(shop: Shop, per_transaction: int) -> tuple[float, float]:
     rows = f"SELECT 1 FROM pg_replication_slots WHERE slot_name = '{shop.slot}' AND confirmed_flush_lsn >= %s::pg_lsn"
     [(target,)] = shop.server.execute("SELECT pg_current_wal_lsn()::text")
     reader.start()
-    wait_until(lambda: metric(shop) > 0, "nothing arrives")
+    wait_until(lambda: shop.read() > 0, "nothing arrives")
     started = time.monotonic()
     wait_until(lambda: bool(shop.server.execute(rows, target)), "rows are missing", seconds=300)
     seconds = time.monotonic() - started
     return ROWS / seconds, reader.resident_mebibytes()
-
-
-def metric(shop: Shop) -> float:
-    """Rows that the reader has made into events."""
-    assert shop.reader
-    lines = [line for line in shop.reader.fetch("/metrics").splitlines() if line.startswith("wisp_reader_events_total")]
-    return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
 async def latencies(shop: Shop) -> list[float]:

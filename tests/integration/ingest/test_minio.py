@@ -79,6 +79,8 @@ def test_nats_being_away_loses_nothing(webhook: Webhook, minio: MinioServer) -> 
     watch(minio, "photos")
     webhook.plane.server.kill()
     put(minio, "photos", "while-away")
+    refused = 'wisp_ingest_requests_total{status="503"}'
+    wait_until(lambda: webhook.metric(refused) >= 2, "not both targets were refused")
     assert minio.queued() == 1
     webhook.plane.server.start()
     wait_until(lambda: len(webhook.events("media", "photos")) == 1, "the event is missing")

@@ -154,6 +154,21 @@ def test_a_large_transaction_in_bounded_memory(orders: Shop) -> None:
     assert len(events) == len({event.id for event in events}) == rows
 
 
+def test_the_reader_is_killed_inside_a_transaction(orders: Shop) -> None:
+    """Part of a transaction is in the log when the reader dies: its successor adds the rest, and nothing twice."""
+    rows = 100_000
+    orders.sql(f"INSERT INTO orders SELECT id, 7 FROM generate_series(1000, {999 + rows}) AS id")
+    wait_until(lambda: orders.read() > rows // 3, "the reader does not read")
+    held = len(orders.events())
+    assert orders.reader
+    orders.reader.kill()
+    assert held < rows
+    orders.reader.start()
+    orders.wait_count(ROWS + rows)
+    keys = [event.partitionkey for event in orders.events()]
+    assert len(keys) == len(set(keys)) == ROWS + rows
+
+
 def test_a_second_reader_takes_over(orders: Shop) -> None:
     """A successor gets the slot within seconds although its predecessor still holds it, as after a partition."""
     predecessor = orders.reader
