@@ -1,9 +1,40 @@
 # Each target is a line or two over real tools; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help manifests
+.PHONY: help up cluster install demo down status kubeconfig build images manifests uv
+
+WISP = uv run --frozen python -m wisp_cluster
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+up: cluster install demo ## a cluster (CLUSTER=kind|onenode chooses), Wisp on it, and a demo that shows it working
+
+cluster: uv ## the cluster alone; mends one that was killed
+	$(WISP) up
+
+install: uv ## Wisp on the cluster, or its upgrade to this checkout
+	$(WISP) install
+
+demo: uv ## the examples at work
+	$(WISP) demo
+
+down: uv ## remove the cluster and all that it made on this machine
+	$(WISP) down
+
+status: uv ## each part of the cluster, and what is wrong with it
+	$(WISP) status
+
+kubeconfig: uv ## print the path of the kubeconfig
+	@$(WISP) kubeconfig
+
+build: uv ## the cluster's programs, from pinned Go modules, into the cache
+	$(WISP) build
+
+images: uv ## the images, into the cache; prints name -> reference
+	$(WISP) images
+
+uv:
+	@command -v uv >/dev/null || python3 -m pip install --quiet uv || { echo "install uv first: https://docs.astral.sh/uv/" >&2; exit 1; }
 
 manifests: ## CRDs, the chart's copies of them, install.yaml and the reference, from the types and the chart
 	uv run python -m wisp_api.crd
