@@ -51,6 +51,7 @@ async def main(stop: asyncio.Event) -> None:
             access_log=False,
             server_header=False,
             limit_concurrency=CONNECTIONS,
+            timeout_keep_alive=75,  # longer than MinIO keeps one, so that neither closes what the other writes to
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
     )

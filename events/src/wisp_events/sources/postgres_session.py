@@ -70,7 +70,7 @@ def _refusal(message: str) -> Trouble:
         )
     if "to start" in message and re.search(r"wal ?sender", message, re.IGNORECASE):
         return Trouble(conditions.PERMISSION_DENIED, f"{brief}; run: ALTER ROLE <user> REPLICATION")
-    if re.search(r'(database|role) ".*" does not exist', message):
+    if re.search(r'((database|role) ".*"|local user with ID \d+) does not exist', message):
         return Trouble(conditions.INVALID_CONNECTION, f"{brief}; correct key dsn of the connection's Secret")
     return Trouble(conditions.SERVER_UNREACHABLE, f"{brief}; trying again")
 

@@ -1,0 +1,87 @@
+"""Reader and ingest do all of their work with the rights that the operator mints for them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fixtures.dataplane import DataPlane, Part, data_plane
+from fixtures.nats import nats_server
+from fixtures.postgres import Postgres
+from fixtures.process import free_port
+from fixtures.shop import shop_on
+from fixtures.webhook import Webhook, notification
+from wisp_api import names
+from wisp_operator import nats_auth
+
+ALL = ["insert", "update", "delete"]
+
+
+@pytest.fixture(scope="module")
+def seeds() -> dict[str, str]:
+    """The keys of an installation."""
+    return {name: nats_auth.new_seed(prefix) for name, prefix in nats_auth.SEEDS.items()}
+
+
+@pytest.fixture
+def guarded(seeds: dict[str, str], tmp_path: Path) -> Iterator[DataPlane]:
+    """A nats-server that checks them."""
+    operator = nats_auth.operator_user()
+    path = tmp_path / "operator.creds"
+    path.write_text(nats_auth.make_credentials(seeds[nats_auth.ACCOUNT], operator))
+    with (
+        nats_server(tmp_path, nats_auth.make_server_config(seeds)) as server,
+        data_plane(server, tmp_path, user_credentials=str(path), inbox_prefix=operator.inbox.encode()) as plane,
+    ):
+        yield plane
+
+
+def environment(seeds: dict[str, str], user: nats_auth.User, directory: Path) -> dict[str, str]:
+    """What a part with this user's credentials gets."""
+    path = directory / f"{user.name}.creds"
+    path.write_text(nats_auth.make_credentials(seeds[nats_auth.ACCOUNT], user))
+    return {"WISP_NATS_CREDS": str(path), "WISP_NATS_INBOX": user.inbox}
+
+
+def test_the_postgres_reader(
+    guarded: DataPlane, seeds: dict[str, str], database_server: Postgres, tmp_path: Path
+) -> None:
+    """It reads its config, reports, writes and resumes its stream, and writes dead letters."""
+    stream = names.stream("shop", "postgres", "shop-db")
+    user = nats_auth.reader_user("shop", "postgres", "shop-db", stream)
+    with shop_on(guarded, database_server, tmp_path, **environment(seeds, user, tmp_path)) as shop:
+        shop.sql("CREATE TABLE orders (id int PRIMARY KEY, note text)")
+        shop.wish(("public.orders", ALL))
+        shop.wait_ready()
+        shop.sql("INSERT INTO orders VALUES (1, repeat('x', 3000000))")
+        shop.sql("INSERT INTO orders VALUES (2, 'small')")
+        shop.wait_events(1)
+        assert [letter.reason for letter in guarded.dead_letters()] == ["EventTooLarge"]
+        assert shop.reader
+        shop.reader.kill()
+        shop.reader.start()
+        shop.reader.wait_ready()
+        shop.sql("UPDATE orders SET note = 'x' WHERE id = 2")
+        assert len(shop.wait_events(2)) == 2
+
+
+def test_the_ingest(guarded: DataPlane, seeds: dict[str, str], tmp_path: Path) -> None:
+    """It reads bindings, writes any namespace's object events, and dead letters."""
+    tokens = tmp_path / "tokens"
+    tokens.mkdir()
+    (tokens / "minio").write_text("token-of-minio")
+    port = free_port()
+    own = {"WISP_INGEST_PORT": str(port), "WISP_INGEST_TOKENS": str(tokens)}
+    ingest = Part("ingest", guarded, own | environment(seeds, nats_auth.ingest_user(), tmp_path))
+    webhook = Webhook(guarded, ingest, port, tokens)
+    ingest.start()
+    try:
+        ingest.wait_ready()
+        webhook.add_stream("media", "my.photos")
+        webhook.bind("my.photos", "media")
+        assert webhook.post(notification("my.photos", "a")) == 200
+        assert webhook.post(notification("my.photos", "b", extra="x" * 1_100_000)) == 200
+        assert webhook.post(b"no json") == 200
+    finally:
+        ingest.stop()
+    assert [event.subject for event in webhook.events("media", "my.photos")] == ["a"]
+    assert [letter.namespace for letter in guarded.dead_letters()] == ["media", "wisp-system"]
