@@ -47,7 +47,16 @@ def make_keys() -> None:
     _openssl("rsa", "-in", "service-accounts.key", "-pubout", "-out", "service-accounts.pub")
     _openssl(
         *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "3650", "-subj", "/CN=wisp-onenode-ca"),
-        *("-addext", "basicConstraints=critical,CA:TRUE", "-keyout", "ca.key", "-out", "ca.crt"),
+        *(
+            "-addext",
+            "basicConstraints=critical,CA:TRUE",
+            "-addext",
+            "keyUsage=critical,keyCertSign,cRLSign",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.crt",
+        ),
     )
     names = [
         "kubernetes",
@@ -92,7 +101,10 @@ def _write_private(path: Path, text: str) -> None:
 def _signed(name: str, subject: str, extension: str) -> None:
     """A key and a certificate that the authority signed."""
     _openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", subject, "-keyout", f"{name}.key", "-out", f"{name}.csr")
-    (pki_dir() / f"{name}.ext").write_text(extension + "\n")
+    identifiers = (
+        "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"  # Python 3.13 refuses certificates without
+    )
+    (pki_dir() / f"{name}.ext").write_text(f"{identifiers}{extension}\n")
     authority = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial")
     _openssl(
         "x509",
