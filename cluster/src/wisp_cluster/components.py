@@ -26,6 +26,7 @@ RUN_DIR = Path("/run/wisp-onenode")
 CONTAINERD_SOCKET = RUN_DIR / "containerd.sock"
 CGROUP_ROOT = "/wisp-onenode"
 CNI_PROGRAMS = "/usr/lib/cni"
+ETCD_URL = "http://127.0.0.1:2379"
 HEALTH_SECONDS = 90
 START_SECONDS = 3
 HINT = "run `make up` again; if it fails again, `make down` and then `make up`"
@@ -141,26 +142,18 @@ def processes_output(argv: Sequence[str]) -> str:
 
 
 def etcd() -> Component:
-    """The cluster's store; it needs no fsync here: the node is made anew after a power cut."""
-    data = state_dir() / "etcd"
-    url = f"http://{NODE_IP}:2379"
+    """The cluster's store. It asks nobody who they are, so it listens on the namespace's loopback, where pods can't come.
+
+    It needs no fsync here: the node is made anew after a power cut.
+    """
+    peer, health = "http://127.0.0.1:2380", f"http://{NODE_IP}:2381"
     argv: list[str] = [
-        *(
-            str(binary("etcd")),
-            "--name=onenode",
-            f"--data-dir={data}",
-            f"--listen-client-urls={url}",
-            f"--advertise-client-urls={url}",
-        ),
-        *(f"--listen-peer-urls=http://{NODE_IP}:2380", f"--initial-advertise-peer-urls=http://{NODE_IP}:2380"),
-        *(
-            f"--initial-cluster=onenode=http://{NODE_IP}:2380",
-            "--unsafe-no-fsync",
-            "--log-level=warn",
-            "--auto-compaction-retention=1h",
-        ),
+        *(str(binary("etcd")), "--name=onenode", f"--data-dir={state_dir() / 'etcd'}"),
+        *(f"--listen-client-urls={ETCD_URL}", f"--advertise-client-urls={ETCD_URL}"),
+        *(f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=onenode={peer}"),
+        *(f"--listen-metrics-urls={health}", "--unsafe-no-fsync", "--log-level=warn", "--auto-compaction-retention=1h"),
     ]
-    return Component("etcd", argv, http_problem(f"{url}/health"))
+    return Component("etcd", argv, http_problem(f"{health}/health"))
 
 
 def apiserver() -> Component:
@@ -169,7 +162,7 @@ def apiserver() -> Component:
     argv: list[str] = [
         *(
             str(binary("kube-apiserver")),
-            f"--etcd-servers=http://{NODE_IP}:2379",
+            f"--etcd-servers={ETCD_URL}",
             f"--advertise-address={NODE_IP}",
             f"--bind-address={NODE_IP}",
         ),

@@ -82,14 +82,15 @@ def start(
     environment = {"PATH": os.environ["PATH"], "HOME": "/root"} | dict(env or {})
     environment |= {MARK: f"{state_dir()}:{name}", REVISION_MARK: revision}
     with log.open("a") as sink:
-        subprocess.Popen(
-            [*prefix, *argv],
+        # setsid forks and leaves: the daemon is init's child, and nobody here has to wait for it.
+        subprocess.run(
+            ["setsid", "--fork", *prefix, *argv],
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,
             env=environment,
             cwd="/",
-            start_new_session=True,
+            check=True,
         )
 
 
