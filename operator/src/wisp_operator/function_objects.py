@@ -23,6 +23,10 @@ PROGRESS_SECONDS: Final = 120
 _TASK_DIRECTORY: Final = "/var/task"
 _MIB_PER_CPU: Final = 1769
 _MIB_PER_GIB: Final = 1024
+_TIMEOUT_MARGIN: Final = 5
+_KNATIVE_TIMEOUT: Final = 600
+"""max-revision-timeout-seconds of a Knative that nobody configured; a margin is no reason to ask for more."""
+_LIVENESS_PERIOD: Final = 10
 
 
 def make_owner_reference(function: Object) -> Object:
@@ -90,8 +94,8 @@ def _make_template(function: Object, spec: FunctionSpec, runtime_image: str) -> 
     pod_spec: Object = {
         "containers": [_make_container(function, spec, runtime_image)],
         "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": quantity(spec.ephemeral_storage)}}],
-        "timeoutSeconds": spec.timeout_seconds,
-        "responseStartTimeoutSeconds": spec.timeout_seconds,
+        "timeoutSeconds": _knative_timeout(spec),
+        "responseStartTimeoutSeconds": _knative_timeout(spec),
         "containerConcurrency": spec.scale.per_instance,
         "enableServiceLinks": False,
     }
@@ -113,6 +117,13 @@ def _make_template(function: Object, spec: FunctionSpec, runtime_image: str) -> 
     }
 
 
+def _knative_timeout(spec: FunctionSpec) -> int:
+    """Seconds after which Knative ends a request: a little later than the runtime does it, whose answer says why and is marked as the function's."""
+    if spec.runtime == CONTAINER:
+        return spec.timeout_seconds
+    return max(spec.timeout_seconds, min(spec.timeout_seconds + _TIMEOUT_MARGIN, _KNATIVE_TIMEOUT))
+
+
 def _scaling(scale: Scale) -> dict[str, str]:
     prefix = "autoscaling.knative.dev/"
     return {
@@ -120,6 +131,8 @@ def _scaling(scale: Scale) -> dict[str, str]:
         f"{prefix}max-scale": str(scale.max),
         # A revision proves that it starts before it gets traffic, whatever the cluster's default.
         f"{prefix}initial-scale": "1",
+        # Each instance may be filled: with Knative's 70 % one request at a time would already start a second pod.
+        f"{prefix}target-utilization-percentage": "100",
         f"{prefix}window": f"{scale.idle_seconds}s",
         "serving.knative.dev/progress-deadline": f"{PROGRESS_SECONDS}s",
     }
@@ -147,7 +160,12 @@ def _make_container(function: Object, spec: FunctionSpec, runtime_image: str) ->
     }
     if spec.runtime != CONTAINER:
         # No period: Knative's queue-proxy then probes every few milliseconds, which is what makes a cold start short.
-        container["readinessProbe"] = {"httpGet": {"path": "/_wisp/health", "port": 0}, "successThreshold": 1}
+        health = {"httpGet": {"path": "/_wisp/health", "port": 0}, "successThreshold": 1}
+        container["readinessProbe"] = health
+        # The runtime ends what runs too long by itself; only code that never lets Python run again needs this, so it waits for longer.
+        failures = -(-spec.timeout_seconds // _LIVENESS_PERIOD) + 2
+        liveness = {"periodSeconds": _LIVENESS_PERIOD, "timeoutSeconds": 5, "failureThreshold": failures}
+        container["livenessProbe"] = health | liveness
     if spec.code.files is not None:
         container["volumeMounts"].append({"name": "code", "mountPath": _TASK_DIRECTORY, "readOnly": True})
     if spec.env_from:

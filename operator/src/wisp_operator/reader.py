@@ -104,7 +104,7 @@ def _make_container(namespace: str, reader: ReaderKey, user: User, config: Opera
         "name": "reader",
         "image": config.events_image,
         "imagePullPolicy": config.image_pull_policy,
-        "command": ["python", "-m", "wisp_events", "reader"],
+        "args": ["reader"],
         "env": [{"name": name, "value": value} for name, value in env.items()],
         "ports": [{"name": "health", "containerPort": 9090, "protocol": "TCP"}],
         "startupProbe": _probe("/healthz", periodSeconds=1, failureThreshold=60),
