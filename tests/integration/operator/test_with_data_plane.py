@@ -1,0 +1,230 @@
+"""Operator and data plane together: every part a real process with the credentials that the operator minted; the test is the kubelet."""
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from fixtures.control_plane import SOURCES, SYSTEM, Knative, Log, Operator, conditions_of, secret, wait_condition
+from fixtures.dataplane import DataPlane, Part
+from fixtures.kube import Kube, kube
+from fixtures.minio import ARNS, PASSWORD, USER, MinioServer
+from fixtures.nats import NatsServer
+from fixtures.objects import bucket, make_function, make_subscription
+from fixtures.objects import postgres as database
+from fixtures.postgres import Postgres, postgres
+from fixtures.process import free_port, wait_until
+from minio import Minio
+from minio.error import S3Error
+from nats.aio.client import Client
+from wisp_api.source import BucketBinding
+
+READY, OK = "Ready", ("True", "AsWanted")
+NAMESPACE = "media"
+
+
+@dataclass
+class World:
+    """Everything but nodes and Knative's controllers."""
+
+    kube: Kube
+    nats: NatsServer
+    directory: Path
+    operator: Operator
+    minio: MinioServer
+    postgres: Postgres
+    knative: Knative
+    log: Log
+    readers: dict[str, Part] = field(default_factory=dict)
+
+    def part(self, name: str, credentials: str, environment: dict[str, str]) -> Part:
+        """A process of the data plane with a user's credentials."""
+        path = self.directory / f"{name}-{len(list(self.directory.iterdir()))}.creds"
+        path.write_text(credentials)
+        plane = cast("DataPlane", SimpleNamespace(server=self.nats, directory=self.directory))
+        return Part(name, plane, environment | {"WISP_NATS_CREDS": str(path)})
+
+    def run_reader(self, namespace: str, kind: str, connection: str, secret_data: dict[str, str]) -> None:
+        """Do what the kubelet does with a reader's Deployment."""
+        path = f"/apis/apps/v1/namespaces/{namespace}/deployments/wisp-reader-{kind}-{connection}"
+        wait_until(lambda: self.kube.get(path) is not None, "the reader's Deployment")
+        container = self.kube.get(path)["spec"]["template"]["spec"]["containers"][0]
+        mounted = self.directory / f"{namespace}-{kind}-{connection}"
+        mounted.mkdir()
+        for key, value in secret_data.items():
+            (mounted / key).write_text(value)
+        environment = {item["name"]: item["value"] for item in container["env"]} | {
+            "WISP_READER_DIRECTORY": str(mounted)
+        }
+        credentials = secret(self.kube, namespace, f"wisp-reader-{kind}-{connection}", "creds")
+        reader = self.readers[path] = self.part("reader", credentials, environment)
+        reader.start()
+
+    def reap(self) -> None:
+        """End readers whose Deployment is gone, and all of them at the end."""
+        for path, reader in list(self.readers.items()):
+            if self.kube.get(path) is None:
+                reader.stop()
+                del self.readers[path]
+
+    def records(self, stream: str) -> int:
+        """How many records a stream holds."""
+
+        async def read(client: Client) -> int:
+            answer = await client.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=5)
+            return int(json.loads(answer.data).get("state", {}).get("messages", 0))
+
+        return self.log.as_operator(read)
+
+    def gone(self, namespace: str, name: str) -> bool:
+        """Whether a Subscription and everything of it is gone."""
+        self.reap()
+        item = self.kube.get(f"/apis/wisp.dev/v1alpha1/namespaces/{namespace}/subscriptions/{name}")
+        running = any(f"/namespaces/{namespace}/" in path for path in self.readers)
+        return item is None and not running and not self.log.streams(namespace)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A running world with a ready Function in the namespace `media`."""
+    directory = tmp_path_factory.mktemp("world")
+    port = free_port()
+    nats = NatsServer(directory)
+    with kube(directory / "kube") as cluster, postgres(directory) as shop:
+        minio = MinioServer(directory / "minio", f"http://127.0.0.1:{port}/v1/s3/minio", "later")
+        minio.directory.mkdir()
+        settings = {
+            "drainSeconds": 30,
+            "s3Servers": [{"name": "minio", "endpoint": minio.endpoint, "notificationArns": ARNS}],
+        }
+        operator = Operator(cluster, directory, nats.url, settings)
+        operator.start()
+        knative, log = Knative(cluster, NAMESPACE), Log(cluster, nats.url)
+        made = World(cluster, nats, directory, operator, minio, shop, knative, log)
+        wait_until(lambda: cluster.get(f"/api/v1/namespaces/{SYSTEM}/secrets/wisp-nats-ingest") is not None, "the keys")
+        nats.config = secret(cluster, SYSTEM, "wisp-nats-auth", "auth.conf")
+        nats.start()
+        minio.token = secret(cluster, SYSTEM, "wisp-s3-tokens", "minio")
+        tokens = directory / "tokens"
+        tokens.mkdir()
+        (tokens / "minio").write_text(minio.token)
+        minio.start()
+        inbox = {"router": {"WISP_NATS_INBOX": "_INBOX.router", "WISP_POD_NAME": "router-0"}}
+        inbox["ingest"] = {
+            "WISP_NATS_INBOX": "_INBOX.ingest",
+            "WISP_INGEST_PORT": str(port),
+            "WISP_INGEST_TOKENS": str(tokens),
+        }
+        parts = [
+            made.part(name, secret(cluster, SYSTEM, f"wisp-nats-{name}", "creds"), more) for name, more in inbox.items()
+        ]
+        for one in parts:
+            one.start()
+            one.wait_ready()
+        cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+        cluster.apply(make_function() | {"metadata": {"name": "hello", "namespace": NAMESPACE}})
+        knative.roll_out("hello")
+        yield made
+        for one in [*parts, *made.readers.values()]:
+            one.stop()
+        operator.stop()
+        minio.stop()
+        nats.stop()
+
+
+def subscription(name: str, source: dict[str, Any], namespace: str = NAMESPACE) -> dict[str, Any]:
+    """A Subscription as a user writes it."""
+    return make_subscription(name, source=source) | {"metadata": {"name": name, "namespace": namespace}}
+
+
+def refusals(world: World) -> list[str]:
+    """What the event log's server refused anyone."""
+    return [line for line in (world.nats.directory / "nats.log").read_text().splitlines() if "Violation" in line]
+
+
+def test_rows(world: World) -> None:
+    """A table's Subscription becomes Ready, its rows are in the log; a missing table is named and heals; deleted, no slot is left."""
+    world.postgres.execute("CREATE TABLE orders (id int PRIMARY KEY, total numeric)")
+    world.kube.apply(subscription("rows", database("public.orders")))
+    world.run_reader(NAMESPACE, "postgres", "shop-db", {"dsn": world.postgres.dsn()})
+    wait_condition(world.kube, "subscriptions", NAMESPACE, "rows", READY, OK)
+    world.postgres.execute("INSERT INTO orders VALUES (1, 9.99)")
+    wait_until(lambda: world.records(f"events_{NAMESPACE}_postgres_shop-db") == 1, "the row is in the log")
+    world.kube.apply(subscription("items", database("public.items")))
+    wait_condition(world.kube, "subscriptions", NAMESPACE, "items", "SourceReady", ("False", "TableNotFound"))
+    # The router can't reach a revision here, so FunctionReady is left out from the first event on.
+    assert conditions_of(world.kube, "subscriptions", NAMESPACE, "rows")["SourceReady"] == OK, (
+        "the valid one does not wait"
+    )
+    world.postgres.execute("CREATE TABLE items (id int PRIMARY KEY)")
+    wait_condition(world.kube, "subscriptions", NAMESPACE, "items", READY, OK, 90)
+    assert len(world.postgres.execute("SELECT slot_name FROM pg_replication_slots")) == 1
+    world.kube.kubectl("delete", "sub", "rows", "items", "-n", NAMESPACE, "--wait=false")
+    wait_until(lambda: world.gone(NAMESPACE, "rows") and world.gone(NAMESPACE, "items"), "everything is gone")
+    assert world.postgres.execute("SELECT slot_name FROM pg_replication_slots") == []
+    assert world.postgres.execute("SELECT pubname FROM pg_publication") == []
+    assert refusals(world) == []
+
+
+def test_objects(world: World) -> None:
+    """A bucket's Subscription is proven, bound and Ready; an upload is in the log; deleted, the bucket has no rule left."""
+    world.minio.client().make_bucket("photos")
+    world.kube.apply(subscription("photos", bucket(prefix="in/")))
+    keys = {"endpoint": world.minio.endpoint, "accessKey": USER, "secretKey": PASSWORD}
+    world.run_reader(NAMESPACE, "s3", "minio", keys)
+    wait_condition(world.kube, "subscriptions", NAMESPACE, "photos", READY, OK)
+    binding = world.log.get(SOURCES, "bucket.minio.photos", BucketBinding)
+    assert binding
+    assert binding.namespaces == [NAMESPACE]
+    world.minio.client().put_object("photos", "in/1.jpg", io.BytesIO(b"x"), 1)
+    wait_until(lambda: world.records(f"events_{NAMESPACE}_s3_minio_photos") == 1, "the event is in the log")
+    world.kube.kubectl("delete", "sub", "photos", "-n", NAMESPACE, "--wait=false")
+    wait_until(lambda: world.gone(NAMESPACE, "photos"), "everything is gone")
+    assert rules(world.minio.client(), "photos") == 0
+    assert world.log.get(SOURCES, "bucket.minio.photos", BucketBinding) is None
+    assert refusals(world) == []
+
+
+@pytest.mark.parametrize(
+    ("case", "keys", "reasons"),
+    [
+        ("wrong password", {"accessKey": USER, "secretKey": "wrong-password"}, {"AuthenticationFailed"}),
+        ("no such key", {"accessKey": "nobody", "secretKey": "wrong-password"}, {"AuthenticationFailed"}),
+        (
+            "no such server",
+            {"endpoint": "http://127.0.0.1:9", "accessKey": USER, "secretKey": PASSWORD},
+            {"UnknownServer"},
+        ),
+        ("no such bucket", {"accessKey": USER, "secretKey": PASSWORD}, {"BucketNotFound"}),
+        ("empty secret", {}, {"SecretNotFound", "InvalidConnection"}),
+    ],
+)
+def test_bucket_that_is_not_ones_own(world: World, case: str, keys: dict[str, str], reasons: set[str]) -> None:
+    """A connection that may not read the bucket receives nothing of it, and the condition says why."""
+    namespace, name = f"other-{case.replace(' ', '-')}", "not-there" if case == "no such bucket" else "photos"
+    world.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    world.kube.apply(subscription("theirs", bucket(name), namespace))
+    world.run_reader(namespace, "s3", "minio", {"endpoint": world.minio.endpoint} | keys if keys else {})
+
+    def shown() -> tuple[str, str]:
+        return conditions_of(world.kube, "subscriptions", namespace, "theirs").get("SourceReady", ("", ""))
+
+    wait_until(lambda: shown()[0] == "False", f"{case}: a condition")
+    assert shown()[1] in reasons, case
+    found = world.log.get(SOURCES, f"bucket.minio.{name}", BucketBinding)
+    assert found is None or namespace not in found.namespaces
+    world.kube.kubectl("delete", "sub", "theirs", "-n", namespace, "--wait=false")
+    wait_until(lambda: world.gone(namespace, "theirs"), "everything is gone")
+
+
+def rules(client: Minio, name: str) -> int:
+    """How many notification rules a bucket has."""
+    try:
+        found = client.get_bucket_notification(name)
+    except S3Error:
+        return 0
+    return len(found.queue_config_list or [])
