@@ -56,16 +56,24 @@ async def main(stop: asyncio.Event) -> None:
         )
     )
     serving = asyncio.create_task(server.serve())
-    stopped = asyncio.create_task(stop.wait())
-    connecting = asyncio.create_task(jetstream.connect("ingest"))
+    closed = asyncio.Event()
+
+    async def note_closed() -> None:
+        closed.set()
+
+    stopped, given_up = asyncio.create_task(stop.wait()), asyncio.create_task(closed.wait())
+    connecting = asyncio.create_task(jetstream.connect("ingest", closed_cb=note_closed))
     await asyncio.wait([serving, stopped, connecting], return_when=asyncio.FIRST_COMPLETED)
     if connecting.done():
         client = connecting.result()
         app.receiver = Receiver(client, os.environ.get("WISP_NAMESPACE", "wisp-system"))
-        await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([serving, stopped, given_up], return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True
     await serving
-    connecting.cancel()
+    if closed.is_set():  # the server revoked or refused the credentials: a new process reads them anew
+        raise SystemExit("NATS closed the connection for good")
+    for task in (connecting, given_up):
+        task.cancel()
     if client:
         await client.close()
     health.close()

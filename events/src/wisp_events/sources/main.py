@@ -28,20 +28,29 @@ async def main(stop: asyncio.Event) -> None:
         return reader.missing() if reader else "NATS is away"
 
     health = await process.serve_health(missing, int(os.environ.get("WISP_HEALTH_PORT", process.HEALTH_PORT)))
-    stopped = asyncio.create_task(stop.wait())
-    connecting = asyncio.create_task(jetstream.connect(f"reader {namespace}/{kind}/{connection}"))
+    closed = asyncio.Event()
+
+    async def note_closed() -> None:
+        closed.set()
+
+    stopped, given_up = asyncio.create_task(stop.wait()), asyncio.create_task(closed.wait())
+    name = f"reader {namespace}/{kind}/{connection}"
+    connecting = asyncio.create_task(jetstream.connect(name, closed_cb=note_closed))
     await asyncio.wait([stopped, connecting], return_when=asyncio.FIRST_COMPLETED)
     if connecting.done():
         client = connecting.result()
         reader = Reader(client, namespace, kind, connection, directory)
         source = importlib.import_module(SOURCES[kind])
         working = [asyncio.create_task(reader.follow()), asyncio.create_task(source.run(reader, client.jetstream()))]
-        await asyncio.wait([stopped, *working], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([stopped, given_up, *working], return_when=asyncio.FIRST_COMPLETED)
         for task in working:
             if task.done():
                 task.result()  # neither ends by itself; an error here is a bug, and the container's restart its cure
             task.cancel()
         await asyncio.gather(*working, return_exceptions=True)
+        if closed.is_set():  # the server revoked or refused the credentials: a new process reads them anew
+            raise SystemExit("NATS closed the connection for good")
         await client.close()
-    connecting.cancel()
+    for task in (connecting, given_up):
+        task.cancel()
     health.close()
