@@ -16,6 +16,7 @@ from wisp_operator.api import Object
 from wisp_operator.config import OperatorConfig
 from wisp_operator.log import Config
 from wisp_operator.proof import Proof
+from wisp_operator.reader import CONNECTED
 from wisp_operator.route import filter_mistake, make_route
 from wisp_operator.sources import (
     ReaderKey,
@@ -159,8 +160,17 @@ def _readers(view: View, live: list[Wish], config: OperatorConfig, cluster: str)
 
 
 def _drained(view: View, reader: ReaderKey, version: str) -> bool:
+    """Whether a reader has answered the draining task: it is done, or it can't connect and never could, so it has nothing to do."""
     report = view.reports.get(reader)
-    return report is not None and report.drained and report.version == version
+    if report is None or report.version != version:
+        return False
+    return report.drained or (not report.ready and not _has_connected(view, reader))
+
+
+def _has_connected(view: View, reader: ReaderKey) -> bool:
+    """Whether a reader has been ready at some time; so it seems too where its Deployment was deleted."""
+    deployment = view.deployments.get(reader)
+    return deployment is None or CONNECTED in deployment["metadata"].get("annotations", {})
 
 
 def _bound(view: View, wish: Wish, server: str) -> bool:

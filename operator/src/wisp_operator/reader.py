@@ -17,6 +17,8 @@ from wisp_operator.sources import ReaderKey
 
 COMPONENT: Final = "reader"
 KIND_LABEL: Final = "wisp.dev/source"
+CONNECTED: Final = "wisp.dev/connected"
+"""Annotation of a reader that has been ready: only such a one has anything to take away at its source."""
 _NAME_LENGTH: Final = 52
 """Leaves room for what a Deployment's pods are called."""
 
@@ -48,8 +50,10 @@ def make_secret(namespace: str, reader: ReaderKey, credentials: str) -> Object:
     }
 
 
-def make_deployment(namespace: str, reader: ReaderKey, user: User, credentials: str, config: OperatorConfig) -> Object:
-    """The reader itself: one pod, never two at once."""
+def make_deployment(
+    namespace: str, reader: ReaderKey, user: User, credentials: str, config: OperatorConfig, *, connected: bool
+) -> Object:
+    """The reader itself: one pod, never two at once. `connected`: it has been ready at some time."""
     labels = make_labels(reader)
     pod: Object = {
         "automountServiceAccountToken": False,
@@ -80,7 +84,12 @@ def make_deployment(namespace: str, reader: ReaderKey, user: User, credentials: 
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": reader_name(reader), "namespace": namespace, "labels": labels},
+        "metadata": {
+            "name": reader_name(reader),
+            "namespace": namespace,
+            "labels": labels,
+            "annotations": {CONNECTED: "true"} if connected else {},
+        },
         "spec": {
             "replicas": 1,
             "revisionHistoryLimit": 1,

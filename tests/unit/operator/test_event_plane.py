@@ -11,6 +11,7 @@ from wisp_api.source import BucketBinding, BucketRule, ItemStatus, ReaderConfig,
 from wisp_operator.config import OperatorConfig
 from wisp_operator.event_plane import Plan, View, leftovers, plan, rebind
 from wisp_operator.proof import Proof
+from wisp_operator.reader import CONNECTED
 from wisp_operator.sources import ReaderKey, Wish, decode, server_of, slot_name
 
 SERVER = S3Server(name="minio", endpoint="http://minio:9000", notification_arns=["arn:1", "arn:2"])
@@ -28,7 +29,7 @@ def wishes(*items: dict[str, Any]) -> list[Wish]:
 
 def report(version: str = "", **fields: Any) -> ReaderStatus:
     """A reader that is well."""
-    return ReaderStatus(version=version, ready=True, **({"server": "minio"} | fields))
+    return msgspec.structs.replace(ReaderStatus(version=version, ready=True, server="minio"), **fields)
 
 
 def settled(*items: dict[str, Any], **fields: Any) -> tuple[View, Plan]:
@@ -194,6 +195,31 @@ def test_reader_that_does_not_drain_is_given_up() -> None:
     view.wishes, view.gave_up = wishes(deleted(make_subscription(source=postgres()))), {SHOP}
     made = plan(view, CONFIG, "cluster")
     assert (made.readers, made.streams, made.released) == ({}, {}, {"on-upload"})
+
+
+@pytest.mark.parametrize(
+    ("case", "annotations", "ready", "gone"),
+    [
+        ("never connected, still can't", {}, False, True),
+        ("connects now", {}, True, False),
+        ("has connected before", {CONNECTED: "true"}, False, False),
+    ],
+)
+def test_reader_that_never_connected_has_nothing_to_drain(
+    case: str,
+    annotations: dict[str, str],
+    ready: bool,  # noqa: FBT001 - a table's column
+    gone: bool,  # noqa: FBT001 - a table's column
+) -> None:
+    """A Subscription with a wrong password goes at once, but only when its reader has answered the draining task."""
+    view, _ = settled(make_subscription(source=postgres()))
+    view.wishes = wishes(deleted(make_subscription(source=postgres())))
+    view.deployments = {SHOP: {"metadata": {"annotations": annotations}}}
+    view.tasks = plan(view, CONFIG, "cluster").readers
+    view.reports = {SHOP: report("an older task", ready=False)}
+    assert plan(view, CONFIG, "cluster").released == set(), case
+    view.reports = {SHOP: report(view.tasks[SHOP].version, ready=ready)}
+    assert plan(view, CONFIG, "cluster").released == ({"on-upload"} if gone else set()), case
 
 
 def test_one_of_two_goes_without_draining() -> None:

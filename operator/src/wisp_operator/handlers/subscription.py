@@ -24,7 +24,7 @@ from wisp_operator.event_plane import Plan, View, leftovers, plan, rebind, serve
 from wisp_operator.log import Entry, EventLog
 from wisp_operator.nats_auth import make_credentials, reader_user
 from wisp_operator.proof import Proof
-from wisp_operator.reader import COMPONENT, KIND_LABEL, make_deployment, make_secret, reader_name
+from wisp_operator.reader import COMPONENT, CONNECTED, KIND_LABEL, make_deployment, make_secret, reader_name
 from wisp_operator.route import filter_mistake
 from wisp_operator.sources import ReaderKey, Wish, decode, stream_name
 from wisp_operator.status import TRUE, Aspect, make_conditions, mark_false, write_event, write_status
@@ -211,8 +211,13 @@ async def _ensure_reader(context: Context, view: View, reader: ReaderKey) -> Non
     stream = None if reader.kind == S3 else stream_name(view.namespace, reader)
     user = reader_user(view.namespace, reader.kind, reader.connection, stream)
     credentials = make_credentials(context.account_seed, user)
-    wanted = stamped(make_deployment(view.namespace, reader, user, credentials, context.config))
     live = view.deployments.get(reader)
+    report = view.reports.get(reader)
+    connected = report is not None and report.ready
+    if live is not None:
+        connected |= CONNECTED in live["metadata"].get("annotations", {})
+    deployment = make_deployment(view.namespace, reader, user, credentials, context.config, connected=connected)
+    wanted = stamped(deployment)
     same = live is not None and covers(live, wanted)
     if not same or _silent(context, view, reader):
         await context.api.apply(SECRETS, make_secret(view.namespace, reader, credentials))
