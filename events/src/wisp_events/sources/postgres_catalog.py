@@ -103,7 +103,7 @@ def _check_server(cursor: Any) -> None:
 
 
 _TABLES = """
-SELECT n.nspname || '.' || c.relname, c.relkind::text, c.relpersistence::text, c.relreplident::text,
+SELECT n.nspname || '.' || c.relname, CASE WHEN c.oid::bigint < 16384 THEN 'system' ELSE c.relkind::text END, c.relpersistence::text, c.relreplident::text,
        ARRAY(SELECT a.attname::text FROM pg_index i
              CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place)
              JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
@@ -137,6 +137,11 @@ def _unfit(name: str, found: tuple[Any, ...] | None, operations: frozenset[str],
     if found is None:
         return conditions.TABLE_NOT_FOUND, f"there is no table {name}; create it, or correct the name (schema.table)"
     kind, persistence, identity, primary_key, identity_index, quoted = found
+    if kind == "system":  # below FirstNormalObjectId: publications take it without a word and never report it
+        return (
+            conditions.TABLE_NOT_FOUND,
+            f"{name} is a system table, as are those made by `postgres --single`; make it anew in a running server",
+        )
     if kind not in ("r", "p") or persistence != "p":
         return conditions.TABLE_NOT_FOUND, f"{name} is no ordinary, logged table; only those report row changes"
     if kind == "p" and version < POSTGRES_13:
