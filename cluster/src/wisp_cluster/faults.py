@@ -9,7 +9,6 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from wisp_cluster import leftovers, network, onenode, processes
 from wisp_cluster.kubectl import Object
@@ -144,19 +143,7 @@ def signal_container(identity: str, signum: signal.Signals) -> None:
 
 def container_pids(identity: str) -> set[int]:
     """The processes of a container: those in the cgroup of this name, and in cgroups that it made itself."""
-    found: set[int] = set()
-    for root in leftovers.own_cgroups():
-        for folder in root.rglob(identity):
-            for file in folder.rglob("cgroup.procs"):
-                found |= _read_pids(file)
-    return found
-
-
-def _read_pids(file: Path) -> set[int]:
-    try:
-        return {int(line) for line in file.read_text().split()}
-    except OSError:  # the cgroup went away with its last process
-        return set()
+    return {pid for cgroup in leftovers.find_cgroups(identity) for pid in leftovers.pids_below(cgroup)}
 
 
 def _signal_member(identity: str, pid: int, signum: signal.Signals) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from wisp_cluster.build import binary
 from wisp_cluster.certificates import kubeconfig
+from wisp_cluster.network import RANGE
 from wisp_cluster.progress import ClusterError, run, wait_for
 
 Object = dict[str, Any]
@@ -38,8 +39,10 @@ class Kubectl:
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment in which kubectl and helm find the cluster."""
-        return os.environ | {"KUBECONFIG": str(self.kubeconfig)}
+        """The environment in which kubectl and helm find the cluster, past any proxy of this machine."""
+        own = f"127.0.0.1,localhost,{RANGE}"
+        proxied = {name: f"{os.environ[name]},{own}" for name in ("NO_PROXY", "no_proxy") if os.environ.get(name)}
+        return os.environ | {"NO_PROXY": own, "KUBECONFIG": str(self.kubeconfig)} | proxied
 
     def within(self, namespace: str) -> "Kubectl":
         """The same cluster, another namespace."""

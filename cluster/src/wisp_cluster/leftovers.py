@@ -4,6 +4,7 @@ Invariant: only what carries the node's own names is touched: cgroups below CGRO
 """
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -13,11 +14,14 @@ from pathlib import Path
 
 from wisp_cluster import network, processes
 from wisp_cluster.components import CGROUP_ROOT, RUN_DIR
-from wisp_cluster.paths import state_dir
+from wisp_cluster.paths import cache_dir, state_dir
 
 CGROUPS = Path("/sys/fs/cgroup")
 CONTAINER_LOGS = Path("/var/log/containers")
 """Where the kubelet links each container's log, whatever its other folders are."""
+
+
+SHIM_SOCKETS = Path("/run/containerd/s")
 
 
 def own_cgroups() -> list[Path]:
@@ -48,12 +52,21 @@ def make_cgroups() -> None:
 
 def container_pids() -> set[int]:
     """Every process in the node's cgroups."""
-    found = set()
-    for root in own_cgroups():
-        for file in root.rglob("cgroup.procs"):
-            with contextlib.suppress(OSError):
-                found |= {int(line) for line in file.read_text().split()}
+    return {pid for root in own_cgroups() for pid in pids_below(root)}
+
+
+def pids_below(cgroup: Path) -> set[int]:
+    """The processes of a cgroup and of those below it; cgroups that go away meanwhile have none."""
+    found: set[int] = set()
+    for folder, _, _ in os.walk(cgroup):
+        with contextlib.suppress(OSError):
+            found |= {int(line) for line in Path(folder, "cgroup.procs").read_text().split()}
     return found
+
+
+def find_cgroups(name: str) -> list[Path]:
+    """The node's cgroups of this name, in every hierarchy; a container's is named by its id."""
+    return [Path(folder, name) for root in own_cgroups() for folder, below, _ in os.walk(root) if name in below]
 
 
 def kill_containers() -> None:
@@ -77,7 +90,11 @@ def mounts() -> list[str]:
 
 
 def unmount() -> None:
-    """Detach all mounts of the node; they can be stacked, so again until none is left."""
+    """Detach all mounts of the node; they can be stacked, so again until none is left.
+
+    Buildah leaves its store mounted onto itself; that goes too, unless a build is using it.
+    """
+    subprocess.run(["umount", str(cache_dir() / "buildah" / "overlay")], capture_output=True, check=False)
     for _ in range(5):
         points = mounts()
         if not points:
@@ -91,18 +108,25 @@ def remove() -> None:
     kill_containers()
     unmount()
     for root in own_cgroups():
-        for path in sorted(
-            (path for path in root.rglob("*") if path.is_dir()), key=lambda path: len(path.parts), reverse=True
-        ):
+        for path, _, _ in os.walk(root, topdown=False):
             with contextlib.suppress(OSError):
-                path.rmdir()
-        with contextlib.suppress(OSError):
-            root.rmdir()
+                Path(path).rmdir()
     for link in CONTAINER_LOGS.glob("*") if CONTAINER_LOGS.is_dir() else []:
         if link.is_symlink() and str(link.readlink()).startswith(str(state_dir())):
             link.unlink()
+    remove_shim_sockets()
     for folder in (RUN_DIR, state_dir()):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_shim_sockets() -> None:
+    """Remove the sockets of containerd's shims: the only things that containerd has no setting for to keep below RUN_DIR."""
+    for file in RUN_DIR.glob("containerd/io.containerd.runtime.v2.task/*/*/bootstrap.json"):
+        with contextlib.suppress(OSError, ValueError):  # killed while it was being written
+            Path(json.loads(file.read_text())["address"].removeprefix("unix://")).unlink()
+    for parent in (SHIM_SOCKETS, SHIM_SOCKETS.parent):
+        with contextlib.suppress(OSError):  # absent, or another containerd's
+            parent.rmdir()
 
 
 def left() -> list[str]:
