@@ -1,6 +1,8 @@
 # Each target is a line or two over real tools; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help up cluster install demo down status kubeconfig build images manifests uv
+PYTEST = uv run --frozen pytest
+
+.PHONY: help test lint unit integration e2e bench up cluster install demo down status kubeconfig build images manifests uv
 
 WISP = uv run --frozen python -m wisp_cluster
 
@@ -35,6 +37,32 @@ images: uv ## the images, into the cache; prints name -> reference
 
 uv:
 	@command -v uv >/dev/null || python3 -m pip install --quiet uv || { echo "install uv first: https://docs.astral.sh/uv/" >&2; exit 1; }
+
+test: lint unit integration e2e ## all checks and tests, from nothing but the checkout
+
+lint: uv ## ruff, mypy strict, import-linter
+	uv sync --frozen --all-packages --quiet
+	uv run --frozen ruff check .
+	uv run --frozen ruff format --check .
+	uv run --frozen mypy
+	uv run --frozen lint-imports
+
+unit: uv ## tests of single parts
+	$(PYTEST) tests/unit
+
+integration: uv ## parts with real servers: Kubernetes API, NATS, MinIO, PostgreSQL
+	$(WISP) build etcd kube-apiserver kubectl minio helm
+	$(PYTEST) tests/integration
+
+e2e: uv ## the whole on a real cluster; one that is not running is taken down again afterwards
+	$(PYTEST) tests/e2e
+
+bench: uv ## what is claimed, measured beside its peers
+	uv run --frozen python tests/bench/bench_runtime.py
+	uv run --frozen python tests/bench/bench_log.py
+	uv run --frozen python tests/bench/bench_router.py
+	uv run --frozen python tests/bench/bench_postgres.py
+	uv run --frozen python tests/bench/bench_platform.py
 
 manifests: ## CRDs, the chart's copies of them, install.yaml and the reference, from the types and the chart
 	uv run python -m wisp_api.crd

@@ -67,7 +67,7 @@ def until_called(reports: Collector, act: Callable[[], None]) -> float:
     act()
     start = time.monotonic()
     wait_until_fast(lambda: len(reports.seen()) > before)
-    return max(0.0, reports.seen()[before]["at"] - start)
+    return max(0.0, float(reports.seen()[before]["at"]) - start)
 
 
 def wait_until_fast(condition: Callable[[], bool]) -> None:

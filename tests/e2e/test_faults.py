@@ -10,10 +10,11 @@ from typing import Any
 
 import psycopg2
 from fixtures.collector import Collector
-from fixtures.platform import SYSTEM, bucket_connection, deploy_recorder, postgres_connection, subscribe
+from fixtures.platform import bucket_connection, deploy_recorder, postgres_connection, subscribe
 from fixtures.process import wait_until
 from minio import Minio
-from wisp_cluster import faults
+from wisp_cluster.faults import kill_pods
+from wisp_cluster.install import NAMESPACE as SYSTEM
 from wisp_cluster.kubectl import Kubectl
 
 OBJECTS = 1000
@@ -33,9 +34,11 @@ def paced(count: int, seconds: float, action: Callable[[int], None]) -> None:
 
 def put_objects(minio: Minio, bucket: str) -> None:
     """One object after the other, each with a key of its own; some keys are awkward."""
-    paced(
-        OBJECTS, SECONDS, lambda number: minio.put_object(bucket, f"in/ö +%{number}.txt", io.BytesIO(b"x"), 1) and None
-    )
+
+    def put(number: int) -> None:
+        minio.put_object(bucket, f"in/ö +%{number}.txt", io.BytesIO(b"x"), 1)
+
+    paced(OBJECTS, SECONDS, put)
 
 
 def change_rows(dsn: str) -> None:
@@ -59,11 +62,11 @@ def kill_in_turn(system: Kubectl, own: Kubectl, done: threading.Event) -> list[s
         (system, "app.kubernetes.io/component=nats"),
         (system, "app.kubernetes.io/component=operator"),
     ]
-    killed = []
+    killed: list[str] = []
     for where, selector in itertools.cycle(parts):
         if done.is_set() and len(killed) >= len(parts):
             return killed
-        faults.kill_pods(where.namespace, selector)
+        kill_pods(where.namespace, selector)
         killed.append(selector.partition("=")[2])
         where("wait", "pod", "-l", selector, "--for=condition=Ready", "--timeout=120s")
         done.wait(5)
@@ -105,9 +108,14 @@ def test_kills_lose_nothing_and_keep_rows_in_order(
         threading.Thread(target=change_rows, args=(dsn,)),
     ]
     over = threading.Event()
-    for thread in traffic:
+
+    def watch() -> None:
+        for thread in traffic:
+            thread.join()
+        over.set()
+
+    for thread in [*traffic, threading.Thread(target=watch, daemon=True)]:
         thread.start()
-    threading.Thread(target=lambda: ([thread.join() for thread in traffic], over.set()), daemon=True).start()
     killed = kill_in_turn(kubectl.within(SYSTEM), namespace, over)
 
     def arrived(kind: str) -> list[dict[str, Any]]:

@@ -132,7 +132,9 @@ def _check_tables(
     return tables, items
 
 
-def _unfit(name: str, found: tuple[Any, ...] | None, operations: frozenset[str], version: int) -> tuple[str, str]:
+def _unfit(  # noqa: PLR0911 - one return a reason
+    name: str, found: tuple[Any, ...] | None, operations: frozenset[str], version: int
+) -> tuple[str, str]:
     """Why a table can't be followed: reason and message, both empty when it can."""
     if found is None:
         return conditions.TABLE_NOT_FOUND, f"there is no table {name}; create it, or correct the name (schema.table)"
