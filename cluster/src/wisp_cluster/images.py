@@ -29,6 +29,8 @@ REGISTRY = "dev.local"
 HOST_CA = Path("/etc/ssl/certs/ca-certificates.crt")
 BUILD_CA = "/run/host-ca.crt"
 SUITE = "trixie"
+HASH_DIGITS = 12
+ARCHIVES_KEPT = 3
 _IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
 
@@ -94,7 +96,7 @@ def tree_hash(folder: Path, *extra: str) -> str:
             total.update(hashlib.sha256(path.read_bytes()).digest())
     for text in extra:
         total.update(f"\0{text}".encode())
-    return total.hexdigest()[:12]
+    return total.hexdigest()[:HASH_DIGITS]
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,15 @@ def save(reference: str) -> None:
     fresh.unlink(missing_ok=True)
     buildah("push", reference, f"docker-archive:{fresh}:{reference}", what=f"saving {reference}")
     fresh.replace(kept)
+    drop_old(kept)
+
+
+def drop_old(kept: Path) -> None:
+    """Remove all but the ARCHIVES_KEPT newest versions of the image whose archive was just written; an older one is built again if it is wanted."""
+    name = kept.name.rpartition("-")[0]
+    versions = sorted(kept.parent.glob(f"{name}-{'[0-9a-f]' * HASH_DIGITS}.tar"), key=lambda path: path.stat().st_mtime)
+    for path in versions[:-ARCHIVES_KEPT]:
+        path.unlink(missing_ok=True)
 
 
 def buildah(*arguments: str, log: Path | None = None, what: str = "", hint: str = "") -> str:

@@ -1,5 +1,6 @@
 """An image's reference says what is in it: the same content the same name, another content another name."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,14 @@ def test_list_is_in_building_order() -> None:
             assert value.format(**seen)
         seen[image.name] = image.name
     assert "latest" not in VERSION
+
+
+def test_only_the_newest_versions_of_an_image_are_kept(tmp_path: Path) -> None:
+    """The cache does not grow with every edit, and one image's versions never cost another's, whatever their names share."""
+    other = tmp_path / f"wisp-python-extra-0.1.0-{'0' * 12}.tar"
+    archives = [tmp_path / f"wisp-python-0.1.0-{number:012x}.tar" for number in range(5)]
+    for age, path in enumerate([other, *archives]):
+        path.touch()
+        os.utime(path, (age, age))
+    images.drop_old(archives[-1])
+    assert sorted(tmp_path.iterdir()) == sorted([other, *archives[-images.ARCHIVES_KEPT :]])
