@@ -6,7 +6,7 @@ always a new reference, and what is in the cache under a reference needs no seco
 renamed, so that a killed build leaves none half-written.
 
 The base is bootstrapped from Debian's packages where it can't be pulled. Builds inherit this machine's certificate authorities and
-pip settings through read-only mounts, so they work behind a TLS-inspecting proxy and nothing of it stays in an image.
+pip settings through read-only mounts, so they work behind a TLS-inspecting proxy; of that, two empty files stay in an image.
 """
 
 import hashlib
