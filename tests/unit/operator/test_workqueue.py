@@ -23,25 +23,28 @@ async def running(work: Callable[[str], Awaitable[float | None]]) -> AsyncIterat
 async def test_change_during_work_is_worked_on_again() -> None:
     """A key added while its work runs is run once more afterwards, and not at the same time."""
     seen: list[str] = []
-    first, gate, second = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    first, other, gate, second = (asyncio.Event() for _ in range(4))
 
     async def work(key: str) -> None:
         seen.append(f"start {key}")
-        first.set()
-        if len(seen) > 1:
+        if key == "b":
+            other.set()
+        elif first.is_set():
             second.set()
-            return
-        await gate.wait()
-        seen.append(f"end {key}")
+        else:
+            first.set()
+            await gate.wait()
+            seen.append("end a")
 
     async with running(work) as queue:
         queue.add("a")
         await asyncio.wait_for(first.wait(), 5)
-        for _ in range(3):
-            queue.add("a")
+        for key in "aaab":
+            queue.add(key)
+        await asyncio.wait_for(other.wait(), 5)  # whatever was due has been looked at
         gate.set()
         await asyncio.wait_for(second.wait(), 5)
-    assert seen == ["start a", "end a", "start a"]
+    assert seen == ["start a", "start b", "end a", "start a"]
 
 
 async def test_failed_work_comes_again_and_others_go_on() -> None:
