@@ -1,9 +1,10 @@
 """Steps that a person can follow: `[3/12] building kube-apiserver … 41 s`, and failures that say what to do.
 
-Plain text, one line a step, no cursor movement: it reads the same on a terminal and in a CI log.
+Progress goes to standard error, so that a command's result can be piped. Plain text, one line a step, no cursor movement: it reads the same on a terminal and in a CI log.
 """
 
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -55,9 +56,9 @@ class Steps:
         self.done += 1
         indent = "      " * len(self._open)
         if self._open and self._open[-1]:
-            print(flush=True)
+            print(file=sys.stderr, flush=True)
             self._open[-1] = False
-        print(f"{indent}[{self.done}/{self.total}] {what} …", end="", flush=True)
+        print(f"{indent}[{self.done}/{self.total}] {what} …", end="", file=sys.stderr, flush=True)
         self._open.append(True)
         start = time.monotonic()
         failed = "failed after "
@@ -66,7 +67,7 @@ class Steps:
             failed = ""
         finally:
             head = "" if self._open.pop() else f"{indent}[{self.done}/{self.total}]"
-            print(f"{head} {failed}{time.monotonic() - start:.0f} s", flush=True)
+            print(f"{head} {failed}{time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
 
 
 def wait_for(
