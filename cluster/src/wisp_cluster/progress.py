@@ -1,6 +1,7 @@
 """Steps that a person can follow: `[3/12] building kube-apiserver … 41 s`, and failures that say what to do.
 
-Progress goes to standard error, so that a command's result can be piped. Plain text, one line a step, no cursor movement: it reads the same on a terminal and in a CI log.
+Progress goes to standard error, so that a command's result can be piped. Plain text, one line a step, no cursor movement: it reads the same on a
+terminal and in a CI log.
 """
 
 import subprocess
