@@ -26,10 +26,14 @@ EVENT_BYTES: Final = 1024 * 1024
 CONTENT_TYPE: Final = "application/cloudevents-batch+json"
 
 
-class Event(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
-    """One CloudEvent. The attributes that Wisp itself uses are fields; any other extension stands in `extensions`."""
+class Event(
+    msgspec.Struct, tag_field="specversion", tag="1.0", omit_defaults=True, forbid_unknown_fields=True, kw_only=True
+):
+    """One CloudEvent. The attributes that Wisp itself uses are fields; any other extension stands in `extensions`.
 
-    specversion: str = "1.0"
+    `specversion` is no field: it is always written as 1.0, and another one is refused.
+    """
+
     id: str
     source: str
     type: str
@@ -53,19 +57,18 @@ class Event(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, kw_o
     """Never on the wire under this name: each entry is an attribute of its own there."""
 
     def __post_init__(self) -> None:
-        """Refuse what the specification forbids: empty id, source or type, another version.
+        """Refuse what the specification forbids: an empty id, source or type.
 
         Raises:
             ValueError: naming the attribute.
         """
-        if self.specversion != "1.0":
-            raise ValueError(f"specversion is {self.specversion!r}; send 1.0")
         for attribute in ("id", "source", "type"):
             if not getattr(self, attribute):
                 raise ValueError(f"{attribute} is empty; CloudEvents 1.0 requires a non-empty {attribute}")
 
 
-_KNOWN = frozenset(Event.__struct_fields__) - {"extensions"}
+_FIELDS = frozenset(Event.__struct_fields__) - {"extensions"}
+_KNOWN = _FIELDS | {"specversion"}
 _event_decoder = msgspec.json.Decoder(Event)
 _object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _scalar_decoder = msgspec.json.Decoder(str | int | bool)
@@ -96,9 +99,9 @@ def encode(event: Event) -> bytes:
     """One event in structured mode."""
     if not event.extensions:
         return _encoder.encode(event)
-    members: dict[str, Any] = {name: getattr(event, name) for name in _KNOWN}
+    members: dict[str, Any] = {name: getattr(event, name) for name in _FIELDS}
     kept = {name: value for name, value in members.items() if value is not None and (name != "wisphops" or value)}
-    return _encoder.encode(kept | event.extensions)
+    return _encoder.encode({"specversion": "1.0"} | kept | event.extensions)
 
 
 def encode_frame(encoded: Sequence[bytes]) -> bytes:

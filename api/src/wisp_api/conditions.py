@@ -43,6 +43,7 @@ ROUTE_NOT_READY: Final = "RouteNotReady"
 DEPLOYING: Final = "Deploying"
 
 # Subscriptions.
+LOG_REFUSED: Final = "LogRefused"
 INVALID_FILTER: Final = "InvalidFilter"
 READER_STARTING: Final = "ReaderStarting"
 READER_AWAY: Final = "ReaderAway"
