@@ -5,6 +5,7 @@ importing them costs 90 MiB and they drop fields that they don't know. Each requ
 of `writes` is a count of what the operator does to the cluster.
 """
 
+import asyncio
 import json
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode
@@ -21,6 +22,9 @@ Object = dict[str, Any]
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
 _ERROR: Final = 400
+_TOO_MANY: Final = 429
+_PATIENCE: Final = 5
+"""How often a request is sent that the API is too busy for."""
 _writes = prometheus_client.Counter(
     "wisp_operator_api_writes", "Write requests to the Kubernetes API", ["verb", "resource"]
 )
@@ -186,11 +190,15 @@ class Api:
         body: Object | None = None,
         content: str = "application/json",
     ) -> Object:
-        headers = {"Accept": "application/json", "Content-Type": content}
-        await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         url = self._client.configuration.host + path + (f"?{urlencode(query)}" if query else "")
-        answer = await self._client.call_api(method, url, headers, body, _request_timeout=30)
-        raw: bytes = await answer.read()  # type: ignore[no-untyped-call]
+        for _ in range(_PATIENCE):
+            headers = {"Accept": "application/json", "Content-Type": content}
+            await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+            answer = await self._client.call_api(method, url, headers, body, _request_timeout=30)
+            raw: bytes = await answer.read()  # type: ignore[no-untyped-call]
+            if answer.status != _TOO_MANY:
+                break
+            await asyncio.sleep(1)  # as the API's Retry-After says: it is busy, or a kind is only just there
         if answer.status >= _ERROR:
             raise ApiError(answer.status, raw)
         result: Object = json.loads(raw)

@@ -35,6 +35,8 @@ class Context:
     """Those in which Subscriptions were seen."""
     bindings_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Namespaces share bindings; one at a time reads and writes them."""
+    log_away_since: float | None = None
+    """Since when this process has missed the event log."""
     draining_since: dict[tuple[str, ReaderKey], float] = field(default_factory=dict)
     """When this process first saw a reader drain."""
     secret_written: dict[tuple[str, ReaderKey], float] = field(default_factory=dict)

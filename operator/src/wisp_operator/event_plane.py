@@ -6,11 +6,13 @@ interrupted clean-up is continued by the next run. Readers that nobody needs are
 are theirs to take away) and go when they report it, or when `gave_up` says that they had long enough.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from wisp_api import conditions, names
 from wisp_api.route import Route, RouteStatus
 from wisp_api.source import BucketBinding, ReaderConfig, ReaderStatus
+from wisp_api.subscription import S3
 
 from wisp_operator.api import Object
 from wisp_operator.config import OperatorConfig
@@ -77,8 +79,20 @@ class Plan:
     routes: dict[str, Route] = field(default_factory=dict)
     bindings: dict[str, BucketBinding] = field(default_factory=dict)
     """Buckets whose events this namespace may have; the namespaces are filled in by `rebind`."""
+    stream_of: dict[str, str] = field(default_factory=dict)
+    """Each Subscription's stream."""
     released: set[str] = field(default_factory=set)
     """Subscriptions being deleted that nothing is left of."""
+
+    def without_streams(self, refused: Iterable[str]) -> None:
+        """Leave out the routes and bindings of streams that could not be made: nothing may send to them."""
+        for stream in refused:
+            self.routes = {name: route for name, route in self.routes.items() if route.stream != stream}
+            self.bindings = {
+                key: binding
+                for key, binding in self.bindings.items()
+                if not stream.endswith(f"_{S3}_{names.bucket_source(binding.server, binding.bucket)}")
+            }
 
 
 def plan(view: View, config: OperatorConfig, cluster: str) -> Plan:
@@ -101,6 +115,7 @@ def plan(view: View, config: OperatorConfig, cluster: str) -> Plan:
             }
             continue
         made.streams[stream] = _subjects(view, stream)
+        made.stream_of[wish.name] = stream
         if not filter_mistake(wish):
             function = view.functions.get(wish.spec.function.name)
             made.routes[wish.name] = make_route(wish, stream, server, function, config.cluster_domain)

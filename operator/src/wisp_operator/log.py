@@ -88,7 +88,7 @@ class EventLog:
             page = await self._call("STREAM.LIST", query)
             found |= {item["config"]["name"]: item["config"] for item in page.get("streams") or []}
             if len(found) >= page["total"] or not page.get("streams"):
-                return found
+                return {name: config for name, config in found.items() if name.startswith(f"events_{namespace}_")}
 
     async def ensure_event_stream(self, name: str, subjects: str, live: Config | None) -> None:
         """Make one source's stream, or bring it up to date; `live` is what `streams` said of it."""

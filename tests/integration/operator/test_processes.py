@@ -149,3 +149,26 @@ def test_drain_deletes_every_subscription(own: Kube, tmp_path: Path) -> None:
             assert own.get(path) is None
         finally:
             acting.stop()
+
+
+def test_reader_has_its_time_even_after_an_outage(own: Kube, tmp_path: Path) -> None:
+    """A Subscription deleted while no operator ran is not given up at once: its reader is first told to drain."""
+    with nats_server(tmp_path) as server:
+        acting = Operator(own, tmp_path, server.url, {"drainSeconds": 6})
+        path = "/apis/wisp.dev/v1alpha1/namespaces/default/subscriptions/late"
+        acting.start()
+        try:
+            own.apply(
+                make_subscription("late", source=postgres()) | {"metadata": {"name": "late", "namespace": "default"}}
+            )
+            wait_until(lambda: "wisp.dev/cleanup" in own.get(path)["metadata"].get("finalizers", []), "its finalizer")
+            wait_until(lambda: "source" in own.get(path).get("status", {}), "its status")
+            acting.stop()
+            own.kubectl("delete", "sub", "late", "-n", "default", "--wait=false")
+            time.sleep(7)  # longer than its reader's time
+            acting.start()
+            started = time.monotonic()
+            wait_until(lambda: own.get(path) is None, "given up in the end", 30)
+            assert time.monotonic() - started > 5
+        finally:
+            acting.stop()

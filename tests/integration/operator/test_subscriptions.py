@@ -1,5 +1,6 @@
 """A Subscription's life against a real Kubernetes API and event log; readers and router are played by the test."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +21,7 @@ from fixtures.kube import Kube
 from fixtures.nats import NatsServer
 from fixtures.objects import bucket, make_function, make_subscription, postgres
 from fixtures.process import wait_until
+from nats.aio.client import Client
 from wisp_api.route import Route, RouteStatus
 from wisp_api.source import BucketBinding, ItemStatus, ReaderConfig
 
@@ -281,6 +283,28 @@ def test_bucket_is_bound_only_after_proof(cluster: Kube, log: Log, namespace: st
     wait_condition(cluster, "subscriptions", namespace, "photos", "SourceReady", ("False", "PermissionDenied"))
     assert log.get(SOURCES, "bucket.minio.photos", BucketBinding) is None
     assert log.streams(namespace) == {f"events_{namespace}_s3_minio_photos"}
+
+
+def test_refused_stream_is_named_and_nobody_else_waits(cluster: Kube, log: Log, namespace: str) -> None:
+    """What the log refuses, here a stream in the way, concerns its own source only; with the way free it heals."""
+
+    async def block(client: Client) -> None:
+        config = {"name": f"blocker-{namespace}", "subjects": [f"wisp.events.{namespace}.postgres.blocked.>"]}
+        await client.request(f"$JS.API.STREAM.CREATE.{config['name']}", json.dumps(config).encode(), timeout=5)
+
+    async def unblock(client: Client) -> None:
+        await client.request(f"$JS.API.STREAM.DELETE.blocker-{namespace}", b"", timeout=5)
+
+    log.as_operator(block)
+    cluster.apply(subscription(namespace, source=postgres(connection="blocked")))
+    message = wait_condition(cluster, "subscriptions", namespace, "rows", "SourceReady", ("False", "LogRefused"))
+    assert "subjects overlap" in message
+    assert log.get(ROUTES, f"{namespace}.rows", Route) is None
+    cluster.apply(subscription(namespace, "other"))
+    wait_until(lambda: log.get(ROUTES, f"{namespace}.other", Route) is not None, "another source's route")
+    log.as_operator(unblock)
+    wait_until(lambda: log.get(ROUTES, f"{namespace}.rows", Route) is not None, "its route")
+    wait_condition(cluster, "subscriptions", namespace, "rows", "SourceReady", ("Unknown", "ReaderStarting"))
 
 
 def test_resync_writes_nothing(cluster: Kube, log: Log, namespace: str, knative: Knative) -> None:

@@ -6,25 +6,26 @@ and a route are gone before their stream, everything is gone before a finalizer 
 
 import logging
 import time
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 import nats.errors
+from nats.js.errors import APIError
 from wisp_api import conditions, names
-from wisp_api.route import Route, RouteStatus
-from wisp_api.source import BucketBinding, ReaderConfig, ReaderStatus
 from wisp_api.subscription import S3
 
 from wisp_operator import subscription_status
-from wisp_operator.api import DEPLOYMENTS, FUNCTIONS, SECRETS, SUBSCRIPTIONS, Api, ApiError, Object
+from wisp_operator.api import DEPLOYMENTS, SECRETS, SUBSCRIPTIONS, Api, ApiError, Object
 from wisp_operator.apply import covers, stamped
 from wisp_operator.context import Context
 from wisp_operator.event_plane import Plan, View, leftovers, plan, rebind, server_name
-from wisp_operator.log import Entry, EventLog
+from wisp_operator.event_view import read_bindings, read_view
+from wisp_operator.log import EventLog
 from wisp_operator.nats_auth import make_credentials, reader_user
 from wisp_operator.proof import Proof
-from wisp_operator.reader import COMPONENT, CONNECTED, KIND_LABEL, make_deployment, make_secret, reader_name
+from wisp_operator.reader import CONNECTED, make_deployment, make_secret, reader_name
 from wisp_operator.route import filter_mistake
 from wisp_operator.sources import ReaderKey, Wish, decode, stream_name
 from wisp_operator.status import TRUE, Aspect, make_conditions, mark_false, write_event, write_status
@@ -41,7 +42,15 @@ _FIGURES: Final = ("delivered", "failed", "deadLettered", "pending", "lastDelive
 
 _log = logging.getLogger(__name__)
 
-Value = TypeVar("Value", bound=msgspec.Struct)
+
+@dataclass
+class Problems:
+    """What was refused while a plan was carried out."""
+
+    streams: dict[str, str] = field(default_factory=dict)
+    """By the event log, for each stream."""
+    readers: dict[ReaderKey, str] = field(default_factory=dict)
+    """By the Kubernetes API, for each reader."""
 
 
 async def reconcile(context: Context, namespace: str) -> float | None:
@@ -57,13 +66,14 @@ async def reconcile(context: Context, namespace: str) -> float | None:
     try:
         if context.log is None or not context.log.connected:
             raise nats.errors.ConnectionClosedError
-        view = await _read(context, context.log, namespace, wishes)
+        view = await read_view(context, context.log, namespace, wishes)
         await _add_finalizers(context.api, view)
         made = plan(view, context.config, context.cluster)
         problems = await _carry_out(context, context.log, view, made)
     except LOG_ERRORS:
         await _log_away(context, wishes)
         return _LOG_RETRY_SECONDS if wishes else None
+    context.log_away_since = None
     waits = [await _write_status(context, view, made, wish, problems) for wish in view.wishes if not wish.deleting]
     await _release(context, view, made)
     if any(task.draining for task in made.readers.values()):
@@ -79,68 +89,6 @@ async def _decode(api: Api, item: Object) -> Wish | None:
         now = datetime.now(UTC)
         await write_status(api, SUBSCRIPTIONS, item, {"conditions": make_conditions(item, aspects, now)}, now)
         return None
-
-
-async def _read(context: Context, log: EventLog, namespace: str, wishes: list[Wish]) -> View:
-    """Everything that the plan depends on, as it is now."""
-    sources = await log.entries(names.KV_SOURCES, f"reader.{namespace}.>")
-    reports = await log.entries(names.KV_STATUS, f"reader.{namespace}.>")
-    routes = await log.entries(names.KV_ROUTES, f"{namespace}.*")
-    route_reports = await log.entries(names.KV_STATUS, f"route.{namespace}.*")
-    cursors = await log.entries(names.KV_CURSORS, f"{namespace}.*")
-    bindings = await log.entries(names.KV_SOURCES, "bucket.>")
-    functions = await context.api.list(FUNCTIONS, namespace) if wishes else []
-    deployments = await context.api.list(
-        DEPLOYMENTS, namespace, f"{names.COMPONENT_LABEL}={COMPONENT},app.kubernetes.io/part-of=wisp"
-    )
-    view = View(
-        namespace,
-        wishes,
-        functions={item["metadata"]["name"]: item for item in functions},
-        tasks={_reader_key(key): _task(key, entry) for key, entry in sources.items()},
-        reports={_reader_key(key): report for key, entry in reports.items() if (report := _value(entry, ReaderStatus))},
-        routes={_last(key): _value(entry, Route) or _unreadable_route(key) for key, entry in routes.items()},
-        route_reports={
-            _last(key): _value(entry, RouteStatus) or RouteStatus(uid="", generation=0, state="")
-            for key, entry in route_reports.items()
-        },
-        cursors={_last(key) for key in cursors},
-        streams=await log.streams(namespace),
-        bindings={key: binding for key, entry in bindings.items() if (binding := _value(entry, BucketBinding))},
-        deployments={_deployed(item): item for item in deployments},
-    )
-    view.proofs = await _check_proofs(context, view)
-    view.gave_up = {reader for reader in view.tasks if _overdue(context, view, reader)}
-    return view
-
-
-async def _check_proofs(context: Context, view: View) -> dict[tuple[str, str], Proof]:
-    checked = {}
-    for wish in view.wishes:
-        report, server = view.reports.get(wish.reader), server_name(view, wish)
-        item = report.items.get(wish.items[0]) if report else None
-        if wish.reader.kind == S3 and server and item and item.proof:
-            checked[wish.reader.connection, wish.items[0]] = await context.proofs.check(
-                server, wish.items[0], item.proof
-            )
-    return checked
-
-
-def _overdue(context: Context, view: View, reader: ReaderKey) -> bool:
-    """Whether a reader that nobody needs has had its time to drain."""
-    users = [wish for wish in view.wishes if wish.reader == reader]
-    key = (view.namespace, reader)
-    if any(not wish.deleting for wish in users):
-        context.draining_since.pop(key, None)
-        return False
-    since = context.draining_since.setdefault(key, time.monotonic())
-    return time.monotonic() - since > context.config.drain_seconds or any(_late(context, wish) for wish in users)
-
-
-def _late(context: Context, wish: Wish) -> bool:
-    """Whether a Subscription has been waiting to go for longer than it should."""
-    deleted = datetime.fromisoformat(wish.live["metadata"]["deletionTimestamp"])
-    return (datetime.now(UTC) - deleted).total_seconds() > context.config.drain_seconds
 
 
 async def _add_finalizers(api: Api, view: View) -> None:
@@ -159,18 +107,22 @@ def _finalizers(wish: Wish, finalizers: list[str]) -> Object:
     return {"metadata": {"finalizers": finalizers, "resourceVersion": version}}
 
 
-async def _carry_out(context: Context, log: EventLog, view: View, made: Plan) -> dict[ReaderKey, str]:
-    """Make the log and the readers what the plan says; what the Kubernetes API said against a reader."""
+async def _carry_out(context: Context, log: EventLog, view: View, made: Plan) -> Problems:
+    """Make the log and the readers what the plan says, as far as they let us."""
+    problems = Problems()
     for name, subjects in made.streams.items():
-        await log.ensure_event_stream(name, subjects, view.streams.get(name))
-    problems = {}
+        try:
+            await log.ensure_event_stream(name, subjects, view.streams.get(name))
+        except APIError as error:
+            problems.streams[name] = error.description or str(error)
+    made.without_streams(problems.streams)
     for reader, task in made.readers.items():
         if view.tasks.get(reader) != task:
             await log.put(names.KV_SOURCES, reader.key(view.namespace), msgspec.json.encode(task))
         try:
             await _ensure_reader(context, view, reader)
         except ApiError as error:
-            problems[reader] = str(error)
+            problems.readers[reader] = str(error)
     await _bind(context, log, view, made)
     for name, route in made.routes.items():
         if view.routes.get(name) != route:
@@ -197,9 +149,7 @@ async def _take_away(context: Context, log: EventLog, view: View, made: Plan) ->
 async def _bind(context: Context, log: EventLog, view: View, made: Plan) -> None:
     if rebind(view.namespace, made.bindings, view.bindings):
         async with context.bindings_lock:
-            entries = await log.entries(names.KV_SOURCES, "bucket.>")
-            held = {key: binding for key, entry in entries.items() if (binding := _value(entry, BucketBinding))}
-            for key, binding in rebind(view.namespace, made.bindings, held).items():
+            for key, binding in rebind(view.namespace, made.bindings, await read_bindings(log)).items():
                 if binding.namespaces:
                     await log.put(names.KV_SOURCES, key, msgspec.json.encode(binding))
                 else:
@@ -234,9 +184,7 @@ def _silent(context: Context, view: View, reader: ReaderKey) -> bool:
     return silent and time.monotonic() - written > _SILENCE_SECONDS
 
 
-async def _write_status(
-    context: Context, view: View, made: Plan, wish: Wish, problems: dict[ReaderKey, str]
-) -> float | None:
+async def _write_status(context: Context, view: View, made: Plan, wish: Wish, problems: Problems) -> float | None:
     """Write one Subscription's status; figures alone at most every 30 s. In how many seconds something of it grows stale."""
     now = datetime.now(UTC)
     report = view.route_reports.get(wish.name)
@@ -259,7 +207,7 @@ async def _write_status(
     return _SETTLED_SECONDS if status["conditions"][0]["status"] == TRUE else _PENDING_SECONDS
 
 
-def _aspects(view: View, made: Plan, wish: Wish, problems: dict[ReaderKey, str], now: datetime) -> dict[str, Aspect]:
+def _aspects(view: View, made: Plan, wish: Wish, problems: Problems, now: datetime) -> dict[str, Aspect]:
     function = view.functions.get(wish.spec.function.name)
     function_aspect = subscription_status.function_aspect(wish, function, view.route_reports.get(wish.name))
     return {
@@ -268,11 +216,16 @@ def _aspects(view: View, made: Plan, wish: Wish, problems: dict[ReaderKey, str],
     }
 
 
-def _source_aspect(view: View, made: Plan, wish: Wish, problems: dict[ReaderKey, str], now: datetime) -> Aspect:
+def _source_aspect(view: View, made: Plan, wish: Wish, problems: Problems, now: datetime) -> Aspect:
     report, server = view.reports.get(wish.reader), server_name(view, wish)
     if mistake := filter_mistake(wish):
         return mark_false(conditions.INVALID_FILTER, mistake)
-    if problem := problems.get(wish.reader):
+    if problem := problems.streams.get(made.stream_of.get(wish.name, "")):
+        return mark_false(
+            conditions.LOG_REFUSED,
+            f"the event log refused this source's stream: {problem}. An administrator has to make room (chart values log.streamMaxBytes and nats.maxFileStore)",
+        )
+    if problem := problems.readers.get(wish.reader):
         return mark_false(conditions.READER_AWAY, f"the reader can't be made in this namespace: {problem}")
     if report and report.server and server and report.server != server:
         return mark_false(
@@ -312,47 +265,13 @@ async def _tell_left(context: Context, wish: Wish) -> None:
 
 
 async def _log_away(context: Context, wishes: list[Wish]) -> None:
-    """Say that the log is away; a Subscription that waited too long to go is let go, what it leaves is found when the log is back."""
+    """Say that the log is away; after some minutes Subscriptions that are to go are let go, what it leaves is found when the log is back."""
     now = datetime.now(UTC)
+    context.log_away_since = context.log_away_since or time.monotonic()
     for wish in wishes:
         if not wish.deleting:
             status = {"conditions": make_conditions(wish.live, subscription_status.log_unavailable(), now)}
             await write_status(context.api, SUBSCRIPTIONS, wish.live, status, now)
-        elif _late(context, wish):
+        elif time.monotonic() - context.log_away_since > context.config.drain_seconds:
             await _tell_left(context, wish)
             await _remove_finalizer(context.api, wish)
-
-
-def _value(entry: Entry, kind: type[Value]) -> Value | None:
-    """A stored value, None where it is none (any more)."""
-    try:
-        return msgspec.json.decode(entry.value, type=kind)
-    except msgspec.DecodeError:
-        return None
-
-
-def _task(key: str, entry: Entry) -> ReaderConfig:
-    """A reader's task; one that can't be read still stands for its reader."""
-    _, namespace, kind, connection = key.split(".", 3)
-    return _value(entry, ReaderConfig) or ReaderConfig(
-        namespace=namespace, kind=kind, connection=connection, version=""
-    )
-
-
-def _unreadable_route(key: str) -> Route:
-    namespace, _, name = key.partition(".")
-    return Route(namespace=namespace, name=name, uid="", generation=0, stream="", subjects=[])
-
-
-def _reader_key(key: str) -> ReaderKey:
-    _, _, kind, connection = key.split(".", 3)
-    return ReaderKey(kind, connection)
-
-
-def _deployed(deployment: Object) -> ReaderKey:
-    labels = deployment["metadata"]["labels"]
-    return ReaderKey(labels.get(KIND_LABEL, ""), labels.get(names.CONNECTION_LABEL, ""))
-
-
-def _last(key: str) -> str:
-    return key.rpartition(".")[2]
