@@ -88,6 +88,7 @@ def _filters(wish: Wish) -> list[dict[str, Any]]:
         operations: list[str] = sorted(source.postgres.operations)
         if "delete" in operations:
             operations.append("truncate")  # deletes every row
+        operations.append("gap")  # what was missed may have been any of them
         made.append({"type": [f"dev.wisp.postgres.{operation}" for operation in operations]})
     if wish.spec.filter is not None:
         made.append(wish.spec.filter)

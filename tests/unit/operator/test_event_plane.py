@@ -132,7 +132,7 @@ def test_bucket_gets_stream_route_and_binding() -> None:
 def test_operations_become_a_filter(operations: list[str], types: list[str] | None) -> None:
     """A Subscription to some operations filters by type; one that wants deletes wants TRUNCATE too."""
     made = plan(View("media", wishes(make_subscription(source=postgres(operations=operations)))), CONFIG, "cluster")
-    wanted = [{"type": [f"dev.wisp.postgres.{name}" for name in types]}] if types else []
+    wanted = [{"type": [f"dev.wisp.postgres.{name}" for name in [*types, "gap"]]}] if types else []
     assert made.routes["on-upload"].filters == wanted
 
 
