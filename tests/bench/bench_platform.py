@@ -16,8 +16,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import psycopg2
-from e2e.test_function import EXAMPLES, call
 from fixtures.collector import Collector, collector
+from fixtures.functions import call
 from fixtures.platform import (
     bucket_connection,
     deploy_recorder,
@@ -27,6 +27,7 @@ from fixtures.platform import (
 )
 from wisp_cluster.kubectl import Kubectl
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 WARM_RUNS = 200
 QUIET_SECONDS = 0.05
 """Between two warm measurements, so that each finds the platform at rest."""

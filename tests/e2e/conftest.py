@@ -9,17 +9,10 @@ from pathlib import Path
 
 import pytest
 from fixtures.collector import Collector, collector
-from fixtures.platform import host_address
+from fixtures.platform import host_address, wisp_cluster
 from wisp_cluster.kubectl import Kubectl
 
 CHECKOUT = Path(__file__).parents[2]
-
-
-def wisp_cluster(*command: str) -> str:
-    """Run the cluster command as a user would; its progress shows with `pytest -s`, its result is returned."""
-    return subprocess.run(
-        [sys.executable, "-m", "wisp_cluster", *command], check=True, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT
-    ).stdout
 
 
 @pytest.fixture(scope="session")

@@ -1,47 +1,15 @@
 """A Function from kubectl apply to an answer, to zero and back, through updates and mistakes."""
 
-import http.client
 import json
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
+from fixtures.functions import answering, call, function
 from fixtures.process import wait_until
 from wisp_cluster.kubectl import Kubectl, Object, condition
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-def call(url: str, path: str = "/", timeout: float = 60) -> tuple[int, str]:
-    """GET a function through the ingress on loopback, as curl on the host would; returns status and body."""
-    host, _, port = url.removeprefix("http://").partition(":")
-    connection = http.client.HTTPConnection("127.0.0.1", int(port.strip("/") or 8080), timeout=timeout)
-    try:
-        connection.request("GET", path, headers={"Host": host})
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
-    finally:
-        connection.close()
-
-
-def function(name: str, code: dict[str, Any], **spec: Any) -> str:
-    """The manifest of a public Python Function."""
-    defaults = {
-        "runtime": "python3.13",
-        "handler": "app.handler",
-        "visibility": "public",
-        "auth": {"type": "none"},
-        "code": code,
-    }
-    return json.dumps(
-        {"apiVersion": "wisp.dev/v1alpha1", "kind": "Function", "metadata": {"name": name}, "spec": defaults | spec}
-    )
-
-
-def answering(text: str) -> dict[str, Any]:
-    """Code that answers every request with `text`."""
-    return {"files": {"app.py": f"def handler(event, context):\n    return {text!r}\n"}}
 
 
 def wait_reason(own: Kubectl, kind: str, name: str, type_: str, reason: str, seconds: float = 180) -> Object:
