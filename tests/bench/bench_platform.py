@@ -5,6 +5,7 @@ function called, warm and cold, and the memory of the platform's own pods at res
 """
 
 import argparse
+import contextlib
 import io
 import statistics
 import sys
@@ -140,7 +141,7 @@ def main() -> None:
         deploy_recorder(own, "recorder", reports)
         minio = bucket_connection(own, "my-s3", ["bench"])
         dsn = postgres_connection(own)
-        with psycopg2.connect(dsn) as connection:
+        with contextlib.closing(psycopg2.connect(dsn)) as connection:  # its own `with` would hold a transaction open
             connection.autocommit = True
             cursor = connection.cursor()
             cursor.execute("CREATE TABLE bench (id serial PRIMARY KEY, n int)")

@@ -96,7 +96,8 @@ def reader_user(namespace: str, kind: str, connection: str, stream: str | None) 
             f"$JS.API.DIRECT.GET.{stream}.>",
             f"$JS.API.STREAM.INFO.{stream}",
         ]
-    return User(f"reader-{namespace}-{kind}-{connection}", publish)
+    # `_` stands in none of the parts, so two readers never share a name, a key and an inbox.
+    return User(f"reader_{namespace}_{kind}_{names.token(connection)}", publish)
 
 
 def new_seed(prefix: int) -> str:

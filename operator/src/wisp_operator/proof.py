@@ -6,15 +6,18 @@ operator sends it; only the server's own 200 counts. It goes nowhere but to the 
 
 import logging
 import time
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Final
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 import aiohttp
 from wisp_api.source import S3Server
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=5)
 _VALID_SECONDS: Final = 60.0
+_CLOCK_SECONDS: Final = 15
+"""How far the clocks of operator, reader and S3 server may differ."""
 _OK: Final = 200
 _REFUSALS: Final = {400, 401, 403, 404}
 _log = logging.getLogger(__name__)
@@ -41,6 +44,8 @@ class Proofs:
         now = time.monotonic()
         self._known = {key: value for key, value in self._known.items() if now - value[0] < _VALID_SECONDS}
         if url not in self._known:
+            if expired(url, time.time()):
+                return Proof.UNKNOWN  # the reader is away; that says nothing of its key's rights
             result = await self._send(url) if self._admitted(server, bucket, url) else Proof.REFUSED
             if result is Proof.UNKNOWN:
                 return result
@@ -76,6 +81,16 @@ class Proofs:
         if status == _OK:
             return Proof.GRANTED
         return Proof.REFUSED if status in _REFUSALS else Proof.UNKNOWN
+
+
+def expired(url: str, now: float) -> bool:
+    """Whether a presigned request is past its time at `now` (seconds since the epoch), which a server answers as it does a refused one."""
+    query = parse_qs(urlsplit(url).query)
+    try:
+        signed = datetime.strptime(query["X-Amz-Date"][0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        return now > signed.timestamp() + int(query["X-Amz-Expires"][0]) - _CLOCK_SECONDS
+    except (KeyError, ValueError):
+        return False
 
 
 def _port(url: SplitResult) -> int | None:

@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 from fixtures.process import free_port
 from wisp_api.source import S3Server
-from wisp_operator.proof import Proof, Proofs
+from wisp_operator.proof import Proof, Proofs, expired
 
 
 class Storage:
@@ -93,3 +93,10 @@ async def test_a_proof_is_sent_once(storage: Storage) -> None:
     for query in ("1", "1", "2"):
         assert await checks.check("minio", "photos", f"http://127.0.0.1:{storage.port}/photos?{query}") is Proof.GRANTED
     assert len(storage.asked) == 2
+
+
+@pytest.mark.parametrize(("later", "past"), [(0, False), (200, False), (300, True), (10_000, True)])
+def test_expired_proof_says_nothing(later: int, past: bool) -> None:  # noqa: FBT001 - a table
+    """A presigned request past its time is no refusal: its reader is away, and its binding stays."""
+    url = "http://s3/photos?X-Amz-Date=20260101T000000Z&X-Amz-Expires=300&X-Amz-Signature=1"
+    assert expired(url, 1767225600 + later) is past

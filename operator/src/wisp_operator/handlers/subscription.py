@@ -115,7 +115,8 @@ async def _carry_out(context: Context, log: EventLog, view: View, made: Plan) ->
             await log.ensure_event_stream(name, subjects, view.streams.get(name))
         except APIError as error:
             problems.streams[name] = error.description or str(error)
-    made.without_streams(problems.streams)
+    # A stream that exists and refuses a new setting works as before: its routes and bindings stay.
+    made.without_streams(name for name in problems.streams if name not in view.streams)
     for reader, task in made.readers.items():
         if view.tasks.get(reader) != task:
             await log.put(names.KV_SOURCES, reader.key(view.namespace), msgspec.json.encode(task))
