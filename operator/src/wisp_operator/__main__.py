@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import kopf
+from wisp_api.logs import set_up_logging
 
 from wisp_operator import api, config
 from wisp_operator.context import Context, FunctionKey
@@ -18,7 +19,7 @@ from wisp_operator.drain import drain
 from wisp_operator.handlers import function, subscription
 from wisp_operator.lease import Lease
 from wisp_operator.log_watch import follow
-from wisp_operator.process import HEALTH_PORT, serve_health, set_up_logging
+from wisp_operator.process import HEALTH_PORT, serve_health
 from wisp_operator.proof import Proofs
 from wisp_operator.resync import resync
 from wisp_operator.secrets import ensure_secrets
