@@ -59,14 +59,16 @@ e2e: uv ## the whole on a real cluster; one that is not running is taken down ag
 
 bench: uv ## what is claimed, measured beside its peers
 	uv run --frozen python tests/bench/bench_runtime.py
+	uv run --frozen python tests/bench/bench_nodejs.py
 	uv run --frozen python tests/bench/bench_log.py
 	uv run --frozen python tests/bench/bench_router.py
 	uv run --frozen python tests/bench/bench_postgres.py
 	uv run --frozen python tests/bench/bench_platform.py
 
-manifests: ## CRDs, the chart's copies of them, install.yaml and the reference, from the types and the chart
+manifests: ## CRDs, the chart's copies of them, install.yaml and the references, from the types, the chart and the command
 	uv run python -m wisp_api.crd
 	cp manifests/crds/*.yaml charts/wisp/files/crds/
 	"$$(uv run python -c 'from wisp_cluster.build import binary; print(binary("helm"))' | tail -1)" template wisp charts/wisp \
 		--namespace wisp-system --kube-version 1.30.0 --no-hooks --set namespace.create=true > manifests/install.yaml
 	uv run python -m wisp_api.reference > docs/reference.md
+	uv run python -m wisp.reference > docs/cli.md

@@ -7,10 +7,15 @@ that others disturb least; requests per second and p99 are the best of the round
 
 ``bare`` is the limit in this language: the same epoll loop around httptools and json, with nothing else in it.
 functions-framework is installed into a throw-away environment, not into ours. Needs Linux and wrk (Debian: ``wrk``).
+
+Below the table: how long it takes from a timeout's answer to the next event's, and how long a worker takes that is forked
+because the others are busy, where the handler has imported what costs half a second.
 """
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import re
 import shutil
@@ -28,11 +33,19 @@ STARTS = 10
 BODY = '{"id": 1, "name": "some name", "values": [1, 2, 3, 4, 5], "on": true}'
 
 HANDLERS = """
+import json
 def handle_lambda(event, context):
     return event
 
 async def handle_async(event, context):
     return event
+
+async def handle_asgi(scope, receive, send):
+    assert scope["type"] == "http"
+    body = json.dumps(json.loads((await receive())["body"])).encode()
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 def handle_http(request):
     return request.json()
@@ -40,6 +53,13 @@ def handle_http(request):
 def handle_print(event, context):
     print("a line for the log")
     return event
+"""
+SLOW = """
+import os, time, unittest.mock, xml.dom.minidom, email.message, asyncio, sqlite3
+time.sleep(0.5)
+def handler(event, context):
+    time.sleep(event)
+    return os.getpid()
 """
 BARE = """
 import json, select, socket, sys
@@ -100,7 +120,7 @@ class Server:
         self.starts: list[float] = []
         self.memory = 0
 
-    def start(self) -> tuple[subprocess.Popen[bytes], int]:
+    def start(self, body: str = BODY) -> tuple[subprocess.Popen[bytes], int]:
         """Start it on core 0; return as soon as it has answered."""
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
@@ -108,7 +128,7 @@ class Server:
         begun = time.perf_counter()
         process = subprocess.Popen(command, env=self.env | {"PORT": str(port)}, stdout=subprocess.DEVNULL, stderr=2)
         head = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
-        request = f"POST / HTTP/1.1\r\nHost: a\r\n{head}Content-Length: {len(BODY)}\r\n\r\n{BODY}".encode()
+        request = f"POST / HTTP/1.1\r\nHost: a\r\n{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
         while True:
             try:
                 with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
@@ -147,8 +167,9 @@ class Server:
 
 
 def family(pid: int) -> list[int]:
-    """Return a process and its children."""
-    return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+    """Return a process and all that descend from it."""
+    children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return [pid, *(one for child in children for one in family(child))]
 
 
 def cpu_seconds(pid: int) -> float:
@@ -187,6 +208,7 @@ def servers(folder: Path) -> list[Server]:
     shutil.copy(sources / "start.py", lib.parent)
     subprocess.check_call([sys.executable, "-m", "compileall", "-q", str(lib)])
     (folder / "app.py").write_text(HANDLERS)
+    (folder / "slow.py").write_text(SLOW)
     (folder / "bare.py").write_text(BARE)
     (folder / "main.py").write_text(PEER)
     subprocess.check_call(["uv", "venv", "-q", "-p", sys.executable, str(folder / "peers")])
@@ -195,7 +217,8 @@ def servers(folder: Path) -> list[Server]:
 
     def wisp(name: str, handler: str, headers: dict[str, str]) -> Server:
         command = [os.path.realpath(sys.executable), "-I", "-S", str(lib.parent / "start.py")]
-        return Server(name, command, headers, WISP_HANDLER=f"app.{handler}", WISP_CODE_DIR=str(folder))
+        env = {"WISP_HANDLER": f"app.{handler}", "WISP_CODE_DIR": str(folder), "WISP_METRICS_PORT": "0"}
+        return Server(name, command, headers, **env)
 
     invoke = {"wisp-event-format": "lambda"}
     peer = [str(folder / "peers/bin/functions-framework"), f"--source={folder}/main.py", "--target=handler"]
@@ -207,8 +230,55 @@ def servers(folder: Path) -> list[Server]:
         wisp("wisp lambda, async", "handle_async", invoke),
         wisp("wisp lambda, one print", "handle_print", invoke),
         wisp("wisp http", "handle_http", {}),
+        wisp("wisp asgi", "handle_asgi", {}),
         Server("functions-framework", [*peer, "--host=127.0.0.1", "--port=PORT"], {}),
     ]
+
+
+def invoke(port: int, event: float) -> float:
+    """Invoke a function with a JSON event; return the milliseconds until its answer was there."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    begun = time.perf_counter()
+    connection.request("POST", "/", json.dumps(event), {"wisp-event-format": "lambda"})
+    connection.getresponse().read()
+    connection.close()
+    return (time.perf_counter() - begun) * 1000
+
+
+def measure_workers(folder: Path) -> None:
+    """Print what a worker's replacement and a further worker cost."""
+    command = [os.path.realpath(sys.executable), "-I", "-S", str(folder / "wisp/start.py")]
+    env = {"WISP_HANDLER": "slow.handler", "WISP_CODE_DIR": str(folder), "WISP_TIMEOUT_SECONDS": "0.3"}
+    slow = Server("slow", command, {}, WISP_METRICS_PORT="0", WISP_CONCURRENCY="8", **env)
+    one = Server("slow", command, {}, WISP_METRICS_PORT="0", **env)
+    slow.headers["wisp-event-format"] = one.headers["wisp-event-format"] = "lambda"
+    process, port = one.start(body="0")
+    invoke(port, 0)
+    times = []
+    for _ in range(STARTS):
+        invoke(port, 5)
+        times.append(invoke(port, 0))
+    stop(process)
+    print(f"timeout -> next event's answer: {statistics.median(times):.1f} ms, at the most {max(times):.1f} ms")
+    process, port = slow.start(body="0")
+    forks = forked(port)
+    print(f"a further worker, handler imported in 0.5 s: {statistics.median(forks):.1f} ms to its first answer")
+    stop(process)
+
+
+def forked(port: int) -> list[float]:
+    """Keep all workers busy but one more each time; return what each next one's first answer took."""
+    times = []
+    busy = []
+    for _ in range(7):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("POST", "/", "0.25", {"wisp-event-format": "lambda"})
+        busy.append(connection)
+        times.append(invoke(port, 0))
+    for connection in busy:
+        connection.getresponse().read()
+        connection.close()
+    return times
 
 
 def main() -> None:
@@ -225,6 +295,7 @@ def main() -> None:
         for _ in range(STARTS - ROUNDS):
             for server in measured:
                 stop(server.start()[0])
+        measure_workers(folder)
     peer = min(measured[-1].cost)
     print(f"CPython {sys.version.split()[0]}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
     print(

@@ -134,12 +134,18 @@ class Pod(Struct, rename="camel", omit_defaults=True, kw_only=True):
 class FunctionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """What the function is; every change makes a new revision, and the old one serves until the new one has started."""
 
-    runtime: Literal["python3.13", "container"]
-    """What runs the code: python3.13, or container for an image that serves HTTP itself."""
+    runtime: Literal["python3.13", "nodejs24", "provided", "container"]
+    """What runs the code: python3.13, nodejs24, provided (an executable `bootstrap`, Lambda's Runtime API) or container (an image that serves HTTP itself)."""
     handler: Handler | None = None
-    """The callable, as module.attribute: app.handler is `handler` in app.py. Not with runtime container."""
-    signature: Literal["auto", "lambda", "cloudevent", "http"] = "auto"
-    """How the handler is called: lambda handler(event, context), cloudevent handler(event), http handler(request); auto finds out from the handler."""
+    """The callable, as module.attribute: app.handler is `handler` in app.py, or in app.mjs, app.js, app.cjs, app.ts.
+
+    With runtime provided it is what `bootstrap` makes of it, and may be absent. Not with runtime container.
+    """
+    signature: Literal["auto", "lambda", "cloudevent", "http", "asgi"] = "auto"
+    """How the handler is called: lambda handler(event, context), cloudevent handler(event), http handler(request), asgi any ASGI 3 app.
+
+    auto finds out from the handler. asgi is Python's only.
+    """
     code: Annotated[
         Code,
         rules(("has(self.files) != has(self.image)", "write exactly one kind of code: code.files or code.image")),
@@ -166,6 +172,13 @@ class FunctionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True):
         Scale, rules(("self.min <= self.max", "scale.min is above scale.max: lower it or raise scale.max"))
     ] = field(default_factory=Scale)
     """How many pods run."""
+    isolation: Literal["worker", "shared"] = "worker"
+    """worker: each event alone in its process. shared: the events of an asynchronous handler run together in one, up to scale.perInstance.
+
+    An ASGI app always has its events together. Without effect for runtime container.
+    """
+    log_format: Literal["json", "text"] = "json"
+    """How log lines are written: as JSON objects with time, level and request id, or as the code writes them. Without effect for runtime container."""
     visibility: Literal["cluster", "public"] = "cluster"
     """cluster: reachable inside the cluster. public: through the cluster's ingress too; needs `auth`."""
     auth: Auth | None = None
@@ -210,14 +223,17 @@ class FunctionStatus(Struct, rename="camel", omit_defaults=True, kw_only=True):
 
 
 SPEC_RULES = rules(
-    ("self.runtime == 'container' || has(self.handler)", "handler is missing: write module.attribute, as app.handler"),
+    (
+        "self.runtime in ['container', 'provided'] || has(self.handler)",
+        "handler is missing: write module.attribute, as app.handler",
+    ),
     (
         "self.runtime != 'container' || !has(self.handler)",
-        "runtime container takes no handler: the image itself serves HTTP on $PORT; remove handler or choose runtime python3.13",
+        "runtime container takes no handler: the image itself serves HTTP on $PORT; remove handler or choose another runtime",
     ),
     (
         "self.runtime != 'container' || has(self.code.image)",
-        "runtime container needs code.image; for code.files choose runtime python3.13",
+        "runtime container needs code.image; for code.files choose another runtime",
     ),
     (
         "self.visibility != 'public' || has(self.auth)",

@@ -23,8 +23,11 @@ KV_ROUTES: Final = "wisp-routes"
 KV_SOURCES: Final = "wisp-sources"
 """Operator writes: `reader.<namespace>.<kind>.<connection>` (`source.ReaderConfig`, read by that reader) and
 `bucket.<server>.<bucket token>` (`source.BucketBinding`, read by the ingest)."""
+KV_SCHEDULES: Final = "wisp-schedules"
+"""Operator writes, the ingest reads: key `<namespace>.<subscription>`, value `source.ScheduleConfig`."""
 KV_STATUS: Final = "wisp-status"
-"""Data plane writes, operator reads: `route.<namespace>.<subscription>` and `reader.<namespace>.<kind>.<connection>`."""
+"""Data plane writes, operator reads: `route.<namespace>.<subscription>`, `reader.<namespace>.<kind>.<connection>` and
+`schedule.<namespace>.<subscription>`, which is the ingest's own memory, too."""
 KV_CURSORS: Final = "wisp-cursors"
 """Router's own: `<namespace>.<subscription uid>`; deleted by the operator with the Subscription."""
 KV_MEMBERS: Final = "wisp-members"
@@ -54,8 +57,13 @@ def bucket_source(server: str, bucket: str) -> str:
     return f"{token(server)}_{token(bucket)}"
 
 
+def schedule_source(name: str, uid: str) -> str:
+    """Source id of a schedule; the Subscription's uid keeps one made anew from the ticks of the one before."""
+    return f"{name}_{token(uid)}"
+
+
 def stream(namespace: str, kind: str, source: str) -> str:
-    """Name of the event stream of one source of one namespace; `kind` is s3 or postgres, `source` a token (or two joined by `_`)."""
+    """Name of the event stream of one source of one namespace; `kind` is s3, postgres or schedule, `source` a token (or two joined by `_`)."""
     return f"events_{namespace}_{kind}_{source}"
 
 
@@ -74,6 +82,11 @@ def object_subject(namespace: str, server: str, bucket: str, event_name: str, la
     family, _, action = event_name.removeprefix("s3:").partition(":")
     tail = "*" if action == "*" else token(action)
     return f"wisp.events.{namespace}.s3.{bucket_source(server, bucket)}.{token(family)}.{tail}.{lane_number}"
+
+
+def schedule_subject(namespace: str, name: str, uid: str) -> str:
+    """Subject of a schedule's ticks."""
+    return f"wisp.events.{namespace}.schedule.{schedule_source(name, uid)}.tick"
 
 
 def dead_letter_subject(namespace: str, origin: str, name: str) -> str:

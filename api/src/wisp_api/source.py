@@ -5,6 +5,8 @@ A reader runs in the tenant's namespace with that namespace's connection Secret 
 
 import msgspec
 
+from wisp_api.cloudevent import OptionalRaw
+
 
 class TableConfig(msgspec.Struct, rename="camel", kw_only=True):
     """One table that some Subscription of the namespace wants."""
@@ -76,6 +78,8 @@ class ItemStatus(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=Tru
     """A constant of `conditions`, e.g. TableNotFound; empty when ready."""
     message: str = ""
     """What is wrong and what to do."""
+    operations: list[str] = []
+    """Tables: the operations that are followed, also where that is less than is wanted and the table is not ready."""
     proof: str = ""
     """Buckets: a presigned HEAD request for the bucket, good for some minutes; that it answers 200 shows that the key may read the bucket."""
 
@@ -95,6 +99,48 @@ class ReaderStatus(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=T
     """s3: name of the server that the connection's endpoint belongs to."""
     drained: bool = False
     items: dict[str, ItemStatus] = {}
+
+
+class ScheduleConfig(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
+    """A Subscription's schedule. Key: `<namespace>.<subscription>` in KV_SCHEDULES."""
+
+    namespace: str
+    name: str
+    """The Subscription's."""
+    uid: str
+    generation: int
+    since: str
+    """RFC 3339: when the Subscription was made; no tick is before it."""
+    stream: str
+    cron: str | None = None
+    timezone: str = "UTC"
+    at: str | None = None
+    missed: str = "skip"
+    """skip, once or all."""
+    data: OptionalRaw = None
+    suspend: bool = False
+
+    @property
+    def timing(self) -> str:
+        """What decides when it ticks, as one text: another one begins anew."""
+        return self.at or f"{self.cron} {self.timezone}"
+
+
+class ScheduleStatus(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
+    """How far a schedule's ticks are decided, written after the log has them. Key: `schedule.<namespace>.<subscription>` in KV_STATUS."""
+
+    uid: str
+    generation: int
+    """Of the ScheduleConfig that this speaks of."""
+    timing: str
+    last: str
+    """RFC 3339: every tick up to here is in the log, or was left out by the policy for missed ones."""
+    next: str = ""
+    """RFC 3339: the tick to come; empty where there is none, or while it is suspended."""
+    reason: str = ""
+    """A constant of `conditions`; empty while ticks are stored."""
+    message: str = ""
+    """What is wrong and what to do."""
 
 
 class BucketBinding(msgspec.Struct, rename="camel", kw_only=True):

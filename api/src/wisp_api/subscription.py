@@ -8,6 +8,7 @@ from wisp_api.kube import Conditions, Name, Time, rules
 
 S3: Final = "s3"
 POSTGRES: Final = "postgres"
+SCHEDULE: Final = "schedule"
 
 ObjectEvent = Literal[
     "ObjectCreated:*",
@@ -102,6 +103,53 @@ class PostgresSource(Struct, rename="camel", kw_only=True):
     """Which changes. Absent: all three."""
 
 
+class ScheduleSource(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """The clock: an event at each tick of a cron expression, or one at a single time."""
+
+    cron: (
+        Annotated[
+            str,
+            Meta(max_length=200),
+            rules(
+                (
+                    r"self.matches('^[0-9A-Za-z*,/#-]+([ \t]+[0-9A-Za-z*,/#-]+){4,5}$')",
+                    "write minute, hour, day of month, month, day of week, as */5 * * * *, with seconds first if need be",
+                )
+            ),
+        ]
+        | None
+    ) = None
+    """Minute, hour, day of month, month, day of week as in cron, with an optional field for seconds in front: */5 * * * *."""
+    timezone: Annotated[
+        str,
+        Meta(max_length=64),
+        rules(
+            (
+                "self.matches('^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$')",
+                "write a name of the tz database, as Europe/Oslo or UTC",
+            )
+        ),
+    ] = "UTC"
+    """The time zone that the cron expression is meant in, by its name in the tz database: Europe/Oslo. Absent: UTC."""
+    at: (
+        Annotated[str, Meta(max_length=40), rules((f"self.matches('{_TIME}')", "write a time as 2026-01-31T12:00:00Z"))]
+        | None
+    ) = None
+    """A single time instead of a cron expression, in RFC 3339."""
+    missed: Literal["skip", "once", "all"] | None = None
+    """What becomes of ticks that could not be stored within a minute, because the platform was down or the Subscription suspended.
+
+    skip: nothing. once: together one event, the latest. all: an event each. Absent: skip for cron, once for `at`.
+    """
+    data: (
+        Annotated[
+            dict[str, Any], Meta(max_length=256, extra_json_schema={"x-kubernetes-preserve-unknown-fields": True})
+        ]
+        | None
+    ) = None
+    """The events' data, at most 64 KiB as JSON. Absent: none."""
+
+
 class Source(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """Where the events come from: exactly one of the fields."""
 
@@ -115,6 +163,11 @@ class Source(Struct, rename="camel", omit_defaults=True, kw_only=True):
         _SAME_CONNECTION,
     ] = None
     """Row changes of a PostgreSQL database."""
+    schedule: Annotated[
+        ScheduleSource | None,
+        rules(("has(self.cron) != has(self.at)", "write exactly one of schedule.cron and schedule.at")),
+    ] = None
+    """The clock: cron, or a single time."""
 
 
 class Retry(Struct, rename="camel", kw_only=True):
@@ -138,9 +191,12 @@ class SubscriptionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True)
     source: Annotated[
         Source,
         rules(
-            ("has(self.bucket) != has(self.postgres)", "write exactly one source: source.bucket or source.postgres"),
             (
-                "has(self.bucket) == has(oldSelf.bucket) && has(self.postgres) == has(oldSelf.postgres)",
+                "[has(self.bucket), has(self.postgres), has(self.schedule)].exists_one(given, given)",
+                "write exactly one source: source.bucket, source.postgres or source.schedule",
+            ),
+            (
+                "has(self.bucket) == has(oldSelf.bucket) && has(self.postgres) == has(oldSelf.postgres) && has(self.schedule) == has(oldSelf.schedule)",
                 "the kind of source can't be changed: make another Subscription",
             ),
         ),
@@ -151,18 +207,21 @@ class SubscriptionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True)
     format: Literal["cloudevent"] = "cloudevent"
     """What the function receives: a CloudEvent."""
     order: Literal["key", "none"] | None = None
-    """key: one event at a time per row or object, in order. none: no order. Absent: key for databases, none for buckets."""
+    """key: one event at a time per row, object or schedule, in order. none: no order. Absent: key for databases, none for buckets and schedules."""
     parallelism: Annotated[int, Meta(ge=1, le=1000)] = 10
     """Deliveries that run at once, at most."""
     start: Start = "latest"
-    """Where a new Subscription begins: latest (events from now on), earliest (all that the log still holds), or a time in RFC 3339."""
+    """Where a new Subscription begins: latest (events from now on), earliest (all that the log still holds), or a time in RFC 3339.
+
+    Of no effect on a schedule, whose first tick is the first after the Subscription was made.
+    """
     retry: Annotated[
         Retry,
         rules(("self.initialSeconds <= self.maxSeconds", "retry.initialSeconds is above retry.maxSeconds: lower it")),
     ] = field(default_factory=Retry)
     """What happens when the function fails."""
     suspend: bool = False
-    """True: deliver nothing; the events wait, and become dead letters at retry.maxAgeSeconds."""
+    """True: deliver nothing; the events wait, and become dead letters at retry.maxAgeSeconds. A schedule makes none: schedule.missed decides afterwards."""
 
 
 class SubscriptionStatus(Struct, rename="camel", omit_defaults=True, kw_only=True):
@@ -173,7 +232,7 @@ class SubscriptionStatus(Struct, rename="camel", omit_defaults=True, kw_only=Tru
     conditions: Conditions = []
     """Ready: events are delivered. SourceReady: they are read. FunctionReady: the Function takes them."""
     source: str | None = None
-    """The source in short: s3/photos or postgres/shop-db."""
+    """The source in short: s3/photos, postgres/shop-db or schedule/0 2 * * *."""
     delivered: int = 0
     """Events that the function took."""
     failed: int = 0

@@ -84,8 +84,9 @@ def demo(kubectl: Kubectl, references: dict[str, str]) -> None:
             url = own.wait_ready("functions", "hello")["status"]["url"]
             answer = get(url, "?name=Wisp")
         print(f"      {url}/?name=Wisp -> {answer}")
-        with steps.step("waiting until nothing runs: thumbnail scales to zero"):
-            own.wait_pods("wisp.dev/function=thumbnail", lambda count: count == 0, "thumbnail goes to zero", 240)
+        with steps.step("waiting until nothing runs: the functions scale to zero"):
+            for name in ("thumbnail", "order-history"):
+                own.wait_pods(f"wisp.dev/function={name}", lambda count: count == 0, f"{name} goes to zero", 240)
         with steps.step("uploading a photo"):
             photo, thumbnail, seconds = show_thumbnail(store)
         print(

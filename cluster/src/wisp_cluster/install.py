@@ -17,6 +17,8 @@ IMAGES = {
     "operator": "wisp-operator",
     "events": "wisp-events",
     "runtimePython": "wisp-python",
+    "runtimeNodejs": "wisp-nodejs",
+    "runtimeProvided": "wisp-provided",
     "nats": "nats",
     "minio": "minio",
 }

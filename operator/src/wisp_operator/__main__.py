@@ -77,10 +77,10 @@ async def _first_of(*parts: Coroutine[Any, Any, Any]) -> int:
 
 async def _act(kubernetes: api.Api, settings: config.OperatorConfig, stop: asyncio.Event) -> None:
     """Everything that only the active operator does, until cancelled."""
-    seed = await ensure_secrets(kubernetes, settings)
+    seeds = await ensure_secrets(kubernetes, settings)
     root = await kubernetes.get(api.NAMESPACES, None, "kube-system")
     cluster = root["metadata"]["uid"] if root else ""
-    context = Context(kubernetes, settings, seed, cluster, Proofs(settings.s3_servers))
+    context = Context(kubernetes, settings, seeds, cluster, Proofs(settings.s3_servers))
     functions: WorkQueue[FunctionKey] = WorkQueue("function", lambda key: function.reconcile(context, key))
     namespaces: WorkQueue[str] = WorkQueue("namespace", lambda key: subscription.reconcile(context, key))
     async with asyncio.TaskGroup() as tasks:

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from wisp_operator.accounts import Accounts
 from wisp_operator.api import Api
 from wisp_operator.config import OperatorConfig
 from wisp_operator.log import EventLog
@@ -24,13 +25,15 @@ class Context:
 
     api: Api
     config: OperatorConfig
-    account_seed: str
-    """Signs the readers' credentials."""
+    seeds: dict[str, str]
+    """Of the log's server: sign its accounts and users."""
     cluster: str
     """The cluster's uid."""
     proofs: Proofs
     log: EventLog | None = None
     """None until the first connection."""
+    accounts: Accounts | None = None
+    """There when `log` is."""
     namespaces: set[str] = field(default_factory=set)
     """Those in which Subscriptions were seen."""
     bindings_lock: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from wisp_api import conditions, names
 from wisp_api.route import Route, RouteStatus
-from wisp_api.source import BucketBinding, ReaderConfig, ReaderStatus
+from wisp_api.source import BucketBinding, ReaderConfig, ReaderStatus, ScheduleConfig, ScheduleStatus
 from wisp_api.subscription import S3
 
 from wisp_operator.api import Object
@@ -20,6 +20,7 @@ from wisp_operator.log import Config
 from wisp_operator.proof import Proof
 from wisp_operator.reader import CONNECTED
 from wisp_operator.route import filter_mistake, make_route
+from wisp_operator.schedule import make_schedule, schedule_mistake, schedule_stream
 from wisp_operator.sources import (
     ReaderKey,
     Wish,
@@ -53,8 +54,12 @@ class View:
     tasks: dict[ReaderKey, ReaderConfig] = field(default_factory=dict)
     """As the log holds them."""
     reports: dict[ReaderKey, ReaderStatus] = field(default_factory=dict)
+    schedules: dict[str, ScheduleConfig] = field(default_factory=dict)
+    schedule_reports: dict[str, ScheduleStatus] = field(default_factory=dict)
     routes: dict[str, Route] = field(default_factory=dict)
     route_reports: dict[str, RouteStatus] = field(default_factory=dict)
+    routers: set[str] = field(default_factory=set)
+    """Names of the router's live replicas."""
     cursors: set[str] = field(default_factory=set)
     """Uids of the Subscriptions that the router keeps a cursor for."""
     streams: dict[str, Config] = field(default_factory=dict)
@@ -76,6 +81,7 @@ class Plan:
     """Those that run, the draining ones included."""
     streams: dict[str, str] = field(default_factory=dict)
     """Name to subjects."""
+    schedules: dict[str, ScheduleConfig] = field(default_factory=dict)
     routes: dict[str, Route] = field(default_factory=dict)
     bindings: dict[str, BucketBinding] = field(default_factory=dict)
     """Buckets whose events this namespace may have; the namespaces are filled in by `rebind`."""
@@ -85,8 +91,9 @@ class Plan:
     """Subscriptions being deleted that nothing is left of."""
 
     def without_streams(self, refused: Iterable[str]) -> None:
-        """Leave out the routes and bindings of streams that could not be made: nothing may send to them."""
+        """Leave out the routes, schedules and bindings of streams that could not be made: nothing may send to them."""
         for stream in refused:
+            self.schedules = {name: one for name, one in self.schedules.items() if one.stream != stream}
             self.routes = {name: route for name, route in self.routes.items() if route.stream != stream}
             self.bindings = {
                 key: binding
@@ -100,20 +107,13 @@ def plan(view: View, config: OperatorConfig, cluster: str) -> Plan:
     live = [wish for wish in view.wishes if not wish.deleting]
     made = Plan(readers=_readers(view, live, config, cluster))
     for wish in live:
-        bucket, server = wish.spec.source.bucket, server_name(view, wish)
-        if not bucket:
-            stream = stream_name(view.namespace, wish.reader)
-        elif server:
-            stream = bucket_stream(view.namespace, server, bucket.name)
-            if _bound(view, wish, server):
-                made.bindings[binding_key(server, bucket.name)] = BucketBinding(
-                    server=server, bucket=bucket.name, namespaces=[]
-                )
-        else:  # only the reader knows which server it is; what such a stream holds already stays
-            made.streams |= {
-                name: _subjects(view, name) for name in view.streams if server_of(view.namespace, name, bucket.name)
-            }
+        server = server_name(view, wish)
+        stream = _stream(view, wish, server)
+        if not stream:  # only the reader knows which server it is; what such a stream holds already stays
+            held = (name for name in view.streams if server_of(view.namespace, name, wish.items[0]))
+            made.streams |= {name: _subjects(view, name) for name in held}
             continue
+        _plan_source(made, view, wish, server)
         made.streams[stream] = _subjects(view, stream)
         made.stream_of[wish.name] = stream
         if not filter_mistake(wish):
@@ -129,12 +129,36 @@ def plan(view: View, config: OperatorConfig, cluster: str) -> Plan:
     return made
 
 
+def _stream(view: View, wish: Wish, server: str) -> str:
+    """A Subscription's stream, empty while its bucket's server is unknown."""
+    if wish.reader is None:
+        return schedule_stream(wish)
+    if not wish.spec.source.bucket:
+        return stream_name(view.namespace, wish.reader)
+    return bucket_stream(view.namespace, server, wish.spec.source.bucket.name) if server else ""
+
+
+def _plan_source(made: Plan, view: View, wish: Wish, server: str) -> None:
+    """What the ingest is told: a bucket's binding, or a schedule; after a mistake the last good one."""
+    bucket = wish.spec.source.bucket
+    if bucket and _bound(view, wish, server):
+        made.bindings[binding_key(server, bucket.name)] = BucketBinding(
+            server=server, bucket=bucket.name, namespaces=[]
+        )
+    if wish.spec.source.schedule:
+        held = view.schedules.get(wish.name)
+        if not schedule_mistake(wish):
+            made.schedules[wish.name] = make_schedule(wish)
+        elif held and held.uid == wish.uid:
+            made.schedules[wish.name] = held
+
+
 def server_name(view: View, wish: Wish) -> str:
     """The S3 server of a bucket's Subscription: where its route was made for, else what its reader says; empty for a database, and until it is known.
 
     A Secret that is pointed at another server later changes nothing: events that wait in the first server's stream stay safe.
     """
-    if not wish.spec.source.bucket:
+    if not wish.spec.source.bucket or wish.reader is None:
         return ""
     if _own_route(view, wish):
         return server_of(view.namespace, view.routes[wish.name].stream, wish.spec.source.bucket.name)
@@ -164,7 +188,7 @@ def _subjects(view: View, stream: str) -> str:
 
 
 def _readers(view: View, live: list[Wish], config: OperatorConfig, cluster: str) -> dict[ReaderKey, ReaderConfig]:
-    wanted = {wish.reader for wish in live}
+    wanted = {wish.reader for wish in live if wish.reader}
     made = {}
     for reader in sorted(wanted | set(view.tasks)):
         task = compile_reader(view.namespace, reader, live, config.s3_servers, cluster)
@@ -190,6 +214,7 @@ def _has_connected(view: View, reader: ReaderKey) -> bool:
 
 def _bound(view: View, wish: Wish, server: str) -> bool:
     """Whether the bucket's events are for this namespace: proven, or proven before and not refused since."""
+    assert wish.reader  # noqa: S101 - a bucket's wish
     bucket = wish.items[0]
     proof = view.proofs.get((wish.reader.connection, bucket), Proof.UNKNOWN)
     held = view.bindings.get(binding_key(server, bucket))
@@ -199,7 +224,7 @@ def _bound(view: View, wish: Wish, server: str) -> bool:
 
 def _withdrawn(view: View, wish: Wish) -> bool:
     """Whether the reader itself says that its key has no right to the bucket (any more)."""
-    report = view.reports.get(wish.reader)
+    report = view.reports.get(wish.reader) if wish.reader else None
     if report is None:
         return False
     item = report.items.get(wish.items[0])
@@ -207,10 +232,11 @@ def _withdrawn(view: View, wish: Wish) -> bool:
 
 
 def leftovers(view: View, made: Plan) -> list[tuple[str, str]]:
-    """(bucket, key) of everything in the log that belongs to no Subscription any more, but routes and readers' tasks."""
+    """(bucket, key) of everything in the log that belongs to no Subscription any more, but routes, schedules and readers' tasks."""
     namespace = view.namespace
     kept = {wish.name for wish in view.wishes if not wish.deleting}
     uids = {wish.uid for wish in view.wishes if not wish.deleting}
     found = [(names.KV_STATUS, f"route.{namespace}.{name}") for name in sorted(view.route_reports) if name not in kept]
+    found += [(names.KV_STATUS, f"schedule.{namespace}.{name}") for name in sorted(view.schedule_reports.keys() - kept)]
     found += [(names.KV_STATUS, reader.key(namespace)) for reader in sorted(view.reports) if reader not in made.readers]
     return found + [(names.KV_CURSORS, f"{namespace}.{uid}") for uid in sorted(view.cursors) if uid not in uids]

@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 import msgspec
 from wisp_api import names
 from wisp_api.route import Route, RouteStatus
-from wisp_api.source import BucketBinding, ReaderConfig, ReaderStatus
+from wisp_api.source import BucketBinding, ReaderConfig, ReaderStatus, ScheduleConfig, ScheduleStatus
 from wisp_api.subscription import S3
 
 from wisp_operator.api import DEPLOYMENTS, FUNCTIONS, Object
@@ -28,6 +28,9 @@ async def read_view(context: Context, log: EventLog, namespace: str, wishes: lis
     reports = await log.entries(names.KV_STATUS, f"reader.{namespace}.>")
     routes = await log.entries(names.KV_ROUTES, f"{namespace}.*")
     route_reports = await log.entries(names.KV_STATUS, f"route.{namespace}.*")
+    schedules = await log.entries(names.KV_SCHEDULES, f"{namespace}.*")
+    schedule_reports = await log.entries(names.KV_STATUS, f"schedule.{namespace}.*")
+    routers = await log.entries(names.KV_MEMBERS, "*")
     cursors = await log.entries(names.KV_CURSORS, f"{namespace}.*")
     functions = await context.api.list(FUNCTIONS, namespace) if wishes else []
     deployments = await context.api.list(DEPLOYMENTS, namespace, _READERS)
@@ -42,6 +45,14 @@ async def read_view(context: Context, log: EventLog, namespace: str, wishes: lis
             _last(key): _value(entry, RouteStatus) or RouteStatus(uid="", generation=0, state="")
             for key, entry in route_reports.items()
         },
+        schedules={
+            _last(key): _value(entry, ScheduleConfig) or _unreadable_schedule(key) for key, entry in schedules.items()
+        },
+        schedule_reports={
+            _last(key): _value(entry, ScheduleStatus) or ScheduleStatus(uid="", generation=0, timing="", last="")
+            for key, entry in schedule_reports.items()
+        },
+        routers=set(routers),
         cursors={_last(key) for key in cursors},
         streams=await log.streams(namespace),
         bindings=await read_bindings(log),
@@ -55,9 +66,9 @@ async def read_view(context: Context, log: EventLog, namespace: str, wishes: lis
 async def _check_proofs(context: Context, view: View) -> dict[tuple[str, str], Proof]:
     checked = {}
     for wish in view.wishes:
-        report, server = view.reports.get(wish.reader), server_name(view, wish)
+        report, server = view.reports.get(wish.reader) if wish.reader else None, server_name(view, wish)
         item = report.items.get(wish.items[0]) if report else None
-        if wish.reader.kind == S3 and server and item and item.proof:
+        if wish.reader and wish.reader.kind == S3 and server and item and item.proof:
             checked[wish.reader.connection, wish.items[0]] = await context.proofs.check(
                 server, wish.items[0], item.proof
             )
@@ -95,6 +106,11 @@ def _task(key: str, entry: Entry) -> ReaderConfig:
     return _value(entry, ReaderConfig) or ReaderConfig(
         namespace=namespace, kind=kind, connection=connection, version=""
     )
+
+
+def _unreadable_schedule(key: str) -> ScheduleConfig:
+    namespace, _, name = key.partition(".")
+    return ScheduleConfig(namespace=namespace, name=name, uid="", generation=0, since="", stream="")
 
 
 def _unreadable_route(key: str) -> Route:

@@ -100,9 +100,10 @@ def _make_template(function: Object, spec: FunctionSpec, runtime_image: str) -> 
         "enableServiceLinks": False,
     }
     if spec.code.files is not None:
-        pod_spec["volumes"].append(
-            {"name": "code", "configMap": {"name": make_config_map(function, spec.code.files)["metadata"]["name"]}}
-        )
+        source: Object = {"name": make_config_map(function, spec.code.files)["metadata"]["name"]}
+        if spec.runtime == "provided":
+            source["defaultMode"] = 0o555  # a bootstrap is executed
+        pod_spec["volumes"].append({"name": "code", "configMap": source})
     if spec.service_account_name:
         pod_spec["serviceAccountName"] = spec.service_account_name
     else:
@@ -179,7 +180,12 @@ def _platform_env(function: Object, spec: FunctionSpec) -> list[Object]:
         "WISP_NAMESPACE": function["metadata"]["namespace"],
         "WISP_TIMEOUT_SECONDS": str(spec.timeout_seconds),
         "WISP_MEMORY_MB": str(mebibytes(spec.memory)),
+        "WISP_CONCURRENCY": str(spec.scale.per_instance),
     }
+    if spec.isolation != "worker":
+        values["WISP_ISOLATION"] = spec.isolation
+    if spec.log_format != "json":
+        values["WISP_LOG_FORMAT"] = spec.log_format
     if spec.handler:
         values |= {"WISP_HANDLER": spec.handler, "WISP_SIGNATURE": spec.signature}
     return [{"name": name, "value": value} for name, value in values.items()]

@@ -19,6 +19,7 @@ from wisp_api import jetstream, names
 from wisp_operator.apply import covers
 from wisp_operator.config import OperatorConfig
 from wisp_operator.nats_auth import User
+from wisp_operator.sources import stream_bytes
 
 _BATCH: Final = 512
 _SECOND: Final = 1_000_000_000
@@ -67,7 +68,7 @@ class EventLog:
 
     async def ensure_base(self) -> None:
         """Make the buckets and the dead-letter stream, or bring their settings up to date."""
-        for bucket in (names.KV_ROUTES, names.KV_SOURCES, names.KV_STATUS, names.KV_CURSORS):
+        for bucket in (names.KV_ROUTES, names.KV_SOURCES, names.KV_SCHEDULES, names.KV_STATUS, names.KV_CURSORS):
             await self._ensure(self._bucket(bucket))
         members = {"max_age": _MEMBER_SECONDS * _SECOND, "duplicate_window": _MEMBER_SECONDS * _SECOND}
         await self._ensure(self._bucket(names.KV_MEMBERS) | members)
@@ -94,7 +95,7 @@ class EventLog:
         """Make one source's stream, or bring it up to date; `live` is what `streams` said of it."""
         wanted = {
             **self._stream(name, [subjects]),
-            "max_bytes": self._config.stream_max_bytes,
+            "max_bytes": min(self._config.stream_max_bytes, stream_bytes(name)),
             "discard": "new",
             "duplicate_window": _DUPLICATE_SECONDS * _SECOND,
         }
@@ -178,7 +179,7 @@ class EventLog:
             "max_msgs_per_subject": 1,
             "discard": "new",
             "deny_delete": True,
-            "allow_rollup_hdrs": True,
+            "allow_rollup_hdrs": False,  # such a header on one key would empty the bucket
             "allow_msg_ttl": True,
             "duplicate_window": _DUPLICATE_SECONDS * _SECOND,
         }

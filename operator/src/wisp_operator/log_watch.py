@@ -12,26 +12,29 @@ from typing import Final
 import msgspec
 from wisp_api import names
 from wisp_api.route import RouteStatus
-from wisp_api.source import ReaderStatus
+from wisp_api.source import ReaderStatus, ScheduleStatus
 
+from wisp_operator import accounts
 from wisp_operator.context import Context
 from wisp_operator.handlers.subscription import LOG_ERRORS
 from wisp_operator.log import Change, EventLog, connect
-from wisp_operator.nats_auth import make_credentials, operator_user
+from wisp_operator.nats_auth import ACCOUNT, make_credentials, operator_user
 from wisp_operator.workqueue import WorkQueue
 
 _POLL_SECONDS: Final = 0.5
 _RETRY_SECONDS: Final = 2.0
 _FIGURES_SECONDS: Final = 30.0
-_NAMESPACED: Final = ((names.KV_ROUTES, 0), (names.KV_STATUS, 1), (names.KV_CURSORS, 0))
+_NAMESPACED: Final = ((names.KV_ROUTES, 0), (names.KV_SCHEDULES, 0), (names.KV_STATUS, 1), (names.KV_CURSORS, 0))
 """Buckets whose keys hold a namespace, and in which place."""
 _log = logging.getLogger(__name__)
 
 
 async def follow(context: Context, namespaces: WorkQueue[str]) -> None:
     """Connect, then follow for ever; every namespace is looked at when the log goes away and when it comes back."""
+    context.accounts = await accounts.connect(context.seeds)
+    await _make_account(context.accounts)
     user = operator_user()
-    context.log = await connect(context.config, user, make_credentials(context.account_seed, user))
+    context.log = await connect(context.config, user, make_credentials(context.seeds[ACCOUNT], user))
     away = False
     while True:
         try:
@@ -47,6 +50,16 @@ async def follow(context: Context, namespaces: WorkQueue[str]) -> None:
                 for namespace in context.namespaces:
                     namespaces.add(namespace)
             away = True
+            await asyncio.sleep(_RETRY_SECONDS)
+
+
+async def _make_account(server: accounts.Accounts) -> None:
+    """See to it that the server knows the account that has the log: nobody can connect before."""
+    while True:
+        try:
+            return await server.ensure_platform()
+        except LOG_ERRORS as error:
+            _log.warning("the event log's account can't be made: %s", error or type(error).__name__)
             await asyncio.sleep(_RETRY_SECONDS)
 
 
@@ -85,6 +98,9 @@ def _essence(change: Change) -> bytes:
         if change.key.startswith("route."):
             route = msgspec.json.decode(change.value, type=RouteStatus)
             return msgspec.json.encode((route.uid, route.generation, route.state, route.message))
+        if change.key.startswith("schedule."):
+            schedule = msgspec.json.decode(change.value, type=ScheduleStatus)
+            return msgspec.json.encode((schedule.uid, schedule.generation, schedule.reason, not schedule.next))
         reader = msgspec.json.decode(change.value, type=ReaderStatus)
         items = {name: (item.ready, item.reason, item.message, bool(item.proof)) for name, item in reader.items.items()}
         return msgspec.json.encode(

@@ -1,9 +1,14 @@
 """Who may do what in the event log: NATS' decentralized JWT authentication, minted here.
 
-One NATS operator signs one account, the account signs a user for each component and each reader. A user's key pair is derived from
-the account's seed and the user's name, and its token holds no time: the same name and permissions always give the same credentials,
-so they can be written again at any time without reading them back (the operator may not read tenants' Secrets) and without any
-change. A reader's credentials allow its own stream, dead letters, configuration and status; knowing them reveals nothing of others.
+One NATS operator signs the accounts: the platform's, which has the log and the users of its components, and one for each namespace
+with readers, which imports from the log what concerns that namespace. Accounts sign users. The key pairs of namespaces' accounts and
+of users are derived from the platform account's seed and their name, and tokens hold no time: the same name and permissions always
+give the same credentials, so they can be written again at any time without reading them back (the operator may not read tenants'
+Secrets) and without any change.
+
+Invariant: whatever a tenant does with its readers' credentials, nothing but its own namespace's subjects changes. A user's permissions
+alone don't hold it: the server checks where a client publishes, but it answers to any reply subject inside the client's account. So
+the account is the wall: in a namespace's account there is no subject of others.
 
 Specification: https://docs.nats.io/running-a-nats-service/configuration/securing_nats/auth_intro/jwt (JWT claims version 2).
 """
@@ -28,6 +33,10 @@ SEEDS: Final = {
 }
 """Keys of the Secret that holds the seeds; `system` is the account of the server's own events, which nobody uses."""
 
+_EXPORTS: Final = ("$JS.API.DIRECT.GET.>", f"$KV.{names.KV_STATUS}.reader.>", "wisp.events.>", "wisp.dead.>")
+"""What the platform's account offers to those of namespaces."""
+_ISSUED: Final = 1
+"""`iat` of every token; raise it when what an account's token says changes, or a server that restarts keeps the older one."""
 _INFO: Final = ["$JS.API.INFO", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST"]
 
 
@@ -70,9 +79,14 @@ def router_user() -> User:
 
 
 def ingest_user() -> User:
-    """Writes object events and what of them is poison; reads which namespaces are bound to a bucket."""
+    """Writes object events and what of them is poison, and schedules' ticks; reads which namespaces are bound to a bucket, and schedules; remembers ticks."""
     sources = f"KV_{names.KV_SOURCES}"
     publish = [
+        "wisp.events.*.schedule.>",
+        "$JS.API.DIRECT.GET.*.wisp.events.*.schedule.>",
+        f"$JS.API.DIRECT.GET.KV_{names.KV_SCHEDULES}",
+        f"$JS.API.DIRECT.GET.KV_{names.KV_STATUS}.$KV.{names.KV_STATUS}.schedule.>",
+        f"$KV.{names.KV_STATUS}.schedule.>",
         "wisp.events.*.s3.>",
         "wisp.dead.*.s3.>",
         "$JS.API.INFO",
@@ -82,8 +96,13 @@ def ingest_user() -> User:
     return User("ingest", publish)
 
 
+def accounts_user() -> User:
+    """Of the system account: tells the server which accounts there are."""
+    return User("accounts", ["$SYS.REQ.CLAIMS.UPDATE", "$SYS.REQ.CLAIMS.DELETE", "$SYS.REQ.ACCOUNT.*.CLAIMS.LOOKUP"])
+
+
 def reader_user(namespace: str, kind: str, connection: str, stream: str | None) -> User:
-    """One source reader; `stream` is the one that it writes, None for a kind whose events another part writes."""
+    """One source reader, of its namespace's account; `stream` is the one that it writes, None for a kind whose events another part writes."""
     key = f"reader.{namespace}.{kind}.{connection}"
     publish = [
         f"$JS.API.DIRECT.GET.KV_{names.KV_SOURCES}.$KV.{names.KV_SOURCES}.{key}",
@@ -91,11 +110,8 @@ def reader_user(namespace: str, kind: str, connection: str, stream: str | None) 
         names.dead_letter_subject(namespace, kind, connection),
     ]
     if stream:
-        publish += [
-            names.stream_subjects(namespace, kind, names.token(connection)),
-            f"$JS.API.DIRECT.GET.{stream}.>",
-            f"$JS.API.STREAM.INFO.{stream}",
-        ]
+        subjects = names.stream_subjects(namespace, kind, names.token(connection))
+        publish += [subjects, f"$JS.API.DIRECT.GET.{stream}.{subjects}"]
     # `_` stands in none of the parts, so two readers never share a name, a key and an inbox.
     return User(f"reader_{namespace}_{kind}_{names.token(connection)}", publish)
 
@@ -105,42 +121,87 @@ def new_seed(prefix: int) -> str:
     return _seed(os.urandom(32), prefix)
 
 
-def make_server_config(seeds: dict[str, str]) -> str:
-    """What nats-server needs to check users: the operator's and the accounts' tokens, to be included in its configuration."""
-    public = {name: _public(seed) for name, seed in seeds.items()}
-    operator = {"type": "operator", "version": 2, "system_account": public[SYSTEM]}
-    tokens = {
-        public[name]: _token(seeds[OPERATOR], public[name], f"wisp-{name}", _account_claims(jetstream=name == ACCOUNT))
-        for name in (ACCOUNT, SYSTEM)
+def make_server_config(seeds: dict[str, str], directory: str = "/data/accounts") -> str:
+    """What nats-server needs to check users, to be included in its configuration: the operator's token and the first accounts'.
+
+    The server keeps the accounts that it is told of in `directory`, so readers can connect while the operator is away.
+    """
+    operator = {"type": "operator", "version": 2, "system_account": public_key(seeds[SYSTEM])}
+    first = {
+        public_key(seeds[ACCOUNT]): make_platform_account(seeds),
+        public_key(seeds[SYSTEM]): _account(seeds, seeds[SYSTEM], SYSTEM, {}),
     }
     lines = [
         "# Made by the Wisp operator from the Secret wisp-nats-keys.",
-        f"operator: {_token(seeds[OPERATOR], public[OPERATOR], 'wisp', operator)}",
-        f"system_account: {public[SYSTEM]}",
-        "resolver: MEMORY",
+        f"operator: {_token(seeds[OPERATOR], public_key(seeds[OPERATOR]), 'wisp', operator)}",
+        f"system_account: {public_key(seeds[SYSTEM])}",
+        f'resolver: {{ type: full, dir: "{directory}", allow_delete: true, hard_delete: true }}',
         "resolver_preload: {",
-        *(f"  {key}: {token}" for key, token in tokens.items()),
+        *(f"  {key}: {token}" for key, token in first.items()),
         "}",
     ]
     return "\n".join(lines) + "\n"
 
 
+def make_platform_account(seeds: dict[str, str]) -> str:
+    """The token of the account that has the log."""
+    exports = [{"name": subject, "subject": subject, "type": "service"} for subject in _EXPORTS]
+    return _account(seeds, seeds[ACCOUNT], ACCOUNT, {"exports": exports}, jetstream=True)
+
+
+def namespace_seed(seeds: dict[str, str], namespace: str) -> str:
+    """The seed of a namespace's account, which signs its readers' credentials."""
+    return _derive(seeds[ACCOUNT], f"account/{namespace}", nkeys.PREFIX_BYTE_ACCOUNT)
+
+
+def make_namespace_account(seeds: dict[str, str], namespace: str) -> str:
+    """The token of a namespace's account: of the log it has the namespace's events, dead letters, readers' tasks and reports."""
+    subjects = [
+        f"$JS.API.DIRECT.GET.KV_{names.KV_SOURCES}.$KV.{names.KV_SOURCES}.reader.{namespace}.>",
+        f"$JS.API.DIRECT.GET.*.wisp.events.{namespace}.>",
+        f"$KV.{names.KV_STATUS}.reader.{namespace}.>",
+        f"wisp.events.{namespace}.>",
+        f"wisp.dead.{namespace}.>",
+    ]
+    platform = public_key(seeds[ACCOUNT])
+    imports = [{"name": subject, "subject": subject, "account": platform, "type": "service"} for subject in subjects]
+    return _account(seeds, namespace_seed(seeds, namespace), f"namespace-{namespace}", {"imports": imports})
+
+
+def make_closed_account(seeds: dict[str, str], namespace: str) -> str:
+    """The token of a namespace's account with nothing in it."""
+    return _account(seeds, namespace_seed(seeds, namespace), f"namespace-{namespace}", {})
+
+
+def make_removal(seeds: dict[str, str], account: str) -> str:
+    """The order to forget an account, given by its public key."""
+    return _token(seeds[OPERATOR], public_key(seeds[OPERATOR]), "wisp", {"accounts": [account]})
+
+
+def public_key(seed: str) -> str:
+    """The public key that belongs to a seed."""
+    key: bytes = nkeys.from_seed(bytearray(seed.encode())).public_key
+    return key.decode().rstrip("=")
+
+
 def make_credentials(account_seed: str, user: User) -> str:
     """A credentials file, as NATS clients read it."""
-    raw = hmac.new(account_seed.encode(), f"user/{user.name}".encode(), hashlib.sha256).digest()
-    seed = _seed(raw, nkeys.PREFIX_BYTE_USER)
+    seed = _derive(account_seed, f"user/{user.name}", nkeys.PREFIX_BYTE_USER)
     claims: dict[str, Any] = {"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1, "pub": {}, "sub": {}}
     if user.publish is not None:
         claims["pub"] = {"allow": sorted(user.publish)} | ({"deny": sorted(user.deny)} if user.deny else {})
         claims["sub"] = {"allow": [f"{user.inbox}.>"]}
-    token = _token(account_seed, _public(seed), user.name, claims)
+    token = _token(account_seed, public_key(seed), user.name, claims)
     return (
         f"-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n"
         f"-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
     )
 
 
-def _account_claims(*, jetstream: bool) -> dict[str, Any]:
+def _account(
+    seeds: dict[str, str], seed: str, name: str, shares: dict[str, list[dict[str, str]]], *, jetstream: bool = False
+) -> str:
+    """An account's token; `shares` are its exports or imports."""
     storage = -1 if jetstream else 0
     limits = {
         "subs": -1,
@@ -153,26 +214,26 @@ def _account_claims(*, jetstream: bool) -> dict[str, Any]:
         "leaf": -1,
     }
     stores = {"mem_storage": storage, "disk_storage": storage, "streams": storage, "consumer": storage}
-    return {"type": "account", "version": 2, "limits": limits | stores, "default_permissions": {"pub": {}, "sub": {}}}
+    claims = {"type": "account", "version": 2, "limits": limits | stores, "default_permissions": {"pub": {}, "sub": {}}}
+    return _token(seeds[OPERATOR], public_key(seed), f"wisp-{name}", claims | shares)
 
 
 def _token(issuer_seed: str, subject: str, name: str, claims: dict[str, Any]) -> str:
     """A signed JWT. `iat` is constant so that the token is a function of its content."""
-    body = {"iat": 1, "iss": _public(issuer_seed), "name": name, "sub": subject, "nats": claims}
+    body = {"iat": _ISSUED, "iss": public_key(issuer_seed), "name": name, "sub": subject, "nats": claims}
     body["jti"] = base64.b32encode(hashlib.sha256(msgspec.json.encode(body)).digest()).decode().rstrip("=")
     text = f"{_base64(msgspec.json.encode({'typ': 'JWT', 'alg': 'ed25519-nkey'}))}.{_base64(msgspec.json.encode(body))}"
     signature: bytes = nkeys.from_seed(bytearray(issuer_seed.encode())).sign(text.encode())
     return f"{text}.{_base64(signature)}"
 
 
+def _derive(seed: str, purpose: str, prefix: int) -> str:
+    return _seed(hmac.new(seed.encode(), purpose.encode(), hashlib.sha256).digest(), prefix)
+
+
 def _seed(raw: bytes, prefix: int) -> str:
     encoded: bytes = nkeys.encode_seed(raw, prefix)
     return encoded.decode().rstrip("=")
-
-
-def _public(seed: str) -> str:
-    key: bytes = nkeys.from_seed(bytearray(seed.encode())).public_key
-    return key.decode().rstrip("=")
 
 
 def _base64(raw: bytes) -> str:

@@ -3,7 +3,6 @@
 from typing import Any, Final
 
 from wisp_api import names, pattern, route
-from wisp_api.subscription import POSTGRES
 
 from wisp_operator.api import Object
 from wisp_operator.sources import Wish
@@ -36,9 +35,9 @@ def make_route(wish: Wish, stream: str, server: str, function: Object | None, cl
         stream=stream,
         subjects=_subjects(wish, server),
         filters=_filters(wish),
-        start=spec.start,
+        start="earliest" if spec.source.schedule else spec.start,  # a schedule's stream holds nothing but its own ticks
         targets=_targets(function, cluster_domain),
-        order=spec.order or ("key" if wish.reader.kind == POSTGRES else "none"),
+        order=spec.order or ("key" if spec.source.postgres else "none"),
         parallelism=spec.parallelism,
         timeout_seconds=timeout,
         retry=route.Retry(
@@ -69,6 +68,8 @@ def _subjects(wish: Wish, server: str) -> list[str]:
             names.object_subject(namespace, server, source.bucket.name, event, "*")
             for event in sorted(source.bucket.events)
         ]
+    if source.schedule:
+        return [names.schedule_subject(namespace, wish.name, wish.uid)]
     assert source.postgres  # noqa: S101 - the CRD admits exactly one
     tables = [table.split(".", 1) for table in sorted(source.postgres.tables)]
     return [

@@ -26,15 +26,14 @@ SERVER_SECRET: Final = "wisp-nats-auth"  # noqa: S105 - a name
 _CONFLICT: Final = 409
 
 
-async def ensure_secrets(api: Api, config: OperatorConfig) -> str:
-    """Make what is missing; the account's seed, which signs everyone's credentials.
+async def ensure_secrets(api: Api, config: OperatorConfig) -> dict[str, str]:
+    """Make what is missing; the seeds of the log's server.
 
-    With a NATS server of the user's own, the Secret wisp-nats-keys is there before and holds the key `account` only: then users
-    are minted for that account, and the server's configuration is the user's affair.
+    With a NATS server of the user's own, the Secret wisp-nats-keys is there before, and the server's configuration is the user's affair.
 
     Raises:
         ApiError: refused.
-        ValueError: the Secret wisp-nats-keys is there without an account seed.
+        ValueError: the Secret wisp-nats-keys is there without all the seeds.
     """
     for name, keys in config.random_secrets.items():
         await _ensure(api, config.namespace, name, {key: secrets.token_hex(20) for key in keys})
@@ -42,15 +41,15 @@ async def ensure_secrets(api: Api, config: OperatorConfig) -> str:
         api, config.namespace, KEYS_SECRET, {name: new_seed(prefix) for name, prefix in SEEDS.items()}, whole=True
     )
     seeds = _data(await api.get(SECRETS, config.namespace, KEYS_SECRET))
-    if ACCOUNT not in seeds:
+    if missing := ", ".join(SEEDS.keys() - seeds.keys()):
         raise ValueError(
-            f"Secret {KEYS_SECRET} of namespace {config.namespace} lacks the key {ACCOUNT}: put the NATS account's seed (SA...) there"
+            f"Secret {KEYS_SECRET} of namespace {config.namespace} lacks {missing}: it holds the seeds of the NATS operator (operator, SO...), "
+            "of Wisp's account (account, SA...) and of the system account (system, SA...)"
         )
-    if seeds.keys() >= SEEDS.keys():
-        await _keep(api, config.namespace, SERVER_SECRET, {"auth.conf": make_server_config(seeds)})
+    await _keep(api, config.namespace, SERVER_SECRET, {"auth.conf": make_server_config(seeds)})
     for user in (router_user(), ingest_user()):
         await _keep(api, config.namespace, f"wisp-nats-{user.name}", {"creds": make_credentials(seeds[ACCOUNT], user)})
-    return seeds[ACCOUNT]
+    return seeds
 
 
 async def _ensure(api: Api, namespace: str, name: str, values: dict[str, str], *, whole: bool = False) -> None:

@@ -6,19 +6,21 @@ of them, so that adding or removing one is a new compilation and nothing is coun
 
 import hashlib
 import re
+import sys
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import msgspec
 from wisp_api import names
 from wisp_api.source import BucketRule, PostgresConfig, ReaderConfig, S3Config, S3Server, TableConfig
-from wisp_api.subscription import POSTGRES, S3, SubscriptionSpec
+from wisp_api.subscription import POSTGRES, S3, SCHEDULE, SubscriptionSpec
 
 from wisp_operator.api import Object
 from wisp_operator.apply import digest
 
 _OPERATIONS: Final = ("insert", "update", "delete")
 _SLOT_LENGTH: Final = 63
+_SCHEDULE_BYTES: Final = 4 * 1024 * 1024
 
 
 class ReaderKey(NamedTuple):
@@ -57,20 +59,20 @@ class Wish(NamedTuple):
         return "deletionTimestamp" in self.live["metadata"]
 
     @property
-    def reader(self) -> ReaderKey:
-        """Its reader."""
+    def reader(self) -> ReaderKey | None:
+        """Its reader; a schedule has none."""
         if self.spec.source.bucket:
             return ReaderKey(S3, self.spec.source.bucket.connection.name)
-        assert self.spec.source.postgres  # noqa: S101 - the CRD admits exactly one
-        return ReaderKey(POSTGRES, self.spec.source.postgres.connection.name)
+        if self.spec.source.postgres:
+            return ReaderKey(POSTGRES, self.spec.source.postgres.connection.name)
+        return None
 
     @property
     def items(self) -> list[str]:
         """What the reader reports on for it: its bucket, or its tables."""
         if self.spec.source.bucket:
             return [self.spec.source.bucket.name]
-        assert self.spec.source.postgres  # noqa: S101 - as above
-        return self.spec.source.postgres.tables
+        return self.spec.source.postgres.tables if self.spec.source.postgres else []
 
 
 def decode(live: Object) -> Wish:
@@ -118,6 +120,11 @@ def stream_subjects(namespace: str, stream: str) -> str:
     """What a stream of that name captures."""
     kind, _, source = stream.removeprefix(f"events_{namespace}_").partition("_")
     return names.stream_subjects(namespace, kind, source)
+
+
+def stream_bytes(stream: str) -> int:
+    """The most that a stream of its kind may reserve: ticks are few and small, and many schedules are wanted."""
+    return _SCHEDULE_BYTES if stream.split("_")[2] == SCHEDULE else sys.maxsize
 
 
 def server_of(namespace: str, stream: str, bucket: str) -> str:

@@ -1,11 +1,12 @@
 """What a Subscription's status says: worked out of its reader's report, the bucket's proof, the Function and the router's report. Pure."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from wisp_api import conditions
 from wisp_api.route import RouteStatus
-from wisp_api.source import ReaderStatus
+from wisp_api.source import ItemStatus, ReaderStatus
 from wisp_api.subscription import S3
 
 from wisp_operator.api import Object
@@ -26,6 +27,7 @@ _ROUTER_STATES: Final = {
 
 def source_aspect(wish: Wish, version: str, report: ReaderStatus | None, proof: Proof, now: datetime) -> Aspect:
     """SourceReady; `version` is that of the reader's present task."""
+    assert wish.reader  # noqa: S101 - a schedule's aspect is made in `schedule`
     reader = reader_name(wish.reader)
     if report is None:
         return mark_unknown(
@@ -40,16 +42,24 @@ def source_aspect(wish: Wish, version: str, report: ReaderStatus | None, proof: 
         return mark_false(report.reason or conditions.READER_AWAY, report.message)
     for name in wish.items:
         item = report.items.get(name)
-        if item is not None and not item.ready:
+        if item is not None and not item.ready and not _served(wish, item):
             return mark_false(item.reason, item.message)
     behind = report.version != version or any(name not in report.items for name in wish.items)
     if behind and not _was_ready(wish):
         return mark_unknown(conditions.READER_UPDATING, "the reader is taking the change up")
-    return _proof_aspect(wish, proof) if wish.reader.kind == S3 else mark_true()
+    return _proof_aspect(wish, wish.reader.connection, proof) if wish.reader.kind == S3 else mark_true()
 
 
-def function_aspect(wish: Wish, function: Object | None, report: RouteStatus | None) -> Aspect:
-    """FunctionReady."""
+def _served(wish: Wish, item: ItemStatus) -> bool:
+    """Whether a table that is not ready for all Subscriptions gives this one all that it wants."""
+    source = wish.spec.source.postgres
+    return source is not None and set(source.operations) <= set(item.operations)
+
+
+def function_aspect(
+    wish: Wish, function: Object | None, report: RouteStatus | None, routers: Collection[str]
+) -> Aspect:
+    """FunctionReady; `routers` are the router's live replicas."""
     name = wish.spec.function.name
     if function is None:
         return mark_false(
@@ -68,8 +78,17 @@ def function_aspect(wish: Wish, function: Object | None, report: RouteStatus | N
             conditions.SUSPENDED,
             "spec.suspend is true: the events wait until it is false, at most spec.retry.maxAgeSeconds",
         )
+    return _route_aspect(wish, report, routers)
+
+
+def _route_aspect(wish: Wish, report: RouteStatus | None, routers: Collection[str]) -> Aspect:
     if report is None or (report.uid, report.generation) != (wish.uid, wish.live["metadata"]["generation"]):
         return mark_unknown(conditions.ROUTE_PENDING, "the router has not taken the route up yet")
+    if not routers:
+        return mark_unknown(
+            conditions.ROUTER_AWAY,
+            "no router runs, events wait: kubectl get pods -A -l app.kubernetes.io/part-of=wisp,app.kubernetes.io/component=router",
+        )
     if report.state in _ROUTER_STATES:
         return mark_false(_ROUTER_STATES[report.state], report.message)
     return (
@@ -107,14 +126,14 @@ def is_stale(report: ReaderStatus, now: datetime) -> bool:
     return now - (written if written.tzinfo else written.replace(tzinfo=UTC)) > STALE
 
 
-def _proof_aspect(wish: Wish, proof: Proof) -> Aspect:
+def _proof_aspect(wish: Wish, connection: str, proof: Proof) -> Aspect:
     bucket = wish.items[0]
     if proof is Proof.GRANTED:
         return mark_true()
     if proof is Proof.REFUSED:
         return mark_false(
             conditions.PERMISSION_DENIED,
-            f"the key in Secret {wish.reader.connection} may not read bucket {bucket}: grant it s3:ListBucket there",
+            f"the key in Secret {connection} may not read bucket {bucket}: grant it s3:ListBucket there",
         )
     if _was_ready(wish):
         return mark_true()

@@ -34,7 +34,7 @@ def url(tmp_path: Path) -> Iterator[str]:
         assert rendered.count(old) == 1
         rendered = rendered.replace(old, new)
     (tmp_path / "nats.conf").write_text(rendered)
-    (tmp_path / "auth.conf").write_text(nats_auth.make_server_config(SEEDS))
+    (tmp_path / "auth.conf").write_text(nats_auth.make_server_config(SEEDS, str(tmp_path / "accounts")))
     env = os.environ | {"SERVER_NAME": "wisp-nats-0"}
     with server(["nats-server", "-c", str(tmp_path / "nats.conf")], lambda: listens(port), tmp_path / "log", env):
         yield f"nats://127.0.0.1:{port}"

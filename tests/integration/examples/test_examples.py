@@ -13,6 +13,7 @@ from typing import Any
 import psycopg2
 import pytest
 import yaml
+from cloudevents.core.v1.event import CloudEvent
 from fixtures import minio as minio_fixture
 from fixtures import postgres as postgres_fixture
 from fixtures.examples import EXAMPLES, answers, cloud_event, load, post_event, sample, served
@@ -127,6 +128,32 @@ def test_orders_history(shop: str, tmp_path: Path) -> None:
             assert post_event(url, sample(f"orders/events/{event}.json"))[0] == 204
     history = query(shop, "SELECT op, order_id, old ->> 'status', new ->> 'status' FROM order_history ORDER BY id")
     assert history == [("insert", 1001, None, "new"), ("update", 1001, "new", "paid"), ("delete", 1001, "paid", None)]
+
+
+def test_orders_truncate_ends_what_there_was(shop: str) -> None:
+    """A TRUNCATE ends the history of every order that is left, once, also when it comes again after a newer order; a gap ends none."""
+    app = load("orders")
+    insert, truncate = sample("orders/events/insert.json"), sample("orders/events/truncate.json")
+    deleted = sample("orders/events/delete.json")
+
+    def order(number: int, event: dict[str, Any], event_id: str) -> CloudEvent:
+        attributes = {name: event[name] for name in ("specversion", "source", "type")}
+        return CloudEvent(attributes | {"id": event_id}, event["data"] | {"key": {"id": number}})
+
+    prefix = insert["id"][:-8]
+    later = truncate["id"].replace("1952f", "19530")
+    for event in (
+        order(1, insert, f"{prefix}00000002"),
+        order(2, insert, f"{prefix}00000004"),
+        order(2, deleted, f"{prefix}00000006"),
+        cloud_event("orders/events/truncate.json"),
+        order(3, insert, later),
+        cloud_event("orders/events/truncate.json"),
+        cloud_event("orders/events/gap.json"),
+    ):
+        app.handler(event)
+    history = query(shop, "SELECT op, order_id, old ->> 'status', new ->> 'status' FROM order_history ORDER BY id")
+    assert history[3:] == [("truncate", 1, "new", None), ("insert", 3, None, "new")]
 
 
 def test_orders_handler_reconnects(shop: str) -> None:

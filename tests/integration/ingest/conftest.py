@@ -4,25 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fixtures.dataplane import DataPlane, Part, data_plane
+from fixtures.dataplane import DataPlane, Part
 from fixtures.minio import MinioServer, minio_server
-from fixtures.nats import NatsServer, nats_server
 from fixtures.process import free_port
 from fixtures.webhook import Webhook
-
-
-@pytest.fixture
-def nats(tmp_path: Path) -> Iterator[NatsServer]:
-    """A nats-server of the test's own."""
-    with nats_server(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-def plane(nats: NatsServer, tmp_path: Path) -> Iterator[DataPlane]:
-    """The data plane's streams and buckets on it."""
-    with data_plane(nats, tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

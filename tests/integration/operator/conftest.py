@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 
 import pytest
-from fixtures.control_plane import SYSTEM, Knative, Log, Operator, secret
+from fixtures.control_plane import SYSTEM, Knative, Log, Operator, log_server, router_alive
 from fixtures.kube import Kube, kube
 from fixtures.nats import NatsServer
 from fixtures.process import wait_until
@@ -22,19 +22,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kube]:
 @pytest.fixture(scope="session")
 def nats(cluster: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     """A NATS server that lets in only whom the operator's keys admit."""
-    directory = tmp_path_factory.mktemp("nats")
-    found = NatsServer(directory)
-    first = Operator(cluster, directory, found.url)
-    first.start()
-    try:
-        path = f"/api/v1/namespaces/{SYSTEM}/secrets/wisp-nats-auth"
-        wait_until(lambda: bool(cluster.get(path)), "the operator makes the keys before there is a server")
-    finally:
-        first.stop()
-    found.config = secret(cluster, SYSTEM, "wisp-nats-auth", "auth.conf")
-    found.start()
-    yield found
-    found.stop()
+    with log_server(cluster, tmp_path_factory.mktemp("nats")) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +37,10 @@ def operator(cluster: Kube, nats: NatsServer, tmp_path_factory: pytest.TempPathF
     }
     running = Operator(cluster, tmp_path_factory.mktemp("operator"), nats.url, settings)
     running.start()
-    yield running
+    path = f"/api/v1/namespaces/{SYSTEM}/secrets/wisp-nats-router"
+    wait_until(lambda: bool(cluster.get(path)), "the operator acts")
+    with router_alive(Log(cluster, nats.url)):
+        yield running
     running.stop()
 
 

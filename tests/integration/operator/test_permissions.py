@@ -1,11 +1,13 @@
 """The event log's server refuses what a user's credentials do not allow, and the operator's RBAC suffices but is no more."""
 
 import functools
+import json
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+import nats.errors
 import pytest
-from fixtures.control_plane import SYSTEM, Log, secret
+from fixtures.control_plane import SYSTEM, WISP, Log, secret
 from fixtures.kube import OPERATOR_USER, Kube
 from fixtures.objects import make_subscription, postgres
 from fixtures.process import wait_until
@@ -14,6 +16,8 @@ from wisp_operator.nats_auth import User, ingest_user, reader_user, router_user
 
 pytestmark = pytest.mark.usefixtures("operator")
 KEY = "reader.{namespace}.postgres.shop-db"
+STREAM = "events_{namespace}_postgres_shop-db"
+ROWS = "wisp.events.{namespace}.postgres.shop-db.public.orders.0"
 
 
 class Act(NamedTuple):
@@ -47,8 +51,7 @@ def reader(cluster: Kube, namespace: str) -> tuple[User, str]:
     cluster.apply(item | {"metadata": {"name": "rows", "namespace": namespace}})
     path = f"/api/v1/namespaces/{namespace}/secrets/wisp-reader-postgres-shop-db"
     wait_until(lambda: cluster.get(path) is not None, "the reader's credentials")
-    stream = f"events_{namespace}_postgres_shop-db"
-    return reader_user(namespace, "postgres", "shop-db", stream), secret(
+    return reader_user(namespace, "postgres", "shop-db", STREAM.format(namespace=namespace)), secret(
         cluster, namespace, "wisp-reader-postgres-shop-db", "creds"
     )
 
@@ -56,11 +59,11 @@ def reader(cluster: Kube, namespace: str) -> tuple[User, str]:
 @pytest.mark.parametrize(
     ("what", "act"),
     [
-        ("its rows", request("wisp.events.{namespace}.postgres.shop-db.public.orders.0")),
+        ("its rows", request(ROWS)),
         ("its dead letters", request("wisp.dead.{namespace}.postgres.shop-db")),
         ("its report", request(f"$KV.wisp-status.{KEY}")),
         ("its task", request(f"$JS.API.DIRECT.GET.KV_wisp-sources.$KV.wisp-sources.{KEY}")),
-        ("its stream's end", request("$JS.API.DIRECT.GET.events_{namespace}_postgres_shop-db.wisp.events.x")),
+        ("its stream's end", request(f"$JS.API.DIRECT.GET.{STREAM}.{ROWS}")),
     ],
 )
 def test_reader_may(log: Log, namespace: str, reader: tuple[User, str], what: str, act: Act) -> None:
@@ -94,6 +97,65 @@ def test_reader_may_not(log: Log, namespace: str, reader: tuple[User, str], what
     assert what
     with pytest.raises(RuntimeError, match=r"(?i)permissions violation"):
         log.as_user(*reader, act.on(namespace))
+
+
+@pytest.mark.parametrize(
+    ("bucket", "subject"),
+    [
+        ("KV_wisp-routes", "$KV.wisp-routes.other.rows"),
+        ("KV_wisp-sources", "$KV.wisp-sources.bucket.minio.others"),
+        ("KV_wisp-sources", "$KV.wisp-sources.reader.other.postgres.shop-db"),
+        ("KV_wisp-status", "$KV.wisp-status.reader.other.postgres.shop-db"),
+        ("KV_wisp-status", "$KV.wisp-status.route.other.rows"),
+        ("KV_wisp-cursors", "$KV.wisp-cursors.other.rows"),
+        ("wisp-dead-letters", "wisp.dead.other.postgres.shop-db"),
+        ("events_other", "wisp.events.other.postgres.shop-db.public.orders.0"),
+        ("events_other", "$JS.API.STREAM.DELETE.events_other"),
+    ],
+)
+def test_servers_answers_reach_nobody_else(
+    log: Log, namespace: str, reader: tuple[User, str], bucket: str, subject: str
+) -> None:
+    """What the server itself sends for a reader (an acknowledgement, a message it reads) can't be led to others' subjects."""
+    rows, stream = ROWS.format(namespace=namespace), STREAM.format(namespace=namespace)
+    other = json.dumps({"name": "events_other", "subjects": ["wisp.events.other.>"]}).encode()
+    log.as_operator(lambda client: client.request("$JS.API.STREAM.CREATE.events_other", other, timeout=5))
+
+    async def attack(client: Client) -> None:
+        await client.request(rows, b"forged", timeout=5)
+        await client.publish(rows, b"", reply=subject)
+        await client.publish(f"$JS.API.DIRECT.GET.{stream}.{rows}", b"", reply=subject)
+        await client.request(rows, b"", timeout=5)  # answered after those
+
+    async def stored(client: Client) -> bytes:
+        info = json.loads((await client.request(f"$JS.API.STREAM.INFO.{bucket}", b"", timeout=5)).data)
+        assert "error" not in info, info
+        query = json.dumps({"last_by_subj": subject}).encode()
+        found = json.loads((await client.request(f"$JS.API.STREAM.MSG.GET.{bucket}", query, timeout=5)).data)
+        return b"" if found.get("error", {}).get("code") == 404 else json.dumps(found).encode()
+
+    log.as_user(*reader, attack)
+    assert log.as_operator(stored) == b""
+
+
+def test_credentials_last_as_long_as_a_reader(
+    cluster: Kube, log: Log, namespace: str, reader: tuple[User, str]
+) -> None:
+    """When a namespace's last Subscription is gone, kept credentials let nobody in; with a new one, the reader is back."""
+    cluster.request("DELETE", f"{WISP}/namespaces/{namespace}/subscriptions/rows")
+
+    def refused() -> bool:
+        try:
+            log.as_user(*reader, lambda client: client.flush())
+        except (nats.errors.Error, RuntimeError) as error:
+            return "authorization" in str(error).lower()
+        return False
+
+    wait_until(refused, "the credentials are refused", 60)
+    item = make_subscription("again", namespace, source=postgres())
+    cluster.apply(item | {"metadata": {"name": "again", "namespace": namespace}})
+    wait_until(lambda: not refused(), "the credentials are taken again", 60)
+    log.as_user(*reader, request(f"$KV.wisp-status.{KEY}").on(namespace))
 
 
 @pytest.mark.parametrize(

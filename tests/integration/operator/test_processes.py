@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fixtures.control_plane import SYSTEM, Knative, Operator, audit_position, wait_condition, writes
+from fixtures.control_plane import SYSTEM, Knative, Operator, audit_position, log_server, wait_condition, writes
 from fixtures.kube import Kube, install_knative, kube
-from fixtures.nats import nats_server
 from fixtures.objects import make_function, make_subscription, postgres
 from fixtures.process import wait_until
 
@@ -137,7 +136,7 @@ def test_paused_operator_never_acts_beside_another(own: Kube, tmp_path: Path) ->
 
 def test_drain_deletes_every_subscription(own: Kube, tmp_path: Path) -> None:
     """Before an uninstall all Subscriptions go, and the command waits for it."""
-    with nats_server(tmp_path) as server:
+    with log_server(own, tmp_path) as server:
         acting = Operator(own, tmp_path, server.url, {"drainSeconds": 2})
         acting.start()
         try:
@@ -153,7 +152,7 @@ def test_drain_deletes_every_subscription(own: Kube, tmp_path: Path) -> None:
 
 def test_reader_has_its_time_even_after_an_outage(own: Kube, tmp_path: Path) -> None:
     """A Subscription deleted while no operator ran is not given up at once: its reader is first told to drain."""
-    with nats_server(tmp_path) as server:
+    with log_server(own, tmp_path) as server:
         acting = Operator(own, tmp_path, server.url, {"drainSeconds": 6})
         path = "/apis/wisp.dev/v1alpha1/namespaces/default/subscriptions/late"
         acting.start()

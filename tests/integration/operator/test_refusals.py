@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from fixtures.kube import Kube
-from fixtures.objects import bucket, make_function, make_subscription, postgres
+from fixtures.objects import bucket, make_function, make_subscription, postgres, schedule
 
 
 def plain(item: dict[str, Any], name: str | None = None) -> dict[str, Any]:
@@ -22,7 +22,11 @@ def plain(item: dict[str, Any], name: str | None = None) -> dict[str, Any]:
             "exactly one kind of code: code.files or code.image",
         ),
         ("no code", make_function(code={}), "exactly one kind of code"),
-        ("unknown runtime", make_function(runtime="python2.7"), 'supported values: "container", "python3.13"'),
+        (
+            "unknown runtime",
+            make_function(runtime="python2.7"),
+            'supported values: "container", "nodejs24", "provided", "python3.13"',
+        ),
         ("no handler", make_function(handler=None), "handler is missing: write module.attribute"),
         ("handler without module", make_function(handler="handler"), "a handler is module.attribute"),
         (
@@ -68,6 +72,18 @@ def test_function(cluster: Kube, case: str, function: dict[str, Any], message: s
 @pytest.mark.parametrize(
     ("case", "subscription", "message"),
     [
+        ("cron and at", make_subscription(source=schedule(at="2030-01-01T00:00:00Z")), "exactly one of schedule.cron"),
+        ("neither cron nor at", make_subscription(source=schedule(None)), "exactly one of schedule.cron"),
+        ("four fields", make_subscription(source=schedule("* * * *")), "as */5 * * * *"),
+        ("a macro", make_subscription(source=schedule("@daily")), "as */5 * * * *"),
+        ("at that is no time", make_subscription(source=schedule(None, at="noon")), "as 2026-01-31T12:00:00Z"),
+        ("no time zone", make_subscription(source=schedule(timezone="UTC+1;")), "as Europe/Oslo or UTC"),
+        (
+            "unknown policy",
+            make_subscription(source=schedule(missed="twice")),
+            'supported values: "all", "once", "skip"',
+        ),
+        ("schedule and bucket", make_subscription(source=bucket() | schedule()), "exactly one source"),
         ("two sources", make_subscription(source=bucket() | postgres()), "exactly one source"),
         ("no source", make_subscription(source={"bucket": None}), "exactly one source"),
         ("table without schema", make_subscription(source=postgres("orders")), "as public.orders"),
@@ -97,6 +113,7 @@ def test_subscription(cluster: Kube, case: str, subscription: dict[str, Any], me
     ("case", "before", "after", "message"),
     [
         ("kind", bucket(), postgres(), "the kind of source can't be changed"),
+        ("to a schedule", bucket(), schedule(), "the kind of source can't be changed"),
         ("connection", bucket(), bucket(connection="other"), "the connection can't be changed"),
         ("bucket", bucket(), bucket("other"), "the bucket can't be changed"),
         ("database", postgres(), postgres(connection="other"), "the connection can't be changed"),
@@ -104,12 +121,11 @@ def test_subscription(cluster: Kube, case: str, subscription: dict[str, Any], me
 )
 def test_source_stays(cluster: Kube, case: str, before: dict[str, Any], after: dict[str, Any], message: str) -> None:
     """A Subscription can't be moved to another source, where its cursor would mean nothing."""
-    name = f"fixed-{case}"
+    name = f"fixed-{case.replace(' ', '-')}"
     cluster.apply(plain(make_subscription(source=before), name))
-    replaced = plain(make_subscription(source=after), name)
     path = f"/apis/wisp.dev/v1alpha1/namespaces/default/subscriptions/{name}"
-    replaced["metadata"]["resourceVersion"] = cluster.get(path)["metadata"]["resourceVersion"]
-    status, answer = cluster.request("PUT", path, replaced)
+    change = {"spec": {"source": dict.fromkeys(before) | after}}
+    status, answer = cluster.request("PATCH", path, change, "application/merge-patch+json")
     assert status == 422, case
     assert message in answer["message"], case
 

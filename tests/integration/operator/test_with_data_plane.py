@@ -14,13 +14,14 @@ from fixtures.dataplane import DataPlane, Part
 from fixtures.kube import Kube, kube
 from fixtures.minio import ARNS, PASSWORD, USER, MinioServer
 from fixtures.nats import NatsServer
-from fixtures.objects import bucket, make_function, make_subscription
+from fixtures.objects import bucket, make_function, make_subscription, schedule
 from fixtures.objects import postgres as database
 from fixtures.postgres import Postgres, postgres
 from fixtures.process import free_port, wait_until
 from minio import Minio
 from minio.error import S3Error
 from nats.aio.client import Client
+from wisp_api import names
 from wisp_api.source import BucketBinding
 
 READY, OK = "Ready", ("True", "AsWanted")
@@ -186,6 +187,31 @@ def test_objects(world: World) -> None:
     wait_until(lambda: world.gone(NAMESPACE, "photos"), "everything is gone")
     assert rules(world.minio.client(), "photos") == 0
     assert world.log.get(SOURCES, "bucket.minio.photos", BucketBinding) is None
+    assert refusals(world) == []
+
+
+def test_ticks(world: World) -> None:
+    """A schedule becomes Ready and its ticks are in the log; a wrong time zone is named and heals; deleted, nothing is left."""
+    world.kube.apply(subscription("clock", schedule("* * * * * *", data={"report": "sales"})))
+    wait_condition(world.kube, "subscriptions", NAMESPACE, "clock", READY, OK)
+    item = world.kube.get(f"/apis/wisp.dev/v1alpha1/namespaces/{NAMESPACE}/subscriptions/clock")
+    stream = f"events_{NAMESPACE}_schedule_clock_{item['metadata']['uid']}"
+    wait_until(lambda: world.records(stream) >= 2, "ticks are in the log")
+    world.kube.apply(subscription("clock", schedule("* * * * * *", timezone="Europe/Olso")))
+    message = wait_condition(
+        world.kube, "subscriptions", NAMESPACE, "clock", "SourceReady", ("False", "InvalidSchedule")
+    )
+    assert message.startswith("spec.source.schedule.timezone: there is no time zone 'Europe/Olso'; write")
+    world.kube.apply(subscription("clock", schedule("* * * * * *", timezone="Europe/Oslo")))
+    wait_condition(world.kube, "subscriptions", NAMESPACE, "clock", "SourceReady", OK)
+    world.kube.kubectl("delete", "sub", "clock", "-n", NAMESPACE, "--wait=false")
+    wait_until(lambda: world.gone(NAMESPACE, "clock"), "everything is gone")
+    keys = [
+        (names.KV_SCHEDULES, f"{NAMESPACE}.clock"),
+        (names.KV_STATUS, f"schedule.{NAMESPACE}.clock"),
+        (names.KV_ROUTES, f"{NAMESPACE}.clock"),
+    ]
+    wait_until(lambda: all(world.log.get(place, key, dict) is None for place, key in keys), "its keys are gone")
     assert refusals(world) == []
 
 

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fixtures.dataplane import DataPlane, data_plane
-from fixtures.nats import NatsServer, nats_server
+from fixtures.dataplane import DataPlane
 from fixtures.postgres import Postgres, postgres
 from fixtures.shop import Shop, shop_on
 
@@ -15,20 +14,6 @@ def database_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
     """One PostgreSQL for all tests that leave it running."""
     with postgres(tmp_path_factory.mktemp("postgres")) as server:
         yield server
-
-
-@pytest.fixture
-def nats(tmp_path: Path) -> Iterator[NatsServer]:
-    """A nats-server of the test's own."""
-    with nats_server(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-def plane(nats: NatsServer, tmp_path: Path) -> Iterator[DataPlane]:
-    """The data plane's streams and buckets on it."""
-    with data_plane(nats, tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """Reader and ingest do all of their work with the rights that the operator mints for them."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
+import nats
 import pytest
 from fixtures.dataplane import DataPlane, Part, data_plane
 from fixtures.nats import nats_server
@@ -10,8 +12,10 @@ from fixtures.postgres import Postgres
 from fixtures.process import free_port
 from fixtures.shop import shop_on
 from fixtures.webhook import Webhook, notification
+from nats.aio.client import RawCredentials
 from wisp_api import names
 from wisp_operator import nats_auth
+from wisp_operator.accounts import Accounts
 
 ALL = ["insert", "update", "delete"]
 
@@ -35,20 +39,35 @@ def guarded(seeds: dict[str, str], tmp_path: Path) -> Iterator[DataPlane]:
         yield plane
 
 
-def environment(seeds: dict[str, str], user: nats_auth.User, directory: Path) -> dict[str, str]:
-    """What a part with this user's credentials gets."""
+def environment(seed: str, user: nats_auth.User, directory: Path) -> dict[str, str]:
+    """What a part with the credentials of this user of the account gets."""
     path = directory / f"{user.name}.creds"
-    path.write_text(nats_auth.make_credentials(seeds[nats_auth.ACCOUNT], user))
+    path.write_text(nats_auth.make_credentials(seed, user))
     return {"WISP_NATS_CREDS": str(path), "WISP_NATS_INBOX": user.inbox}
 
 
+async def admit(url: str, seeds: dict[str, str], namespace: str) -> str:
+    """Make a namespace's account as the operator does; its seed."""
+    user = nats_auth.accounts_user()
+    credentials = RawCredentials(nats_auth.make_credentials(seeds[nats_auth.SYSTEM], user))
+    client = await nats.connect(url, user_credentials=credentials, inbox_prefix=user.inbox.encode())
+    try:
+        return await Accounts(client, seeds).ensure(namespace)
+    finally:
+        await client.close()
+
+
 def test_the_postgres_reader(
-    guarded: DataPlane, seeds: dict[str, str], database_server: Postgres, tmp_path: Path
+    guarded: DataPlane,
+    seeds: dict[str, str],
+    database_server: Postgres,
+    tmp_path: Path,
 ) -> None:
     """It reads its config, reports, writes and resumes its stream, and writes dead letters."""
     stream = names.stream("shop", "postgres", "shop-db")
     user = nats_auth.reader_user("shop", "postgres", "shop-db", stream)
-    with shop_on(guarded, database_server, tmp_path, **environment(seeds, user, tmp_path)) as shop:
+    seed = asyncio.run(admit(guarded.server.url, seeds, "shop"))
+    with shop_on(guarded, database_server, tmp_path, **environment(seed, user, tmp_path)) as shop:
         shop.sql("CREATE TABLE orders (id int PRIMARY KEY, note text)")
         shop.wish(("public.orders", ALL))
         shop.wait_ready()
@@ -71,7 +90,7 @@ def test_the_ingest(guarded: DataPlane, seeds: dict[str, str], tmp_path: Path) -
     (tokens / "minio").write_text("token-of-minio")
     port = free_port()
     own = {"WISP_INGEST_PORT": str(port), "WISP_INGEST_TOKENS": str(tokens)}
-    ingest = Part("ingest", guarded, own | environment(seeds, nats_auth.ingest_user(), tmp_path))
+    ingest = Part("ingest", guarded, own | environment(seeds[nats_auth.ACCOUNT], nats_auth.ingest_user(), tmp_path))
     webhook = Webhook(guarded, ingest, port, tokens)
     ingest.start()
     try:

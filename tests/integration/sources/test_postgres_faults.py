@@ -148,7 +148,7 @@ def test_a_large_transaction_in_bounded_memory(orders: Shop) -> None:
     assert orders.reader
     orders.sql("TRUNCATE orders")
     orders.sql(f"INSERT INTO orders SELECT id, 7 FROM generate_series(1, {rows}) AS id")
-    orders.wait_count(ROWS + 8 + rows)
+    orders.wait_count(ROWS + 1 + rows)
     assert orders.reader.resident_mebibytes() < 200
     events = [event for event in orders.events() if b'"version":7' in bytes(event.data or b"")]
     assert len(events) == len({event.id for event in events}) == rows

@@ -38,7 +38,15 @@ def test_images_of_the_node_alone_are_not_built_for_kind(monkeypatch: pytest.Mon
     references = images.built_images(builder=builder)
     assert built == list(references.values())
     assert not {"pause", "traefik", "knative-controller"} & references.keys()
-    assert {"wisp-operator", "wisp-events", "wisp-python", "nats", "minio"} <= references.keys()
+    assert {
+        "wisp-operator",
+        "wisp-events",
+        "wisp-python",
+        "wisp-nodejs",
+        "wisp-provided",
+        "nats",
+        "minio",
+    } <= references.keys()
     assert list(references).index("wisp-python") < list(references).index("example-thumbnail")
 
 

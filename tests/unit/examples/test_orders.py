@@ -2,7 +2,11 @@
 
 import json
 
-from fixtures.examples import load, sample
+import pytest
+from fixtures.examples import cloud_event, load, sample
+from wisp_api import cloudevent
+from wisp_events.sources.pgoutput import Begin, Relation
+from wisp_events.sources.postgres_events import Mapper
 
 app = load("orders")
 SAMPLES = [sample(f"orders/events/{op}.json") for op in ("insert", "update", "delete")]
@@ -18,14 +22,28 @@ def test_history_has_old_and_new_row() -> None:
     assert delete[4] is None
 
 
-def test_history_takes_a_truncate() -> None:
-    """An event without key and rows becomes a row too."""
-    row = app.history_row("e-1", {"op": "truncate", "key": None, "old": None, "new": None})
-    assert row == ("e-1", None, "truncate", None, None)
-
-
 def test_samples_are_one_order_in_commit_order() -> None:
     """The three samples tell one order's story: one partition key, ascending sequences, an id each."""
     assert len({event["partitionkey"] for event in SAMPLES}) == 1
     assert len({event["id"] for event in SAMPLES}) == 3
     assert [event["sequence"] for event in SAMPLES] == sorted(event["sequence"] for event in SAMPLES)
+
+
+@pytest.mark.parametrize("kind", ["truncate", "gap"])
+def test_samples_without_a_key(kind: str) -> None:
+    """What concerns the whole table has the shape that the reader gives it: no partition key, an empty key, no rows."""
+    event = sample(f"orders/events/{kind}.json")
+    relation = Relation(1, "public", "orders", "f", ())
+    mapper = Mapper("default", "shop-db", 1)
+    made = mapper.truncate(relation, Begin(2, 0), 1) if kind == "truncate" else mapper.gap("public.orders", 0, "why")
+    real = json.loads(cloudevent.encode(made[1]))
+    assert event.keys() == real.keys()
+    assert (event["type"], event["data"].keys(), event["data"]["key"]) == (real["type"], real["data"].keys(), {})
+
+
+def test_a_gap_is_logged_and_is_no_history(capsys: pytest.CaptureFixture[str]) -> None:
+    """It needs no database, and its message is in the log."""
+    event = sample("orders/events/gap.json")
+    app.handler(cloud_event("orders/events/gap.json"))
+    logged = json.loads(capsys.readouterr().out)
+    assert (logged["level"], logged["message"]) == ("warning", event["data"]["message"])

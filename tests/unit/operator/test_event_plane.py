@@ -35,7 +35,9 @@ def report(version: str = "", **fields: Any) -> ReaderStatus:
 def settled(*items: dict[str, Any], **fields: Any) -> tuple[View, Plan]:
     """A namespace after its first plan was carried out, and that plan."""
     view = View("media", wishes(*items), **fields)
-    view.reports = {wish.reader: report() if wish.reader == MINIO else report(server="") for wish in view.wishes}
+    view.reports = {
+        wish.reader: report() if wish.reader == MINIO else report(server="") for wish in view.wishes if wish.reader
+    }
     view.proofs = {("minio", "photos"): Proof.GRANTED}
     made = plan(view, CONFIG, "cluster")
     view.tasks, view.routes = made.readers, made.routes

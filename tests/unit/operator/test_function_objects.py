@@ -86,6 +86,15 @@ def test_code_is_mounted_from_an_immutable_config_map() -> None:
     assert {"name": "code", "mountPath": "/var/task", "readOnly": True} in container()["volumeMounts"]
 
 
+def test_an_inline_bootstrap_can_be_executed() -> None:
+    """With runtime provided the mounted files are executable; with others they stay as they were."""
+    modes = []
+    for runtime in ("provided", "python3.13"):
+        volumes = {volume["name"]: volume for volume in template(runtime=runtime)["volumes"]}
+        modes.append(volumes["code"]["configMap"].get("defaultMode"))
+    assert modes == [0o555, None]
+
+
 def test_image_brings_its_own_code() -> None:
     """With code.image nothing is mounted over the code that the image holds."""
     made = template(code={"image": "registry.example/thumbnail@sha256:1"})
@@ -174,6 +183,14 @@ def test_scale_becomes_knative_annotations() -> None:
     assert annotations["autoscaling.knative.dev/window"] == "60s"
     assert annotations["autoscaling.knative.dev/initial-scale"] == "1"
     assert made["spec"]["containerConcurrency"] == 8
+
+
+def test_the_runtime_is_told_what_the_function_says() -> None:
+    """What Knative lets into a pod at once is what the runtime runs at once, apart or together, with the logs that the Function asks for."""
+    made = container(scale={"perInstance": 8}, isolation="shared", logFormat="text")
+    told = {item["name"]: item.get("value") for item in made["env"]}
+    assert (told["WISP_CONCURRENCY"], told["WISP_ISOLATION"], told["WISP_LOG_FORMAT"]) == ("8", "shared", "text")
+    assert template(scale={"perInstance": 8})["containerConcurrency"] == 8
 
 
 def test_platform_labels_win() -> None:

@@ -15,7 +15,9 @@ from wisp_operator.subscription_status import figures, function_aspect, source_a
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 FRESH = "2026-06-01T11:59:50Z"
 BUCKET, ROWS = make_subscription(), make_subscription(source=postgres())
+NEW_ROWS = make_subscription(source=postgres(operations=["insert"]))
 WELL = ItemStatus(ready=True)
+INSERTS = ItemStatus(ready=False, reason="NoReplicaIdentity", message="m", operations=["insert"])
 
 
 def reader(version: str = "v1", **fields: Any) -> ReaderStatus:
@@ -73,6 +75,20 @@ def ready_before(item: dict[str, Any], generation: int = 1) -> dict[str, Any]:
             Proof.UNKNOWN,
             ("True", "AsWanted"),
         ),
+        (
+            "more is wanted than the table gives",
+            ROWS,
+            reader(items={"public.orders": INSERTS}),
+            Proof.UNKNOWN,
+            ("False", "NoReplicaIdentity"),
+        ),
+        (
+            "others want more than the table gives",
+            NEW_ROWS,
+            reader(items={"public.orders": INSERTS}),
+            Proof.UNKNOWN,
+            ("True", "AsWanted"),
+        ),
         ("rows flow", ROWS, reader(items={"public.orders": WELL}), Proof.UNKNOWN, ("True", "AsWanted")),
         ("bucket proven", BUCKET, reader(items={"photos": WELL}), Proof.GRANTED, ("True", "AsWanted")),
         ("bucket refused", BUCKET, reader(items={"photos": WELL}), Proof.REFUSED, ("False", "PermissionDenied")),
@@ -127,8 +143,14 @@ def test_function_ready(
     case: str, item: dict[str, Any], target: dict[str, Any] | None, report: RouteStatus | None, wanted: tuple[str, str]
 ) -> None:
     """The Function and the router's report make FunctionReady."""
-    aspect = function_aspect(decode(item), target, report)
+    aspect = function_aspect(decode(item), target, report, ["router-0"])
     assert (aspect.status, aspect.reason) == wanted, case
+
+
+def test_function_is_not_ready_without_a_router() -> None:
+    """A report that a router left behind is not believed when none is alive."""
+    aspect = function_aspect(decode(ROWS), function("True"), route(), [])
+    assert (aspect.status, aspect.reason) == ("Unknown", "RouterAway")
 
 
 def test_figures_are_the_routers() -> None:

@@ -55,6 +55,7 @@ class FunctionProcess:
             "WISP_FUNCTION": "hello",
             "WISP_NAMESPACE": "tests",
             "WISP_HOST": "127.0.0.1",
+            "WISP_METRICS_PORT": "0",
             "WISP_TERMINATION_LOG": str(self.termination_log),
             "K_REVISION": "hello-00001",
             **env,
@@ -167,7 +168,7 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 def function_is_busy(function: FunctionProcess) -> None:
-    """Wait until what was sent before has been read: health is answered after it, by the standby if a handler runs."""
+    """Wait until what was sent before has been read: health is answered after it."""
     assert function.request("/_wisp/health").status == 200
 
 

@@ -13,14 +13,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from unit.runtime.conftest import function_is_busy, read_all
-from wisp_runtime.front import MAX_CONNECTIONS, MAX_QUEUED, _PollAdapter
-from wisp_runtime.http1 import MAX_HEAD, RequestReader
+from wisp_runtime.front import MAX_CONNECTIONS
+from wisp_runtime.loop import PollAdapter
+from wisp_runtime.request_reader import MAX_HEAD, MAX_HEADERS, Budget, RequestReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from unit.runtime.conftest import FunctionProcess
 
+MAX_QUEUED = 256
 LENGTH = "def handler(request):\n    return f'{request.method} {request.path} {len(request.body())}'\n"
 
 
@@ -37,6 +39,16 @@ def statuses(answer: bytes) -> list[int]:
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", 400),
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\nabc", 400),
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 501),
+        (
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
+        (
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999999\r\n\r\nabc", 400),
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6291457\r\n\r\n", 413),
         (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
@@ -52,6 +64,7 @@ def statuses(answer: bytes) -> list[int]:
         (b"POST / HTTP/1.1\r\nHost: a\r\nExpect: magic\r\nContent-Length: 1\r\n\r\nx", 417),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * (MAX_HEAD + 70000), 431),
         (b"GET /" + b"x" * (MAX_HEAD + 70000), 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"a:\r\n" * MAX_HEADERS + b"\r\n", 431),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
     ],
 )
@@ -262,7 +275,7 @@ PIECES = st.sampled_from([
 def test_the_reader_takes_any_bytes_in_any_pieces(pieces: list[bytes], step: int) -> None:
     """Whatever bytes come, cut however: no exception, and the cut changes nothing of what is read."""
     data = b"".join(pieces)
-    readers = [RequestReader("peer", 100), RequestReader("peer", 100)]
+    readers = [RequestReader("peer", 100, Budget(1 << 20)) for _ in range(2)]
     readers[0].feed(data)
     for at in range(0, len(data), step):
         readers[1].feed(data[at : at + step])
@@ -294,7 +307,7 @@ def fuzzed(serve: Callable[..., FunctionProcess]) -> FunctionProcess:
 
 def test_poll_adapter() -> None:
     """Where there is no epoll, poll serves in its place, with timeouts in seconds."""
-    poller = _PollAdapter()
+    poller = PollAdapter()
     left, right = socket.socketpair()
     with left, right:
         poller.register(left.fileno(), select.POLLIN)

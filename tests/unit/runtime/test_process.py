@@ -14,8 +14,8 @@ import httptools
 import pytest
 import wisp_runtime
 from unit.runtime.conftest import SOURCE, function_is_busy, read_all
+from wisp_runtime.__main__ import TERMINATION_BYTES, termination_text
 from wisp_runtime.errors import InitError
-from wisp_runtime.loading import TERMINATION_BYTES, termination_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +61,7 @@ LAMBDA = {"wisp-event-format": "lambda"}
         ("", {"WISP_HANDLER": "app"}, "Runtime.MalformedHandlerName: Handler 'app' must be written as module.attr", ""),
         ("", {"WISP_HANDLER": ""}, "Runtime.InvalidConfiguration: WISP_HANDLER is not set", ""),
         ("", {"WISP_TIMEOUT_SECONDS": "soon"}, "Runtime.InvalidConfiguration: WISP_TIMEOUT_SECONDS must be", ""),
-        ("", {"WISP_SIGNATURE": "asgi"}, "Runtime.InvalidConfiguration: WISP_SIGNATURE must be one of", ""),
+        ("", {"WISP_SIGNATURE": "grpc"}, "Runtime.InvalidConfiguration: WISP_SIGNATURE must be one of", ""),
         ("", {"WISP_CODE_DIR": "/nowhere"}, "Runtime.InvalidConfiguration: The code folder /nowhere", ""),
     ],
 )
@@ -132,6 +132,39 @@ def test_serving_locally(start: Callable[..., FunctionProcess]) -> None:
     assert function.ready().request("/").body == b"local"
 
 
+def test_local_reload(start: Callable[..., FunctionProcess]) -> None:
+    """Served locally, a changed file is what answers soon after; one that is broken says why until it is mended."""
+    function = start(
+        "def handler(request):\n    return 'one'\n", interpreter=("-m", "wisp_runtime", "app.handler")
+    ).ready()
+    assert function.request("/").body == b"one"
+    for code, wanted in (("return 'two'", b"two"), ("return (", b"UserCodeSyntaxError"), ("return 'three'", b"three")):
+        (function.folder / "app.py").write_text(f"def handler(request):\n    {code}\n")
+        until = time.monotonic() + 20
+        while wanted not in function.request("/").body:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("event", "status", "printed"),
+    [
+        ('{"a": 1}', 0, {"got": {"a": 1}}),
+        ('{"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}', 0, None),
+        ('"fail"', 1, None),
+    ],
+)
+def test_local_event(start: Callable[..., FunctionProcess], event: str, status: int, printed: Any) -> None:
+    """With --event the handler runs once: its result is on stdout, its log on stderr, its failure the exit status."""
+    code = "def handler(event, context):\n    print('seen')\n    return {'got': event} if event != 'fail' else 1 / 0\n"
+    arguments = ("-m", "wisp_runtime", "app.handler", "--event", "event.json")
+    function = start({"app.py": code, "event.json": event}, interpreter=arguments)
+    assert function.exit_status() == status
+    result = json.loads(function.raw_lines[-1])
+    assert printed is None or result == printed
+    assert any(line["message"] == "seen" for line in function.lines[:-1])
+
+
 def test_every_line_is_json_with_the_request_id(serve: Callable[..., FunctionProcess]) -> None:
     """What a handler prints, logs and writes to stderr is JSON lines that carry its request id and trace."""
     code = """
@@ -159,7 +192,7 @@ def handler(event, context):
     function.log(lambda line: line.get("requestId") == "r-2" and line["message"].startswith("ø"))
     lines = function.lines
     assert "requestId" not in next(line for line in lines if line["message"] == "at import")
-    mine = [line for line in lines if line.get("requestId") == "r-1"]
+    mine = [line for line in lines if line.get("requestId") == "r-1" and "type" not in line]
     assert {line["trace"] for line in mine} == {trace}
     assert [line["message"].partition("\n")[0] for line in mine] == [
         "one",
@@ -176,86 +209,6 @@ def handler(event, context):
     assert "1 / 0" in failed["stackTrace"][0]
     assert printed["message"].endswith("ZeroDivisionError: division by zero")
     assert all(line["time"].endswith("Z") and line["level"] in ("INFO", "ERROR") for line in mine)
-
-
-def test_timeout_of_a_plain_handler(serve: Callable[..., FunctionProcess]) -> None:
-    """The caller gets Lambda's timeout error, and a fresh process under the same pid and port serves the next event."""
-    code = "import os, time\nstarted = time.time()\n" + SLEEP.replace("'slept'", "[os.getpid(), started]")
-    function = serve(code, WISP_TIMEOUT_SECONDS="0.5")
-    pid, started = function.invoke(0).json
-    answer = function.invoke(60, **{"wisp-request-id": "r-1"})
-    assert answer.status == 504
-    assert answer.headers["wisp-request-id"] == "r-1"
-    assert answer.headers["wisp-function-error"] == "Timeout"
-    assert answer.headers["connection"] == "close"
-    assert answer.json["errorType"] == "Sandbox.Timedout"
-    assert answer.json["errorMessage"] == "r-1 Task timed out after 0.50 seconds"
-    line = function.log(lambda line: line.get("errorType") == "Sandbox.Timedout")
-    assert line["requestId"] == "r-1"
-    again = function.invoke(0).json
-    assert again[0] == pid == function.process.pid
-    assert again[1] > started
-
-
-def test_timeout_while_others_wait(serve: Callable[..., FunctionProcess]) -> None:
-    """Requests that waited behind the one that timed out get 503 without the mark: they may be sent again."""
-    function = serve(SLEEP, WISP_TIMEOUT_SECONDS="0.5")
-    first, second = function.connect(), function.connect()
-    first.request("POST", "/", "60", LAMBDA)
-    function_is_busy(function)
-    second.request("POST", "/", "0", LAMBDA)
-    assert first.getresponse().status == 504
-    response = second.getresponse()
-    assert (response.status, response.headers["wisp-request-id"]) == (503, None)
-    first.close()
-    second.close()
-
-
-def test_timeout_of_a_coroutine(serve: Callable[..., FunctionProcess]) -> None:
-    """A coroutine is cancelled and the process lives on; one that won't end costs the process."""
-    code = """
-import asyncio, os, time
-cancelled = 0
-async def handler(event, context):
-    global cancelled
-    try:
-        await asyncio.sleep(event)
-    except asyncio.CancelledError:
-        cancelled += 1
-        raise
-    return cancelled
-"""
-    function = serve(code, WISP_TIMEOUT_SECONDS="0.3")
-    assert function.invoke(60).status == 504
-    assert function.invoke(0).json == 1
-
-
-def test_repeated_timeouts_leave_no_mess(serve: Callable[..., FunctionProcess]) -> None:
-    """A process that begins anew many times keeps its number of descriptors and finds the way to its code."""
-    code = "import os, time\ndef handler(event, context):\n    time.sleep(event)\n    return len(os.listdir('/proc/self/fd'))\n"
-    function = serve(code, WISP_TIMEOUT_SECONDS="0.1")
-    before = function.invoke(0).json
-    for _ in range(4):
-        assert function.invoke(60).status == 504
-    assert function.invoke(0).json == before
-
-
-def test_timeout_as_pid_1(serve: Callable[..., FunctionProcess]) -> None:
-    """In a container a timeout ends what the handler left running, leaves no zombie, and the process serves on."""
-    code = """
-import os, subprocess, time
-def handler(event, context):
-    if event == "leave a child":
-        subprocess.Popen(["sleep", "60"], start_new_session=True)
-    if event:
-        time.sleep(60)
-    return [os.getpid(), sorted(name for name in os.listdir("/proc") if name.isdigit())]
-"""
-    container = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc")
-    function = serve(code, under=container, WISP_TIMEOUT_SECONDS="0.3")
-    for event in ("leave a child", "leave none"):
-        assert function.invoke(event).status == 504
-        assert function.invoke("").json == [1, ["1"]]
 
 
 def test_sigterm_drains(serve: Callable[..., FunctionProcess]) -> None:

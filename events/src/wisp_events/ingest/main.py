@@ -1,4 +1,4 @@
-"""`python -m wisp_events ingest`: takes bucket notifications on port 8080.
+"""`python -m wisp_events ingest`: takes bucket notifications on port 8080, and writes what schedules tick.
 
 Environment: WISP_INGEST_PORT (8080), WISP_INGEST_TOKENS (/etc/wisp/s3, one file a server), WISP_NAMESPACE (wisp-system; gets
 the dead letters that belong to nobody), and those of `wisp_api.jetstream`.
@@ -15,6 +15,7 @@ from wisp_api import jetstream
 from wisp_events import process
 from wisp_events.ingest.app import App
 from wisp_events.ingest.receive import Receiver
+from wisp_events.schedule.scheduler import Scheduler
 
 CONNECTIONS = 1024
 """Beyond these, uvicorn answers 503 by itself."""
@@ -64,15 +65,19 @@ async def main(stop: asyncio.Event) -> None:
     stopped, given_up = asyncio.create_task(stop.wait()), asyncio.create_task(closed.wait())
     connecting = asyncio.create_task(jetstream.connect("ingest", closed_cb=note_closed))
     await asyncio.wait([serving, stopped, connecting], return_when=asyncio.FIRST_COMPLETED)
+    ticking = None
     if connecting.done():
         client = connecting.result()
         app.receiver = Receiver(client, os.environ.get("WISP_NAMESPACE", "wisp-system"))
-        await asyncio.wait([serving, stopped, given_up], return_when=asyncio.FIRST_COMPLETED)
+        ticking = asyncio.create_task(Scheduler(client.jetstream()).run())
+        await asyncio.wait([serving, stopped, given_up, ticking], return_when=asyncio.FIRST_COMPLETED)
+    if ticking and ticking.done():
+        ticking.result()  # it never returns: a defect ends the process, and a new one goes on
     server.should_exit = True
     await serving
     if closed.is_set():  # the server revoked or refused the credentials: a new process reads them anew
         raise SystemExit("NATS closed the connection for good")
-    for task in (connecting, given_up):
+    for task in (connecting, given_up, *([ticking] if ticking else [])):
         task.cancel()
     if client:
         await client.close()

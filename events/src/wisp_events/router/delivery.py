@@ -212,7 +212,10 @@ class Delivery:
         except NOT_READABLE as error:
             self._bury_input(sequence, index, bytes(raw), f"not a CloudEvent: {error}")
             return
-        item = Item(sequence, index, event, raw, stored, subject)
+        entity = subject.rpartition(".")[
+            0
+        ]  # without the lane: an event without a key is a barrier for all of its table
+        item = Item(sequence, index, event, raw, stored, entity)
         reason = message = ""
         try:
             if not self.plan.matcher(event):

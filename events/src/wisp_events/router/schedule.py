@@ -1,8 +1,8 @@
 """Which event may be attempted next. Pure: no clock, no I/O.
 
 Invariant, where a route is ordered: of each key at most the earliest undone event is ready, in an attempt, or waiting for
-its next one; the others stand behind it. An event without a key is a barrier for its lane (a TRUNCATE for its table): it
-waits for all before it in the lane, and all after it wait for it.
+its next one; the others stand behind it. An event without a key is a barrier for its lane (`delivery` gives all events of a
+table, or of an object event's kind, one lane): it waits for all before it in the lane, and all after it wait for it.
 Cost: constant per event; a retry costs a heap operation.
 """
 
@@ -39,7 +39,7 @@ class Item:
     def __init__(  # noqa: PLR0917 - one call, on the hot path
         self, sequence: int, index: int, event: Event, raw: msgspec.Raw, stored: float, lane: str
     ) -> None:
-        """The event at (sequence, index) of the log, stored there at this Unix time under the subject `lane`."""
+        """The event at (sequence, index) of the log, stored there at this Unix time; `lane` is what barriers hold in."""
         self.sequence = sequence
         self.index = index
         self.event = event

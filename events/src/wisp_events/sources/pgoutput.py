@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from wisp_events.sources.postgres_values import Convert, converter
+from wisp_events.sources.postgres_values import Convert, UserType, converter
 
 POSTGRES_EPOCH_MICROSECONDS: Final = 946_684_800_000_000
 """2000-01-01 in Unix microseconds."""
@@ -97,9 +97,15 @@ class Truncate(NamedTuple):
     relations: tuple[Relation, ...]
 
 
+class Type(NamedTuple):
+    """A type that is not built in; comes before the Relation that uses it."""
+
+    oid: int
+
+
 _TEXT, _NULL, _UNCHANGED = b"tnu"
 
-Message: TypeAlias = Begin | Commit | Change | Truncate | Relation | None
+Message: TypeAlias = Begin | Commit | Change | Truncate | Relation | Type | None
 
 _BEGIN = struct.Struct(">QqI")
 _COMMIT = struct.Struct(">BQQq")
@@ -115,9 +121,11 @@ class Decoder:
     def __init__(self) -> None:
         """Start with no table known; the server announces each before its first change."""
         self._relations: dict[int, Relation] = {}
+        self.types: dict[int, UserType] = {}
+        """The database's own domains and arrays, of those types that were announced; whoever decodes looks them up."""
 
-    def decode(self, message: bytes) -> Message:
-        """Decode one message; None for those that carry nothing for us (Origin, Type, logical messages).
+    def decode(self, message: bytes) -> Message:  # noqa: PLR0911 - one return a kind
+        """Decode one message; None for those that carry nothing for us (Origin, logical messages).
 
         Raises:
             Malformed: with what is wrong, and where.
@@ -133,14 +141,16 @@ class Decoder:
                 _, commit_lsn, end_lsn, _ = _COMMIT.unpack_from(message, 1)
                 return Commit(commit_lsn, end_lsn)
             if kind == b"R":
-                relation = _relation(message)
+                relation = _relation(message, self.types)
                 self._relations[relation.oid] = relation
                 return relation
+            if kind == b"Y":
+                return Type(_U32.unpack_from(message, 1)[0])
             if kind == b"T":
                 return self._truncate(message)
         except (struct.error, IndexError, UnicodeDecodeError, ValueError) as error:
             raise Malformed(f"pgoutput message {kind!r} of {len(message)} bytes: {error}") from error
-        if kind in (b"O", b"Y", b"M"):
+        if kind in (b"O", b"M"):
             return None
         raise Malformed(f"unknown pgoutput message {kind!r} of {len(message)} bytes")
 
@@ -199,7 +209,7 @@ def _tuple(message: bytes, offset: int, columns: int) -> tuple[tuple[Value, ...]
     return tuple(values), offset
 
 
-def _relation(message: bytes) -> Relation:
+def _relation(message: bytes, types: dict[int, UserType]) -> Relation:
     (oid,) = _U32.unpack_from(message, 1)
     schema, offset = _string(message, 5)
     table, offset = _string(message, offset)
@@ -212,7 +222,7 @@ def _relation(message: bytes) -> Relation:
         name, offset = _string(message, offset + 1)
         type_oid, _ = _COLUMN.unpack_from(message, offset)
         offset += _COLUMN.size
-        columns.append(Column(name, bool(flags & 1), msgspec.json.encode(name) + b":", converter(type_oid)))
+        columns.append(Column(name, bool(flags & 1), msgspec.json.encode(name) + b":", converter(type_oid, types)))
     return Relation(oid, schema or "pg_catalog", table, identity, tuple(columns))
 
 

@@ -5,7 +5,11 @@ committed after it will be delivered. Whatever stops that becomes a condition, a
 """
 
 import asyncio
+import contextlib
+import dataclasses
+import functools
 import logging
+from collections.abc import Collection
 from typing import Final
 
 import msgspec
@@ -16,7 +20,7 @@ from wisp_api import cloudevent, conditions, names
 from wisp_api.source import PostgresConfig
 
 from wisp_events import log
-from wisp_events.sources import postgres_catalog, postgres_stream
+from wisp_events.sources import postgres_catalog, postgres_connection, postgres_slot, postgres_stream, postgres_tables
 from wisp_events.sources.postgres_events import Mapper, Place
 from wisp_events.sources.reader import Reader, Trouble, Wish
 
@@ -25,6 +29,7 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS: Final = (1.0, 2.0, 5.0)
 CHECK_SECONDS: Final = 30.0
 LOG_SECONDS: Final = 15.0
+WAITING_SECONDS: Final = 0.5
 
 
 async def run(reader: Reader, js: JetStreamContext) -> None:
@@ -66,17 +71,27 @@ async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
     """
     config, dsn = task(wish), wish.value("dsn")
     held = await _held(js, wish)
-    prepared = await asyncio.to_thread(postgres_catalog.prepare, dsn, config, held.values())
-    mapper = Mapper(wish.config.namespace, wish.config.connection, prepared.epoch)
-    if prepared.gap:
+    prepared = await asyncio.to_thread(postgres_catalog.prepare, dsn, config, held)
+    progress = prepared.progress
+    mapper = Mapper(wish.config.namespace, wish.config.connection, progress.epoch)
+    if progress.stage == postgres_slot.NEW_SLOT:
+        progress = await _make_slot(reader, wish, prepared)
+    if progress.stage == postgres_slot.GAP_PENDING:
         await reader.report(
-            wish.report(Trouble(conditions.SLOT_LOST, f"{prepared.gap}; making a new slot"), prepared.items)
+            wish.report(
+                Trouble(conditions.SLOT_LOST, f"{progress.gap}; there is a new one, and gap events will say so"),
+                prepared.items,
+            )
         )
-        await _write_gap(js, config.stream, mapper, prepared, held)
-        await asyncio.to_thread(postgres_catalog.make_slot, dsn, config.slot, prepared.epoch)
-    cursor = await postgres_stream.open_stream(dsn, config.slot)
-    stream = postgres_stream.Stream(cursor, js, config.stream, mapper, prepared.tables)
-    working = [asyncio.create_task(stream.run()), asyncio.create_task(_tend(reader, wish, stream, prepared))]
+        await _write_gaps(js, config.stream, mapper, progress.gap, prepared.tables)
+        await asyncio.to_thread(
+            postgres_slot.write, dsn, config.slot, progress._replace(stage=postgres_slot.FOLLOWED, gap="")
+        )
+    cursor = await postgres_connection.open_cursor(dsn, config.slot)
+    types = functools.partial(postgres_catalog.types, dsn)
+    stream = postgres_stream.Stream(cursor, js, config.stream, mapper, prepared.tables, types=types)
+    warning = f"{progress.gap}; changes before this may be missing, gap events say so" if progress.gap else ""
+    working = [asyncio.create_task(stream.run()), asyncio.create_task(_tend(reader, wish, stream, prepared, warning))]
     try:
         done, _ = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
         for finished in done:
@@ -87,35 +102,63 @@ async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
         await asyncio.gather(*working, return_exceptions=True)
 
 
+async def _make_slot(reader: Reader, wish: Wish, prepared: postgres_catalog.Prepared) -> postgres_slot.Progress:
+    """Make the slot; the report names the transaction that holds it up.
+
+    Raises:
+        Trouble: it can't be done now.
+    """
+    dsn, slot, begun = wish.value("dsn"), task(wish).slot, prepared.progress
+    lost = f"{begun.gap}; " if begun.gap else ""
+    making = asyncio.create_task(asyncio.to_thread(postgres_slot.make_slot, dsn, slot, begun))
+    while not (await asyncio.wait([making], timeout=WAITING_SECONDS))[0]:
+        with contextlib.suppress(Trouble):  # then `making` has it too
+            if cause := await asyncio.to_thread(postgres_slot.held_up_by, dsn, slot):
+                waiting = Trouble(conditions.WAITING_FOR_TRANSACTIONS, f"{lost}for the new slot {cause}")
+                await reader.report(wish.report(waiting, prepared.items))
+    return making.result()
+
+
 async def _tend(
-    reader: Reader, wish: Wish, stream: postgres_stream.Stream, prepared: postgres_catalog.Prepared
+    reader: Reader, wish: Wish, stream: postgres_stream.Stream, prepared: postgres_catalog.Prepared, warning: str
 ) -> None:
     """Keep tables and report up to date while the stream runs; returns when the wish needs another connection."""
     loop = asyncio.get_running_loop()
-    warning = f"{prepared.gap}; changes before this may be missing, gap events say so" if prepared.gap else ""
-    items, trouble, checked = prepared.items, None, loop.time()
+    found, trouble, checked = prepared, None, loop.time()
     while True:
-        stuck = (
-            Trouble(conditions.LOG_UNAVAILABLE, f"{stream.trouble}; events wait in the database")
-            if stream.trouble
-            else None
-        )
-        status = wish.report(trouble or stuck, items)
+        away = f"{stream.trouble}; events wait in the database"
+        stuck = Trouble(conditions.LOG_UNAVAILABLE, away) if stream.trouble else None
+        status = wish.report(trouble or stuck, found.items)
         await reader.report(msgspec.structs.replace(status, message=status.message or warning))
+        found = await _tell_replaced(wish, stream, found)
         newest = await reader.changed(wish, 1) or wish
-        if newest == wish and loop.time() - checked < (CHECK_SECONDS if trouble is None else RETRY_SECONDS[-1]):
+        waiting = trouble or any(item.reason == conditions.WAITING_FOR_TRANSACTIONS for item in found.items.values())
+        if newest == wish and loop.time() - checked < (RETRY_SECONDS[-1] if waiting else CHECK_SECONDS):
             continue
         if newest.config.draining or newest.connection != wish.connection or not _same_place(newest, wish):
             return
-        wish, checked = newest, loop.time()
+        wish, checked, trouble = newest, loop.time(), None
         try:
-            found = await asyncio.to_thread(postgres_catalog.prepare, wish.value("dsn"), task(wish), ())
+            held = [Place(prepared.progress.epoch, 0, 0)]
+            found = await asyncio.to_thread(postgres_catalog.prepare, wish.value("dsn"), task(wish), held)
         except Trouble as error:
             trouble = error  # the stream goes on with the tables it has
             continue
-        if found.gap or found.epoch != prepared.epoch:
+        if found.progress.stage or found.progress.epoch != prepared.progress.epoch:
             return
-        stream.tables, items, trouble = found.tables, found.items, None
+        stream.tables = found.tables
+
+
+async def _tell_replaced(
+    wish: Wish, stream: postgres_stream.Stream, found: postgres_catalog.Prepared
+) -> postgres_catalog.Prepared:
+    """Write gap events for replaced tables, and remember that; what takes too long is found again by the next check."""
+    if found.replaced:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOG_SECONDS):
+                await stream.tell_gap(found.replaced, found.position)
+            await asyncio.to_thread(postgres_tables.remember, wish.value("dsn"), task(wish).slot, found.oids)
+    return dataclasses.replace(found, replaced=frozenset())
 
 
 def _same_place(one: Wish, other: Wish) -> bool:
@@ -124,13 +167,13 @@ def _same_place(one: Wish, other: Wish) -> bool:
     return (new.slot, new.stream) == (old.slot, old.stream) and bool(new.tables)
 
 
-async def _held(js: JetStreamContext, wish: Wish) -> dict[str, Place]:
-    """The place of the last event that the log holds of each wanted table, over all its lanes.
+async def _held(js: JetStreamContext, wish: Wish) -> list[Place]:
+    """The place of the last event that the log holds of each lane of each wanted table.
 
     Raises:
         Trouble: the log does not answer.
     """
-    places: dict[str, Place] = {}
+    places: list[Place] = []
     for table in task(wish).tables:
         schema, _, name = table.name.partition(".")
         for lane in range(names.LANES):
@@ -143,14 +186,12 @@ async def _held(js: JetStreamContext, wish: Wish) -> dict[str, Place]:
                 raise Trouble(conditions.LOG_UNAVAILABLE, f"{log.describe(error)}; trying again") from None
             event = cloudevent.decode(cloudevent.decode_frame(last.data or b"")[-1])
             if place := Place.parse(event.sequence or ""):
-                places[table.name] = max(place, places.get(table.name, place))
+                places.append(place)
     return places
 
 
-async def _write_gap(
-    js: JetStreamContext, stream: str, mapper: Mapper, prepared: postgres_catalog.Prepared, held: dict[str, Place]
-) -> None:
-    """Write a gap event for every table whose newest event is none already; they are in the log when this returns.
+async def _write_gaps(js: JetStreamContext, stream: str, mapper: Mapper, reason: str, tables: Collection[str]) -> None:
+    """Write the gap events that an epoch begins with; they are in the log when this returns, once however often it is done.
 
     Raises:
         Trouble: the log did not take them in time.
@@ -158,12 +199,8 @@ async def _write_gap(
     """
     writer: log.FrameWriter[int] = log.FrameWriter(js, stream, lambda _: None)
     try:
-        for table in prepared.tables:
-            if table in held and held[table].ordinal == 0:
-                continue  # an attempt before this one wrote it
-            schema, _, name = table.partition(".")
-            subject, event = mapper.gap(schema, name, prepared.position, prepared.gap)
-            writer.add(subject, event, 0)
+        for table in tables:
+            writer.add(*mapper.gap(table, 0, reason), 0)
         async with asyncio.timeout(LOG_SECONDS):
             await writer.flush()
     except TimeoutError:

@@ -20,6 +20,8 @@ from wisp_events.sources.pgoutput import Begin, Change, Missing, Relation, Value
 TYPE_PREFIX: Final = "dev.wisp.postgres."
 ORDINALS_PER_MESSAGE: Final = 2
 """A change of key makes two events, so each message owns two numbers."""
+BARRIER_LANE: Final = 0
+"""Where a table's events without a key stand."""
 
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SEQUENCE = re.compile(r"([0-9a-f]{8})-([0-9a-f]{16})-([0-9a-f]{8})")
@@ -34,7 +36,7 @@ class Place(NamedTuple):
     """Unix seconds at which the slot was made; grows when a slot is replaced, where log positions may start over."""
     commit_lsn: int
     ordinal: int
-    """Within the transaction, from 2 (0 is the gap that a new epoch begins with)."""
+    """Within the transaction, from 2 (0: a gap before it)."""
 
     def __str__(self) -> str:
         """The event's id and sequence: sorts as text as the places do."""
@@ -95,30 +97,27 @@ class Mapper:
             event = self._event(change.operation, relation.name, begin, place, data=data, key=values)
             yield self.subject(relation, names.lane(event.partitionkey or "")), event
 
-    def truncate(self, relation: Relation, begin: Begin, message: int) -> Iterator[tuple[str, Event]]:
-        """The same event for every lane of the table, so that it stands after what came before it in each."""
+    def truncate(self, relation: Relation, begin: Begin, message: int) -> tuple[str, Event]:
+        """(subject, event) of one table's TRUNCATE; without a key, so that it is a barrier for the table's other events."""
         place = Place(self.epoch, begin.commit_lsn, message * ORDINALS_PER_MESSAGE)
         data = b'{"op":"truncate","key":{},"old":null,"new":null}'
         event = self._event("truncate", relation.name, begin, place, data=data)
-        for lane in range(names.LANES):
-            yield self.subject(relation, lane), event
+        return self.subject(relation, BARRIER_LANE), event
 
-    def gap(self, schema: str, table: str, commit_lsn: int, message: str) -> tuple[str, Event]:
-        """The event that says that changes of a table before `commit_lsn` may be missing."""
-        begin = Begin(commit_lsn, int(datetime.now(UTC).timestamp() * 1e6))
-        name = f"{schema}.{table}"
+    def gap(self, table: str, position: int, message: str) -> tuple[str, Event]:
+        """The event that says that changes of a table before `position` may be missing; a barrier as well."""
+        begin = Begin(position, int(datetime.now(UTC).timestamp() * 1e6))
         data = b'{"op":"gap","key":{},"old":null,"new":null,"message":%b}' % _encoder.encode(message)
-        event = self._event("gap", name, begin, Place(self.epoch, commit_lsn, 0), data=data)
-        return names.row_subject(
-            self.namespace, self.connection, schema, table, names.lane(event.partitionkey or "")
-        ), event
+        schema, _, name = table.partition(".")
+        event = self._event("gap", table, begin, Place(self.epoch, position, 0), data=data)
+        return _subject(self.namespace, self.connection, schema, name, BARRIER_LANE), event
 
     def subject(self, relation: Relation, lane: int) -> str:
         """The log subject of a lane of a table."""
         return _subject(self.namespace, self.connection, relation.schema, relation.table, lane)
 
     def _event(
-        self, operation: str, table: str, begin: Begin, place: Place, *, data: bytes, key: bytes = b"[]"
+        self, operation: str, table: str, begin: Begin, place: Place, *, data: bytes, key: bytes | None = None
     ) -> Event:
         identity = str(place)
         return Event(
@@ -128,7 +127,7 @@ class Mapper:
             subject=table,
             time=_time(begin.commit_microseconds),
             datacontenttype="application/json",
-            partitionkey=f"{table}:{key.decode()}",
+            partitionkey=None if key is None else f"{table}:{key.decode()}",
             sequence=identity,
             data=msgspec.Raw(data),
         )

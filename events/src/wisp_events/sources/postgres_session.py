@@ -4,7 +4,7 @@ Invariant: every error of the server or the network leaves here as a `Trouble` w
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -106,3 +106,24 @@ def _trouble(error: psycopg2.Error, brief: str) -> Trouble:
             f"{brief}; a transaction that was open before holds up the slot or a table: see pg_stat_activity; trying again",
         )
     return Trouble(conditions.SERVER_UNREACHABLE, f"{brief}; trying again")
+
+
+def blocker(cursor: Any, pids: Collection[int]) -> str:
+    """The oldest of the transactions of these backends, what waits for it and what to do; empty without any.
+
+    It names the time at which the transaction began, not its age: a report that stays the same is written once.
+    """
+    cursor.execute(
+        "SELECT pid, usename::text, to_char(xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') "
+        "FROM pg_stat_activity WHERE pid = ANY(%s) ORDER BY xact_start LIMIT 1",
+        (list(pids),),
+    )
+    if found := cursor.fetchone():
+        pid, role, since = found
+        return (
+            f"a transaction of role {role} that is open since {since or 'before'} has to end first: "
+            f"end it, or run SELECT pg_terminate_backend({pid})"
+        )
+    if 0 in pids:
+        return "a prepared transaction has to end first: see pg_prepared_xacts, and run COMMIT PREPARED or ROLLBACK PREPARED"
+    return ""

@@ -4,33 +4,33 @@ Invariants:
 - PostgreSQL hears only of positions before which every event is acknowledged by the log, so that what is not is sent
   again after any crash; what was in the log already is skipped there by its sequence.
 - A change that can't become an event (malformed, too large) is a dead letter before its position is confirmed.
+- A TRUNCATE stands in the log after everything before it and before everything after it, in whatever lanes.
 - Memory is bounded: nothing is read while the log's writer has no room, and no transaction is held as a whole.
 
-The connection is read without blocking on the event loop (libpq has the socket, the loop waits for it); only setting it
-up blocks, and runs in a thread.
+The connection is read without blocking on the event loop: libpq has the socket, the loop waits for it.
 """
 
 import asyncio
 import logging
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import prometheus_client
 import psycopg2
-import psycopg2.errors
 from nats.js import JetStreamContext
-from psycopg2.extras import LogicalReplicationConnection
 from wisp_api import conditions
 from wisp_api.cloudevent import EVENT_BYTES, Event, encode
 from wisp_api.route import DeadLetter
 
 from wisp_events import log
-from wisp_events.sources import postgres_catalog
-from wisp_events.sources.pgoutput import Begin, Change, Commit, Decoder, Malformed, Truncate
+from wisp_events.sources.pgoutput import Begin, Change, Commit, Decoder, Malformed, Truncate, Type
 from wisp_events.sources.postgres_events import Mapper, Table
-from wisp_events.sources.postgres_session import open_session
+from wisp_events.sources.postgres_values import UserType
 from wisp_events.sources.reader import Trouble
+
+Types: TypeAlias = Callable[[int], dict[int, UserType]]
 
 logger = logging.getLogger(__name__)
 
@@ -38,18 +38,8 @@ MESSAGES_PER_TURN: Final = 256
 """Read in one turn of the event loop, about 5 ms of work."""
 FEEDBACK_SECONDS: Final = 1.0
 SILENT_SECONDS: Final = 30.0
-TAKEOVER_SECONDS: Final = 2.0
-"""How long a predecessor that still holds the slot is given to end by itself."""
 INPUT_BYTES: Final = 4096
-_SESSION: Final = (
-    "SET datestyle = 'ISO'",
-    "SET intervalstyle = 'postgres'",
-    "SET timezone = 'UTC'",
-    "SET bytea_output = 'hex'",
-    "SET extra_float_digits = 3",
-    "SET wal_sender_timeout = '15s'",  # PostgreSQL 12 or newer lets a session set it; a dead reader's slot is free sooner
-)
-
+_REPLACED: Final = "table {} was replaced by another of that name, or was not published in full for a time; changes before this may be missing"
 EVENTS = prometheus_client.Counter("wisp_reader_events", "Row changes made into events", ["operation"])
 _COUNTED = {operation: EVENTS.labels(operation) for operation in ("insert", "update", "delete", "truncate")}
 DEAD_LETTERS = prometheus_client.Counter("wisp_reader_dead_letters", "Changes that could not become events", ["reason"])
@@ -58,57 +48,13 @@ LAG = prometheus_client.Gauge(
 )
 
 
-async def open_stream(dsn: str, slot: str) -> Any:
-    """A replication cursor that has started; takes the slot over from a predecessor that no longer lives.
-
-    Raises:
-        Trouble: the server refuses, or the slot stays in use.
-    """
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + TAKEOVER_SECONDS
-    while True:
-        try:
-            return await asyncio.to_thread(_start, dsn, slot)
-        except psycopg2.errors.ObjectInUse:
-            if loop.time() > deadline:
-                logger.warning("ending the connection that still holds slot %s", slot)
-                await asyncio.to_thread(postgres_catalog.release_slot, dsn, slot)
-                deadline = loop.time() + TAKEOVER_SECONDS
-            await asyncio.sleep(0.2)
-
-
-def _start(dsn: str, slot: str) -> Any:
-    session = open_session(dsn, connection_factory=LogicalReplicationConnection)
-    try:
-        cursor: Any = session.cursor()
-        for statement in _SESSION:
-            try:
-                cursor.execute(statement)
-            except (psycopg2.errors.CantChangeRuntimeParam, psycopg2.errors.InsufficientPrivilege):
-                logger.info("this server does not let a session do: %s", statement)
-        names = f'"{slot}","{postgres_catalog.insert_only(slot)}"'
-        cursor.start_replication(
-            slot_name=slot,
-            decode=False,
-            status_interval=10,
-            options={"proto_version": "1", "publication_names": names},
-        )
-    except psycopg2.errors.ObjectInUse:
-        session.close()
-        raise
-    except psycopg2.Error as error:
-        session.close()
-        raise Trouble(conditions.SERVER_UNREACHABLE, f"{' '.join(str(error).split())}; trying again") from None
-    return cursor
-
-
 class Stream:
     """Carries one replication connection's changes into the log."""
 
     def __init__(
-        self, cursor: Any, js: JetStreamContext, stream: str, mapper: Mapper, tables: dict[str, Table]
+        self, cursor: Any, js: JetStreamContext, stream: str, mapper: Mapper, tables: dict[str, Table], *, types: Types
     ) -> None:
-        """`cursor` comes from `open_stream`; `stream` is the log's."""
+        """`cursor` comes from `postgres_connection.open_cursor`; `stream` is the log's; `types` looks one up, blocking."""
         self.tables = tables
         """By `schema.table`; may be replaced at any time."""
         self._cursor = cursor
@@ -116,6 +62,9 @@ class Stream:
         self._mapper = mapper
         self._writer: log.FrameWriter[int] = log.FrameWriter(js, stream, self._confirm)
         self._decoder = Decoder()
+        self._types = types
+        self._unknown: list[int] = []
+        """Types that were announced and have to be looked up before anything else is decoded."""
         self._confirmed = 0
         # The transaction that is being read.
         self._begin = Begin(0, 0)
@@ -123,11 +72,22 @@ class Stream:
         self._before = 0
         """End of the transaction before it: the position that its events confirm."""
         self._letters: list[DeadLetter] = []
+        self._inside = False
+        self._barriers: list[tuple[str, Event]] = []
+        self._gaps: dict[str, int] = {}
+        """Tables that are owed a gap event, and the position before which changes are missing."""
+        self._told = asyncio.Event()
 
     @property
     def trouble(self) -> str:
         """Why the log takes nothing now; empty while it does."""
         return self._writer.trouble
+
+    async def tell_gap(self, tables: Collection[str], position: int) -> None:
+        """Write a gap event for each table when the stream has come to a position; returns when the log has them."""
+        self._gaps = dict.fromkeys(tables, position) | self._gaps
+        self._told.clear()
+        await self._told.wait()
 
     async def run(self) -> None:
         """Read until cancelled.
@@ -140,9 +100,15 @@ class Stream:
         try:
             while True:
                 more = self._read()
+                if not more and not self._inside:
+                    self._pass(self._cursor.wal_end)
                 for letter in self._letters:
                     await self._bury(letter)
                 self._letters.clear()
+                if self._barriers:
+                    await self._write_barriers()
+                while self._unknown:
+                    self._decoder.types |= await asyncio.to_thread(self._types, self._unknown.pop())
                 await self._writer.room()
                 if feedback.done():
                     feedback.result()
@@ -166,7 +132,7 @@ class Stream:
             if message is None:
                 return False
             self._handle(message.payload)
-            if self._letters:
+            if self._letters or self._barriers or self._unknown:
                 return True
         return True
 
@@ -190,12 +156,16 @@ class Stream:
             if isinstance(message, Change):
                 self._change(message)
             elif isinstance(message, Begin):
-                self._begin, self._message = message, 0
+                self._pass(message.commit_lsn)
+                self._begin, self._message, self._inside = message, 0, True
             elif isinstance(message, Commit):
+                self._inside = False
                 self._writer.mark(message.end_lsn)
                 self._before = message.end_lsn
             elif isinstance(message, Truncate):
                 self._truncate(message)
+            elif isinstance(message, Type) and message.oid not in self._decoder.types:
+                self._unknown.append(message.oid)
         except Malformed as error:
             if not row:
                 raise Trouble(conditions.SERVER_UNREACHABLE, f"the server sent what can't be read: {error}") from None
@@ -214,13 +184,34 @@ class Stream:
         _COUNTED[change.operation].inc()
 
     def _truncate(self, truncate: Truncate) -> None:
-        self._message += 1
         for relation in truncate.relations:
+            self._message += 1  # one event each, and ids differ
             table = self.tables.get(relation.name)
             if table and "delete" in table.operations:
-                for subject, event in self._mapper.truncate(relation, self._begin, self._message):
-                    self._add(subject, event)
+                self._barriers.append(self._mapper.truncate(relation, self._begin, self._message))
                 _COUNTED["truncate"].inc()
+
+    def _pass(self, position: int) -> None:
+        """Between two transactions, all before `position` having been read: queue the gap events that are due.
+
+        The place of one is above that of all that was read, wherever it was that changes went missing.
+        """
+        for table, missing in list(self._gaps.items()):
+            if missing <= position:
+                del self._gaps[table]
+                self._barriers.append(
+                    self._mapper.gap(table, max(missing, self._begin.commit_lsn + 1), _REPLACED.format(table))
+                )
+
+    async def _write_barriers(self) -> None:
+        """Store what has to stand behind all lanes before it and in front of all after it."""
+        await self._writer.flush()
+        for subject, event in self._barriers:
+            self._add(subject, event)
+        await self._writer.flush()
+        self._barriers.clear()
+        if not self._gaps:
+            self._told.set()
 
     def _add(self, subject: str, event: Event) -> None:
         try:

@@ -2,7 +2,8 @@ r"""PostgreSQL's text of a value -> JSON, by type.
 
 The reader's session sets `datestyle=ISO`, `timezone=UTC`, `bytea_output=hex` and `extra_float_digits=3`; the forms here
 are those. Numbers keep PostgreSQL's digits, so that they are exact on the wire; what JSON has no number for (`NaN`,
-`Infinity`) is a string. Types not listed, domains and enums among them, are strings of PostgreSQL's text.
+`Infinity`) is a string. A domain is as its base type. Types not listed (enums, ranges, composites among them) are strings
+of PostgreSQL's text.
 
 Invariant: what comes out is one valid JSON value, whatever the text is; a `ValueError` (bytes that are not UTF-8) is the
 only other outcome.
@@ -11,8 +12,8 @@ only other outcome.
 import base64
 import binascii
 import re
-from collections.abc import Callable
-from typing import Final, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -92,6 +93,9 @@ _ARRAYS: Final = {
     1000: 16, 1001: 17, 1016: 20, 1005: 21, 1007: 23, 1028: 26, 199: 114, 1021: 700, 1022: 701, 1115: 1114, 1185: 1184,
     1231: 1700, 3807: 3802, 1009: 25, 1015: 1043, 1014: 1042, 1002: 18, 1003: 19, 2951: 2950, 1182: 1082, 1183: 1083,
     1270: 1266, 1187: 1186, 1041: 869, 651: 650, 1040: 829,
+    143: 142, 629: 628, 719: 718, 775: 774, 791: 790, 1017: 600, 1018: 601, 1019: 602, 1027: 604, 1561: 1560, 1563: 1562,
+    2210: 2205, 3221: 3220, 3643: 3614, 3645: 3615, 3905: 3904, 3907: 3906, 3909: 3908, 3911: 3910, 3913: 3912, 3927: 3926,
+    4073: 4072, 6150: 4451, 6151: 4532, 6152: 4533, 6153: 4534, 6155: 4535, 6157: 4536,
 }  # fmt: skip
 """Array type to element type, by the fixed oids of pg_type.dat."""
 
@@ -128,10 +132,21 @@ def _is_json(value: bytes) -> bool:
     return True
 
 
-def converter(type_oid: int) -> Convert:
-    """The conversion for a type, by its oid in pg_type."""
-    element_oid = _ARRAYS.get(type_oid)
+class UserType(NamedTuple):
+    """A type that is made of another one."""
+
+    of: int
+    """Oid of a domain's base type, or of an array's element type."""
+    array: bool
+
+
+def converter(type_oid: int, types: Mapping[int, UserType] | None = None) -> Convert:
+    """The conversion for a type, by its oid in pg_type; `types` are the database's own domains and arrays."""
+    own = (types or {}).get(type_oid)
+    if own and not own.array:
+        return converter(own.of, types)
+    element_oid = own.of if own else _ARRAYS.get(type_oid)
     if element_oid is None:
         return _SCALARS.get(type_oid, text)
-    element = _SCALARS.get(element_oid, text)
+    element = converter(element_oid, types)
     return lambda value: array(value, element)

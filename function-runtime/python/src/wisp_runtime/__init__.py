@@ -1,11 +1,13 @@
-"""Wisp's Python function runtime: one process that serves one handler over HTTP/1.1.
+"""Wisp's function runtime: a front that speaks HTTP, and workers that run code, for Python and other languages.
 
-Two halves that know one call of each other, ``Function.run(invocation) -> Reply``:
+Three layers, joined by the frames of docs/decisions/0021:
 
-* the *front* speaks HTTP: ``http1`` (bytes to requests and back, no sockets), ``front`` (sockets, one epoll loop),
-  ``standby`` (the thread that keeps the front answering while a handler computes);
-* the *function* runs code: ``loading`` (import, with errors people understand), ``signatures`` (which form the handler
-  takes), ``lambda_form``, ``event_form``, ``http_form`` (request to arguments, result to reply), ``invocation``.
+* the *front* speaks HTTP: ``request_reader`` (bytes to requests, no sockets), ``http1`` (replies to bytes),
+  ``connection``, ``front``, over ``loop``;
+* the *function* is a set of processes and what waits for them: ``calls`` (request to frame, frame to reply),
+  ``exchange`` (what a frame means to the caller), ``workers``, ``spawning``, ``function``, ``memory``, ``journal``;
+* a Python *worker* runs code: ``loader`` (import, fork, serve), ``loading`` (errors people understand), ``signatures``
+  (which form the handler takes), ``lambda_form``, ``event_form``, ``http_form``, ``invocation``, ``logs``.
 
 It starts in every pod before the first answer, so nothing is imported that the handler at hand doesn't need: no
 asyncio for a synchronous handler, no CloudEvents SDK for a Lambda one. It imports nothing else of Wisp.

@@ -1,111 +1,159 @@
-"""Start: read the settings, import the handler, open the port, serve.
+"""Start: read the settings, have the handler imported, open the port, serve.
 
 In a pod everything comes from the environment. ``python -m wisp_runtime app.handler`` serves the handler of the current
-folder on 127.0.0.1 and ``PORT``.
+folder on 127.0.0.1 and ``PORT``, anew when the code changes; with ``--event FILE`` it is run once.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
-import socket
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NoReturn
 
-from wisp_runtime import lambda_form, logs
+from wisp_runtime import journal
 from wisp_runtime.errors import InitError
 from wisp_runtime.front import Front
-from wisp_runtime.invocation import Function
-from wisp_runtime.loading import fail, load_handler
+from wisp_runtime.function import Function
+from wisp_runtime.loader import buried, freeze
+from wisp_runtime.loop import Loop
+from wisp_runtime.metrics import Metrics
 from wisp_runtime.settings import Settings
-from wisp_runtime.signatures import find_signature, is_asynchronous
-from wisp_runtime.standby import Server, leave
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wisp_runtime.invocation import Decode
+    from wisp_runtime.local import Arguments
 
-BACKLOG = 1024
-USAGE = "usage: python -m wisp_runtime MODULE.ATTRIBUTE   (or WISP_HANDLER in the environment)"
+TERMINATION_BYTES = 2048
 
 
 def main() -> None:
     """Serve until SIGTERM; end with status 1 if the handler can't be served."""
-    environment, start_dir = dict(os.environ), os.getcwd()  # noqa: PTH109 - pathlib costs 10 ms at start
-    arguments = sys.argv[1:]
-    if len(arguments) > 1 or arguments[:1] in (["-h"], ["--help"]):
-        sys.exit(USAGE)
-    logs.install()
-    for number in (signal.SIGTERM, signal.SIGINT):  # as pid 1, a signal without a handler would be lost
-        signal.signal(number, lambda *_: os._exit(0))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
-    termination_log = os.environ.get("WISP_TERMINATION_LOG", "" if arguments else "/dev/termination-log")
+    gc.disable()  # until ``freeze``: what a start makes stays
+    local: Arguments | None = None
+    if sys.argv[1:]:
+        from wisp_runtime.local import parse  # noqa: PLC0415 - for people, not for pods
+
+        local = parse(sys.argv[1:])
+        sys.dont_write_bytecode = True  # which would hide a change within the same second
+        if local.event:
+            journal.use_stderr()
+    termination_log = os.environ.get("WISP_TERMINATION_LOG", "" if local else "/dev/termination-log")
     try:
-        settings = Settings(os.environ, *arguments, **({"code_dir": start_dir} if arguments else {}))
-        function = make_function(load_handler(settings), settings)
-        listener = listen(settings)
-        front = Front(listener, settings)
+        given = (local.handler, os.getcwd()) if local else ()  # noqa: PTH109 - pathlib costs 10 ms at start
+        settings = Settings(os.environ, *given)
+        if settings.log_format == "text":
+            journal.use_text()
+        Server(settings).run(local)
     except InitError as error:
         fail(error, termination_log)
-    _freeze()
-    server = Server(front, function, environment, start_dir)
-    server.catch_signals()
-    logs.emit("INFO", f"Serving {settings.handler} on port {listener.getsockname()[1]}")
-    server.serve()
-    leave()
+    except Exception as error:  # noqa: BLE001 - a fault of ours; a fresh process is better than one that hangs
+        import traceback  # noqa: PLC0415 - needed now only
+
+        stack = traceback.format_exception(error)
+        journal.emit("CRITICAL", f"The runtime failed: {error!r}", stackTrace=stack)
+        journal.flush(journal.LAST_SECONDS)
+        os._exit(1)
 
 
-def make_function(handler: Callable[..., Any], settings: Settings) -> Function:
-    """Give a handler the form that its signature asks for."""
-    signature = find_signature(handler, settings.signature, settings.handler)
-    asynchronous = is_asynchronous(handler)
-    decode: Decode
-    if signature == "lambda":
-        decode = lambda_form.decode
-    elif signature == "cloudevent":
-        from wisp_runtime import event_form  # noqa: PLC0415 - with it comes the SDK
+class Server:
+    """The process: one front, one function, and the loop under both."""
 
-        decode = event_form.make_decode(handler)
-    else:
-        from wisp_runtime import http_form  # noqa: PLC0415 - most handlers never need it
+    def __init__(self, settings: Settings) -> None:
+        """Put them together."""
+        self._settings = settings
+        self._loop = loop = Loop()
+        self._function = Function(loop, settings)
+        self._front = Front(loop, self._function, settings)
+        self._ending = False
 
-        decode = http_form.make_decode(asynchronous=asynchronous)
-    function = Function(handler, decode, settings)
-    if asynchronous:
-        function.prepare_loop()
-    return function
+    def run(self, local: Arguments | None) -> NoReturn:
+        """Serve until SIGTERM or SIGINT, then finish what runs and end.
 
+        Raises:
+            InitError: The handler can't be served, or the port not be opened.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.on_signal(number, self._drain)
+        self._loop.on_signal(signal.SIGCHLD, self._bury)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
+        self._function.start()
+        self._until(lambda: self._function.ready or self._function.failure is not None or self._front.draining)
+        if self._function.failure is not None:
+            raise self._function.failure
+        if local:
+            self._be_local(local)
+        if not self._front.draining:
+            port = self._front.listen(self._settings.port)
+            self._listen_for_metrics()
+            freeze()
+            journal.emit("INFO", f"Serving {self._settings.handler} on port {port}")
+        self._until(lambda: self._front.draining and not self._front.connections)
+        self._function.stop(self._end)
+        self._until(lambda: self._ending)
+        journal.flush(journal.LAST_SECONDS)
+        os._exit(0)
 
-def listen(settings: Settings) -> socket.socket:
-    """Open the port, on IPv6 and IPv4 where the machine has both, or take the socket that our former self had open."""
-    if settings.listen_fd >= 0:
-        os.set_inheritable(settings.listen_fd, False)  # noqa: FBT003 - os's own signature
-        return socket.socket(fileno=settings.listen_fd)
-    tries = [(socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")]  # noqa: S104 - a pod's port is for the cluster
-    if settings.host:
-        tries = [(socket.AF_INET6 if ":" in settings.host else socket.AF_INET, settings.host)]
-    for family, host in tries:
+    def _be_local(self, local: Arguments) -> None:
+        """Run once, if that is asked for, or look for changes of the code."""
+        from wisp_runtime.local import Watcher, run_once  # noqa: PLC0415 - for people, not for pods
+
+        if local.event:
+            run_once(self._front, self._function, local.event, self._until)
+        if local.reload:
+            Watcher(self._loop, self._function, self._settings.code_dir)
+
+    def _listen_for_metrics(self) -> None:
+        """Open the metrics' port; a function serves without it, too."""
+        if not self._settings.metrics_port:
+            return
         try:
-            listener = socket.socket(family, socket.SOCK_STREAM)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6 and host == "::":
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            listener.bind((host, settings.port))
-            listener.listen(BACKLOG)
-        except OSError as error:
-            problem = error
-        else:
-            return listener
-    raise InitError("Runtime.PortError", f"Port {settings.port} can't be opened: {problem.strerror}")
+            Front(self._loop, Metrics(self._function), self._settings).listen(self._settings.metrics_port)
+        except InitError as error:
+            journal.emit("WARNING", f"There are no metrics: {error.message}")
+
+    def _until(self, done: Callable[[], bool]) -> None:
+        loop = self._loop
+        while not done():
+            journal.flush()
+            loop.run_once()
+
+    def _drain(self) -> None:
+        self._front.drain()
+
+    def _end(self) -> None:
+        self._ending = True
+
+    def _bury(self) -> None:
+        """Take the exit status of our children, and as pid 1 also of those that nobody else has."""
+        for pid, status in buried():
+            self._function.on_exit(pid, status)
 
 
-def _freeze() -> None:
-    """Let the garbage collector forget what the start made: it stays, and each full collection would walk it."""
-    import gc  # noqa: PLC0415 - built in
+def fail(error: InitError, termination_log: str) -> NoReturn:
+    """Say why the start failed, in the log and to Kubernetes, and end the process."""
+    journal.emit("ERROR", f"{error.error_type}: {error.message}", errorType=error.error_type, stackTrace=error.stack)
+    journal.flush(journal.LAST_SECONDS)
+    if termination_log:
+        try:
+            with open(termination_log, "w", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+                file.write(termination_text(error))
+        except OSError:
+            pass  # not in a pod, or not writable: the log line has it
+    os._exit(1)
 
-    gc.collect()
-    gc.freeze()
+
+def termination_text(error: InitError) -> str:
+    """Make the text for the Function's condition: the error, then the end of its stack, within 2 KiB."""
+    text = f"{error.error_type}: {error.message}\n"
+    stack = "".join(error.stack)
+    room = TERMINATION_BYTES - len(text.encode()) - len("...\n")
+    cut = stack.encode()[-room:].decode(errors="ignore") if room > 0 else ""
+    if cut != stack:
+        cut = "...\n" + cut.partition("\n")[2]
+    return (text + cut).encode()[:TERMINATION_BYTES].decode(errors="ignore")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""CloudEvents 1.0 over HTTP, without an SDK: request to attributes and data, event to headers and body.
+"""CloudEvents 1.0 over HTTP, without an SDK: what a request says, checked once for workers in every language.
 
-Invariant: what ``read_event`` returns is a valid event (id, source and type not empty, specversion 1.0, attribute names
+Invariant: what the ``read_`` functions return is a valid event (id, source and type not empty, specversion 1.0, attribute names
 of lower-case letters and digits, values that decode); anything else raises with the attribute's name. The mode is
 decided by the content type first, as the HTTP binding says (section 3), so a structured event that also carries
 ``ce-`` headers is read once and from one place. Specs: CloudEvents 1.0.2, HTTP binding, JSON format.
@@ -9,10 +9,10 @@ decided by the content type first, as the HTTP binding says (section 3), so a st
 from __future__ import annotations
 
 import json
-from binascii import b2a_base64
 from typing import TYPE_CHECKING, Any
 
-from wisp_runtime.errors import BadRequestError
+from wisp_runtime.errors import BadRequestError, InvalidResultError
+from wisp_runtime.values import encode_json, is_json, parse_json
 
 if TYPE_CHECKING:
     from wisp_runtime.http1 import HttpRequest
@@ -20,18 +20,8 @@ if TYPE_CHECKING:
 STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
 REQUIRED = ("id", "source", "type")
-_decode = json.JSONDecoder().decode
+MAX_ID = 1024  # characters: it stands in headers and in each line of the log
 _SAFE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
-
-
-def is_json(media_type: str) -> bool:
-    """Whether a media type without parameters is JSON (RFC 6839)."""
-    return media_type in ("application/json", "text/json") or media_type.endswith("+json")
-
-
-def media_type(content_type: str) -> str:
-    """Return a content type without its parameters, in lower case."""
-    return content_type.partition(";")[0].strip().lower()
 
 
 def is_binary(fields: dict[str, str]) -> bool:
@@ -60,47 +50,54 @@ def percent_encode(text: str) -> str:
     return quote(text, safe=_SAFE, errors="replace")
 
 
-def read_event(request: HttpRequest, mode: str, content_type: str) -> dict[str, Any]:
-    """Read one event as the JSON format has it: attributes, and ``data`` or ``data_base64``.
+def read_binary(request: HttpRequest, content_type: str, mode: str) -> tuple[dict[str, Any], str]:
+    """Read an event in binary mode: its attributes, and how its data, the body, is to be read.
 
-    Args:
-        request: The request.
-        mode: Its media type, which decides between the modes.
-        content_type: Its content type with parameters.
+    Returns:
+        The attributes, and ``json``, ``text`` or ``bytes``, or nothing where the event has no data.
 
     Raises:
-        BadRequestError: The request is no valid CloudEvent, or in a format other than JSON.
+        BadRequestError: The request is no valid CloudEvent.
     """
-    if mode == STRUCTURED:
-        return check_event(parse_json(request.body, "The structured CloudEvent"))
-    if mode.startswith("application/cloudevents"):
-        message = f"CloudEvents are read in JSON format ({STRUCTURED}) or binary mode, not {mode}"
-        raise BadRequestError("UnsupportedMediaType", message, 415)
     event = _read_attributes(request.headers)
     if content_type:
         event["datacontenttype"] = content_type
     _check_required(event)
     if "data" in event:
         raise _invalid("data", "is reserved and cannot be a ce- header")
-    _put_data(event, request.body, mode)
-    return event
+    return event, _kind_of_data(request.body, mode)
 
 
-def read_batch(request: HttpRequest) -> list[dict[str, Any]]:
-    """Read a batch: a JSON array of events in JSON format.
+def read_structured(body: bytes) -> tuple[dict[str, Any], bytes]:
+    """Read an event in JSON format: itself, and its bytes, without attributes that are null.
+
+    Raises:
+        BadRequestError: The body is no valid CloudEvent.
+    """
+    event = parse_json(body, "The structured CloudEvent")
+    size = len(event) if isinstance(event, dict) else 0
+    check_event(event)
+    return event, body if len(event) == size else _write(event)
+
+
+def read_batch(body: bytes) -> bytes:
+    """Read a batch, a JSON array of events in JSON format; return its bytes, without attributes that are null.
 
     Raises:
         BadRequestError: The body is no array, or one of its events is not valid; the message names which.
     """
-    events = parse_json(request.body, "The CloudEvents batch")
+    events = parse_json(body, "The CloudEvents batch")
     if not isinstance(events, list):
         raise BadRequestError("InvalidCloudEvent", "A CloudEvents batch is a JSON array of events")
+    changed = False
     for index, event in enumerate(events):
+        size = len(event) if isinstance(event, dict) else 0
         try:
             check_event(event)
         except BadRequestError as error:
             raise BadRequestError(error.error_type, f"Event {index} of the batch: {error.message}") from None
-    return events
+        changed = changed or len(event) != size
+    return _write(events) if changed else body
 
 
 def check_event(event: Any) -> dict[str, Any]:
@@ -148,74 +145,35 @@ def _check_required(event: dict[str, Any]) -> None:
         value = event.get(name)
         if not value or not isinstance(value, str):
             raise _invalid(name, "is missing" if value is None else "must be a text that is not empty")
+    if len(event["id"]) > MAX_ID:
+        raise _invalid("id", f"must have at most {MAX_ID} characters")
 
 
-def parse_json(body: bytes, what: str) -> Any:
-    """Parse a JSON body.
-
-    Raises:
-        BadRequestError: It isn't JSON in UTF-8; the message says ``what`` isn't.
-    """
+def _write(value: Any) -> bytes:
+    """Write what was read, without what was dropped."""
     try:
-        return _decode(body.decode())
-    except (ValueError, RecursionError) as error:
-        raise BadRequestError("InvalidJson", f"{what} is not valid JSON: {error}") from None
+        return encode_json(value)
+    except InvalidResultError as error:  # nested deeper than can be written
+        raise BadRequestError("InvalidJson", f"The CloudEvents can't be read: {error}") from None
 
 
-def write_event(event: Any, encode_json: Any) -> tuple[list[tuple[str, str]], bytes]:
-    """Write an SDK's CloudEvent in binary mode: headers and body.
-
-    ``encode_json`` makes bytes of a value, so that a reply's errors are the same whatever carries it.
-    """
-    headers: list[tuple[str, str]] = []
-    content_type = ""
-    for name, value in event.get_attributes().items():
-        if name == "datacontenttype":
-            content_type = str(value)
-        elif value is not None:
-            text = value.isoformat().replace("+00:00", "Z") if hasattr(value, "isoformat") else _attribute_text(value)
-            headers.append((f"ce-{name}", percent_encode(text)))
-    data = event.get_data()
-    if isinstance(data, bytes | bytearray):
-        content_type = content_type or "application/octet-stream"
-        body = bytes(data)
-    elif isinstance(data, str) and content_type and not is_json(media_type(content_type)):
-        body = data.encode()
-    elif data is None:
-        body = b""
-    else:
-        content_type = content_type or "application/json"
-        body = encode_json(data)
-    if content_type:
-        headers.append(("content-type", content_type))
-    return headers, body
-
-
-def _attribute_text(value: Any) -> str:
-    """Write an attribute in its canonical form (type system, section 2.1 of the spec): booleans in lower case."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _put_data(event: dict[str, Any], body: bytes, mode: str) -> None:
-    """Give a binary mode's event its body as the JSON format would: a JSON value, a text, or base64."""
+def _kind_of_data(body: bytes, mode: str) -> str:
+    """Tell how the JSON format would write the body: as a JSON value, a text, or base64."""
     if not body:
-        return
+        return ""
     if is_json(mode):
-        event["data"] = parse_json(body, "The CloudEvent's data")
-        return
+        return "json"
     try:
-        if not mode:
-            try:
-                event["data"] = json.loads(body)
-            except (ValueError, RecursionError):
-                event["data"] = body.decode()
-            return
-        if mode.startswith("text/") or mode == "application/xml" or mode.endswith("+xml"):
-            event["data"] = body.decode()
-            return
+        text = body.decode()
     except UnicodeDecodeError:
-        pass
-    event["data_base64"] = b2a_base64(body, newline=False).decode()
+        return "bytes"
+    if mode:
+        return "text" if mode.startswith("text/") or mode == "application/xml" or mode.endswith("+xml") else "bytes"
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return "text"
+    return "json"
 
 
 def _bad_name(attribute: str) -> BadRequestError:

@@ -71,8 +71,16 @@ def describe(error: BaseException) -> tuple[str, str]:
     return type(error).__name__, message
 
 
-def function_error(error: BaseException, request_id: str) -> dict[str, Any]:
-    """Make the document of a failed invocation: errorType, errorMessage, requestId, stackTrace."""
+def function_error(error: BaseException) -> dict[str, Any]:
+    """Make the document of a failed invocation: errorType, errorMessage, stackTrace."""
     error_type, message = describe(error)
     stack = [] if isinstance(error, InvalidResultError) else user_stack(error.__traceback__)
-    return {"errorType": error_type, "errorMessage": message, "requestId": request_id, "stackTrace": stack}
+    document = {"errorType": error_type, "errorMessage": message, "stackTrace": stack}
+    return {name: _valid(value) for name, value in document.items()}
+
+
+def _valid(value: Any) -> Any:
+    """Replace what no encoding can carry, lone surrogates, in texts."""
+    if isinstance(value, list):
+        return [_valid(item) for item in value]
+    return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()

@@ -1,10 +1,10 @@
 """The ``cloudevent`` form: ``handler(event)`` with the CNCF SDK's ``CloudEvent``.
 
-The event is built from our own reading of the request, not by the SDK's HTTP binding: that one takes a structured event
-with ``ce-`` headers for a binary one, knows no batches, and invents a ``time`` for events that have none. Which class it
-is follows the handler's annotation, so handlers written for the SDK's 1.x classes run too.
+The event is built from the front's reading of the request, not by the SDK's HTTP binding: that one takes a structured
+event with ``ce-`` headers for a binary one, knows no batches, and invents a ``time`` for events that have none. Which
+class it is follows the handler's annotation, so handlers written for the SDK's 1.x classes run too.
 
-The result: None is 204, a CloudEvent is sent back in binary mode, anything else is 200 with the value as JSON.
+The result: a CloudEvent, which is sent back in binary mode, or a value (None is 204 to the caller).
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ from __future__ import annotations
 from binascii import a2b_base64
 from typing import TYPE_CHECKING, Any
 
-from wisp_runtime.cloudevent import BATCH, is_binary, is_json, media_type, parse_json, read_event, write_event
 from wisp_runtime.errors import BadRequestError, InitError
-from wisp_runtime.http1 import Reply
-from wisp_runtime.results import checked_headers, encode_json, json_reply
+from wisp_runtime.values import encode_json, is_json, media_type, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wisp_runtime.invocation import Decode, Encode, Invocation
+    from wisp_runtime.invocation import Answer, Decode, Encode, Invocation
 
 
 def make_decode(handler: Callable[..., Any]) -> Decode:
@@ -29,32 +27,47 @@ def make_decode(handler: Callable[..., Any]) -> Decode:
     typed = event_class.__module__.startswith("cloudevents.core.")  # its ``time`` is a datetime, not a text
 
     def decode(invocation: Invocation) -> tuple[tuple[Any, ...], Encode]:
-        content_type = invocation.request.fields.get("content-type", "")
-        mode = media_type(content_type)
-        if mode == BATCH:
-            message = "This handler takes one CloudEvent at a time; batches go to handlers of signature lambda"
-            raise BadRequestError("UnsupportedMediaType", message, 415)
-        if not mode.startswith("application/cloudevents") and not is_binary(invocation.request.fields):
-            message = (
-                "This handler takes CloudEvents: send the ce-specversion, ce-id, ce-source and ce-type headers, "
-                "or the event as application/cloudevents+json"
-            )
-            raise BadRequestError("InvalidCloudEvent", message)
-        event = read_event(invocation.request, mode, content_type)
-        invocation.identify(event["id"])
-        return (_build(event_class, event, typed=typed),), encode
+        head, body = invocation.head, invocation.body
+        if head["form"] == "json":
+            event = parse_json(body, "The CloudEvent")
+            data = _structured_data(event)
+        else:
+            event = head["attributes"]
+            data = _binary_data(head.get("data"), body)
+        return (_build(event_class, event, data, typed=typed),), encode
 
     return decode
 
 
-def encode(result: Any) -> Reply:
-    """Make the reply of a handler's result."""
-    if result is None:
-        return Reply(204, [])
-    if hasattr(result, "get_attributes") and hasattr(result, "get_data"):
-        headers, body = write_event(result, encode_json)
-        return Reply(200, checked_headers(headers), body)
-    return json_reply(result)
+def encode(result: Any) -> Answer:
+    """Make the answer of a handler's result: a CloudEvent's attributes and data, or a value.
+
+    Raises:
+        InvalidResultError: It has no JSON form.
+    """
+    if not (hasattr(result, "get_attributes") and hasattr(result, "get_data")):
+        return {}, encode_json(result), None
+    attributes = {name: _attribute_text(value) for name, value in result.get_attributes().items() if value is not None}
+    content_type = attributes.pop("datacontenttype", "")
+    data = result.get_data()
+    if isinstance(data, bytes | bytearray):
+        content_type = content_type or "application/octet-stream"
+        body = bytes(data)
+    elif isinstance(data, str) and content_type and not is_json(media_type(content_type)):
+        body = data.encode()
+    elif data is None:
+        body = b""
+    else:
+        content_type = content_type or "application/json"
+        body = encode_json(data)
+    return {"attributes": attributes, "contentType": content_type}, body, None
+
+
+def _attribute_text(value: Any) -> str:
+    """Write an attribute in its canonical form (type system, section 2.1 of the spec): booleans in lower case."""
+    if hasattr(value, "isoformat"):
+        return str(value.isoformat()).replace("+00:00", "Z")
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _event_class(handler: Callable[..., Any]) -> type[Any]:
@@ -76,17 +89,30 @@ def _event_class(handler: Callable[..., Any]) -> type[Any]:
     return CloudEvent
 
 
-def _build(event_class: type[Any], event: dict[str, Any], *, typed: bool) -> Any:
-    """Build the SDK's object of an event in JSON format."""
+def _binary_data(kind: str | None, body: bytes) -> Any:
+    """Read a binary event's data."""
+    if kind == "json":
+        return parse_json(body, "The CloudEvent's data")
+    return body.decode() if kind == "text" else body if kind else None
+
+
+def _structured_data(event: dict[str, Any]) -> Any:
+    """Take the data out of an event in JSON format."""
     data = event.pop("data", None)
     encoded = event.pop("data_base64", None)
-    if encoded is not None:
-        try:
-            data = a2b_base64(encoded, strict_mode=True)
-        except (TypeError, ValueError):
-            raise BadRequestError("InvalidCloudEvent", "CloudEvent attribute 'data_base64' is not base64") from None
-        if is_json(media_type(str(event.get("datacontenttype", "")))):
-            data = parse_json(data, "The CloudEvent's data_base64")
+    if encoded is None:
+        return data
+    try:
+        data = a2b_base64(encoded, strict_mode=True)
+    except (TypeError, ValueError):
+        raise BadRequestError("InvalidCloudEvent", "CloudEvent attribute 'data_base64' is not base64") from None
+    if is_json(media_type(str(event.get("datacontenttype", "")))):
+        return parse_json(data, "The CloudEvent's data_base64")
+    return data
+
+
+def _build(event_class: type[Any], event: dict[str, Any], data: Any, *, typed: bool) -> Any:
+    """Build the SDK's object of attributes and data."""
     untimed = "time" not in event
     if not untimed and typed:
         event["time"] = _time(event["time"])

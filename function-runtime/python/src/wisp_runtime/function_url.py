@@ -6,14 +6,15 @@ joined by commas, cookies stand apart from headers, and a body that isn't known 
 
 from __future__ import annotations
 
+import json
 import time
 from binascii import a2b_base64, b2a_base64
 from typing import TYPE_CHECKING, Any
 
-from wisp_runtime.cloudevent import is_json
 from wisp_runtime.errors import InvalidResultError
 from wisp_runtime.http1 import Reply
-from wisp_runtime.results import JSON_HEADER, checked_headers, checked_status, encode_json, json_reply
+from wisp_runtime.results import JSON_HEADER, checked_headers, checked_status
+from wisp_runtime.values import encode_json, is_json
 
 if TYPE_CHECKING:
     from wisp_runtime.http1 import HttpRequest
@@ -95,23 +96,27 @@ def _text(body: bytes, media_type: str) -> str | None:
         return None
 
 
-def encode(result: Any) -> Reply:
-    """Make the reply of a result: with ``statusCode`` its own response, anything else 200 with the value as JSON.
+def make_reply(body: bytes) -> Reply:
+    """Make the reply of a JSON result: with ``statusCode`` its own response, anything else 200 with the value as it is.
 
     Raises:
-        InvalidResultError: The response's fields don't have the types that the format gives them.
+        InvalidResultError: It is nested too deeply, or its fields don't have the types that the format gives them.
     """
+    try:
+        result = json.loads(body) if b'"statusCode"' in body else None
+    except RecursionError as error:
+        raise InvalidResultError("Runtime.MarshalError", f"Unable to marshal response: {error}") from None
     if not isinstance(result, dict) or "statusCode" not in result:
-        return json_reply(result)
+        return Reply(200, [JSON_HEADER], body)
     headers = result.get("headers") or {}
     cookies = result.get("cookies") or []
     if not isinstance(headers, dict) or not isinstance(cookies, list):
         raise InvalidResultError("Runtime.InvalidResponse", "'headers' must be an object and 'cookies' a list")
     fields = checked_headers([*headers.items(), *(("set-cookie", cookie) for cookie in cookies)])
-    body = _body(result.get("body"), is_base64=bool(result.get("isBase64Encoded")))
+    content = _body(result.get("body"), is_base64=bool(result.get("isBase64Encoded")))
     if not any(name == "content-type" for name, _ in fields):
         fields.append(JSON_HEADER)
-    return Reply(checked_status(result["statusCode"]), fields, body)
+    return Reply(checked_status(result["statusCode"]), fields, content)
 
 
 def _body(body: Any, *, is_base64: bool) -> bytes:

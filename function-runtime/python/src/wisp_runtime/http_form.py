@@ -11,14 +11,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from wisp_runtime.errors import InvalidResultError
-from wisp_runtime.http1 import Reply
-from wisp_runtime.results import checked_headers, checked_status, encode_json
+from wisp_runtime.values import encode_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from wisp_runtime.http1 import HttpRequest
-    from wisp_runtime.invocation import Decode, Encode, Invocation
+    from wisp_runtime.invocation import Answer, Decode, Encode, Invocation
 
 
 class MultiDict:
@@ -108,14 +106,15 @@ class BaseRequest:
         request_id: The id under which this request is logged.
     """
 
-    def __init__(self, request: HttpRequest, request_id: str) -> None:
-        """Wrap a request."""
-        self.method = request.method
-        self.headers = MultiDict(request.headers, request.fields)
-        self.client = request.peer
-        self.request_id = request_id
-        self._target = request.target
-        self._body = request.body
+    def __init__(self, invocation: Invocation) -> None:
+        """Wrap an invocation's request."""
+        head = invocation.head
+        self.method: str = head["method"]
+        self.headers = MultiDict(head["headers"], dict(head["headers"]))
+        self.client: str = head["peer"]
+        self.request_id = invocation.request_id
+        self._target: str = head["target"]
+        self._body = invocation.body
 
     @property
     def url(self) -> URL:
@@ -201,50 +200,57 @@ def make_decode(*, asynchronous: bool) -> Decode:
     request_class = AsyncRequest if asynchronous else Request
 
     def decode(invocation: Invocation) -> tuple[tuple[Any, ...], Encode]:
-        return (request_class(invocation.request, invocation.request_id),), encode
+        return (request_class(invocation),), encode
 
     return decode
 
 
-def encode(result: Any) -> Reply:
-    """Make the reply of a handler's result.
+def encode(result: Any) -> Answer:
+    """Make the answer of a handler's result.
 
     Raises:
-        InvalidResultError: Status or headers aren't valid, or the content has no form on the wire.
+        InvalidResultError: The content has no form on the wire.
     """
     if isinstance(result, Response):
-        return _reply(result.content, result.status_code, result.headers, result.media_type)
+        return _answer(result.content, result.status_code, result.headers, result.media_type)
     if hasattr(result, "status_code") and hasattr(result, "raw_headers"):  # Starlette's, FastAPI's
-        return _starlette_reply(result)
+        return _starlette_answer(result)
     if isinstance(result, tuple):
         content, status, headers = (*result, 200, {})[:3] if len(result) == 1 else (*result, {})[:3]
-        return _reply(content, status, headers, None)
-    return _reply(result, 204 if result is None else 200, {}, None)
+        return _answer(content, status, headers, None)
+    return _answer(result, 204 if result is None else 200, {}, None)
 
 
-def _reply(content: Any, status: Any, headers: Any, media_type: str | None) -> Reply:
-    """Make a reply of content, adding the content type that follows from it unless one is given."""
+def _answer(content: Any, status: Any, headers: Any, media_type: str | None) -> Answer:
+    """Make an answer of content, adding the content type that follows from it unless one is given."""
+    body, chunks = b"", None
     if isinstance(content, str):
         body, implied = content.encode("utf-8", "replace"), "text/plain; charset=utf-8"
     elif isinstance(content, bytes | bytearray | memoryview):
         body, implied = bytes(content), "application/octet-stream"
     elif content is None:
-        body, implied = b"", ""
+        implied = ""
+    elif hasattr(content, "__anext__") or hasattr(content, "__next__"):  # a generator: streamed as it comes
+        chunks, implied = content, "application/octet-stream"
     else:
         body, implied = encode_json(content), "application/json"
-    fields = checked_headers(dict(headers or {}).items())
+    fields = [(str(name), value) for name, value in dict(headers or {}).items()]
     wanted = media_type or implied
-    if wanted and not any(name == "content-type" for name, _ in fields):
-        fields += checked_headers([("content-type", wanted)])
-    return Reply(checked_status(status), fields, body)
+    if wanted and not any(name.lower() == "content-type" for name, _ in fields):
+        fields.append(("content-type", wanted))
+    return {"status": _jsonable(status), "headers": [(name, _jsonable(value)) for name, value in fields]}, body, chunks
 
 
-def _starlette_reply(result: Any) -> Reply:
-    """Make a reply of Starlette's response; a streaming one has no body to send whole."""
+def _starlette_answer(result: Any) -> Answer:
+    """Make an answer of Starlette's response, whole or streaming."""
     body = getattr(result, "body", None)
-    if not isinstance(body, bytes | memoryview):
-        raise InvalidResultError(
-            "Runtime.InvalidResponse", "Streaming responses are not supported: return the whole body"
-        )
-    fields = checked_headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in result.raw_headers)
-    return Reply(checked_status(result.status_code), fields, bytes(body))
+    chunks = None if isinstance(body, bytes | memoryview) else getattr(result, "body_iterator", None)
+    if body is None and chunks is None:
+        raise InvalidResultError("Runtime.InvalidResponse", f"A {type(result).__name__} can't be sent: it has no body")
+    fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in result.raw_headers]
+    return {"status": result.status_code, "headers": fields}, bytes(body or b""), chunks
+
+
+def _jsonable(value: Any) -> Any:
+    """Return what the front is to check: a number as it is, anything else as its text."""
+    return value if isinstance(value, int) else str(value)

@@ -1,187 +1,146 @@
-"""One run of the handler: request id, deadline, arguments, result, and every way it can fail, as a ``Reply``.
+"""One run of the handler in a worker: from the front's frame to the frames of its answer, and every way it can fail.
 
-Invariant: ``run`` returns a reply whatever the handler does, and every reply carries ``wisp-request-id``: the mark by
-which the router knows that the function's runtime, and no proxy on the way, gave the answer. A caller's fault is 4xx, a
-function's error 500 and a timeout 504 with ``wisp-function-error``. A handler can't set or forge these headers.
+Invariant: ``Handler.run`` sends exactly one answer (RESULT, ERROR, or START to END) whatever the handler does, with the
+user's own stack and not ours. Nothing here knows of HTTP.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import time
-from itertools import count
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from wisp_runtime import logs
-from wisp_runtime.cloudevent import percent_decode, percent_encode
 from wisp_runtime.errors import BadRequestError, function_error
-from wisp_runtime.http1 import HttpRequest, Reply
-from wisp_runtime.results import limited
+from wisp_runtime.frames import CHUNK, END, ERROR, RESULT, START
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from wisp_runtime.settings import Settings
+    from wisp_runtime.shared import Session
 
-    Encode = Callable[[Any], Reply]
+    Answer = tuple[dict[str, Any], bytes, Any]  # head, body, and what yields the rest of a streamed body
+    Encode = Callable[[Any], Answer]
     Decode = Callable[["Invocation"], tuple[tuple[Any, ...], Encode]]
+    Send = Callable[[int, dict[str, Any], bytes], None]
 
-REQUEST_ID = "wisp-request-id"
-FUNCTION_ERROR = "wisp-function-error"
-_MAX_ID = 256
-_TRACEPARENT_LENGTH = 55
-
-
-class Function:
-    """A handler with its form: what the front runs."""
-
-    def __init__(self, handler: Callable[..., Any], decode: Decode, settings: Settings) -> None:
-        """Take the handler and its form's ``decode``: invocation to arguments and the result's encoder."""
-        self.handler = handler
-        self.decode = decode
-        self.settings = settings
-        self.loop: asyncio.AbstractEventLoop | None = None
-
-    def begin(self, request: HttpRequest) -> Invocation:
-        """Give a request its id and its time."""
-        return Invocation(self, request)
-
-    def prepare_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the event loop of the handler's coroutines; between events it stands still."""
-        if self.loop is None:
-            import asyncio  # noqa: PLC0415 - 40 ms and 10 MiB that a synchronous handler doesn't pay
-
-            self.loop = asyncio.new_event_loop()
-        return self.loop
+_XRAY = "_X_AMZN_TRACE_ID"
 
 
 class Invocation:
     """One event on its way through the handler.
 
     Attributes:
-        request: The request.
-        request_id: The event's ``ce-id``, the caller's request id, or a fresh one, in this order.
-        trace: The request's W3C ``traceparent``, or empty.
-        deadline: When its time is over, on the monotonic clock.
-        expired: Whether its caller has been told that the time is over.
+        head: The frame's head (docs/decisions/0021).
+        body: The event's bytes.
+        settings: The process's configuration.
     """
 
-    __slots__ = ("_function", "_task", "deadline", "expired", "request", "request_id", "trace")
+    __slots__ = ("body", "head", "settings")
 
-    def __init__(self, function: Function, request: HttpRequest) -> None:
-        """Begin: from now on the handler's time runs."""
-        self._function = function
-        self._task: asyncio.Task[Any] | None = None
-        self.request = request
-        self.expired = False
-        self.deadline = time.monotonic() + function.settings.timeout
-        fields = request.fields
-        trace = fields.get("traceparent", "")
-        self.trace = trace if len(trace) >= _TRACEPARENT_LENGTH and _is_sane(trace) else ""
-        self.request_id = _given_id(fields) or new_id()
+    def __init__(self, head: dict[str, Any], body: bytes, settings: Settings) -> None:
+        """Take what the front sent."""
+        self.head = head
+        self.body = body
+        self.settings = settings
 
     @property
-    def settings(self) -> Settings:
-        """The process's configuration."""
-        return self._function.settings
+    def request_id(self) -> str:
+        """The id under which all of it is logged."""
+        return self.head["id"]  # type: ignore[no-any-return] # the protocol says so
 
-    def identify(self, event_id: str) -> None:
-        """Take the id that stands inside the event as the request's."""
-        self.request_id = event_id
-        logs.current.request_id = event_id
 
-    def run(self) -> Reply:
-        """Run the handler and return its reply, or its error's."""
-        function = self._function
-        logs.begin_invocation(self.request_id, self.trace)
+class Handler:
+    """The user's handler with its form."""
+
+    def __init__(self, call: Callable[..., Any], signature: str, decode: Decode, settings: Settings) -> None:
+        """Take the callable and its form's ``decode``: invocation to arguments and the result's encoder."""
+        self.call = call
+        self.signature = signature
+        self.decode = decode
+        self.settings = settings
+        self.concurrency = 1
+        self.run_app: Callable[[Invocation, Session], Awaitable[None]] | None = None  # of an ASGI app
+        self.lifespan: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]] | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._xray = ""
+
+    def run(self, head: dict[str, Any], body: bytes, send: Send) -> None:
+        """Run the handler once and send what it answers."""
+        logs.begin_invocation(head["id"], head.get("trace", ""))
+        if head.get("xray", "") != self._xray:
+            self._trace(head.get("xray", ""))
+        kind, content = RESULT, b""
+        answer: dict[str, Any] = {}
         try:
-            arguments, encode = function.decode(self)
-            result = function.handler(*arguments)
+            arguments, encode = self.decode(Invocation(head, body, self.settings))
+            result = self.call(*arguments)
             if type(result) is CoroutineType:
-                result = self._complete(result)
-            reply = limited(encode(result), function.settings.max_body)
+                result = self.complete(result)
+            answer, content, chunks = encode(result)
+            if chunks is not None:
+                kind, answer, content = self._stream(answer, content, chunks, send)
         except BadRequestError as error:
-            document = {"errorType": error.error_type, "errorMessage": error.message, "requestId": self.request_id}
-            logs.emit("WARNING", f"Refused with {error.status}: {error.message}", errorType=error.error_type)
-            reply = _error(error.status, document)
+            kind, answer = ERROR, bad_request(error)
         except BaseException as error:  # noqa: BLE001 - SystemExit and all: the next event must find the process alive
-            reply = self._failed(error)
+            kind, answer = ERROR, function_error(error)
         logs.end_invocation()
-        reply.headers.append((REQUEST_ID, percent_encode(self.request_id)))
-        return reply
+        send(kind, answer, content)
 
-    def timed_out(self) -> Reply:
-        """Make and log the reply for a handler that is still running when its time is over."""
-        self.expired = True
-        message = f"{self.request_id} Task timed out after {self.settings.timeout:.2f} seconds"
-        logs.emit("ERROR", message, errorType="Sandbox.Timedout")
-        document = {"errorType": "Sandbox.Timedout", "errorMessage": message, "requestId": self.request_id}
-        reply = _error(504, document, [(FUNCTION_ERROR, "Timeout")])
-        reply.headers.append((REQUEST_ID, percent_encode(self.request_id)))
-        return reply
+    def complete(self, awaitable: Any) -> Any:
+        """Run a coroutine to its end in the event loop that outlives it; between events it stands still."""
+        return self.prepare_loop().run_until_complete(awaitable)
 
-    def cancel(self) -> bool:
-        """Ask a running coroutine to end, from another thread; false if the handler is none."""
-        task, loop = self._task, self._function.loop
-        if task is None or loop is None:
-            return False
-        loop.call_soon_threadsafe(task.cancel)
-        return True
+    def prepare_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the event loop of the handler's coroutines."""
+        if self.loop is None:
+            import asyncio  # noqa: PLC0415 - 40 ms and 10 MiB that a synchronous handler doesn't pay
 
-    def _complete(self, coroutine: CoroutineType[Any, Any, Any]) -> Any:
-        """Run an asynchronous handler to its end."""
-        loop = self._function.prepare_loop()
-        self._task = loop.create_task(coroutine)
-        return loop.run_until_complete(self._task)
+            self.loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(self.loop)
+        return self.loop
 
-    def _failed(self, error: BaseException) -> Reply:
-        """Log a function's error and make its reply."""
-        document = function_error(error, self.request_id)
-        if not self.expired:  # its cancellation is no news
-            error_type = document["errorType"]
-            message = f"{error_type}: {document['errorMessage']}"
-            logs.emit("ERROR", message, errorType=error_type, stackTrace=document["stackTrace"])
-        return _error(500, document, [(FUNCTION_ERROR, "Unhandled")])
+    def _stream(self, head: dict[str, Any], body: bytes, chunks: Any, send: Send) -> tuple[int, dict[str, Any], bytes]:
+        """Send a body as it is made; return the frame that ends it. An error after the start breaks it off."""
+        items = iter(chunks) if hasattr(chunks, "__next__") else self._drive(chunks)
+        first = next(items, None)  # what fails before the first byte is an ordinary error
+        send(START, head, body + content_bytes(first))
+        try:
+            for item in items:
+                send(CHUNK, {}, content_bytes(item))
+        except OSError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - as in run
+            return END, function_error(error), b""
+        return END, {}, b""
 
+    def _drive(self, chunks: Any) -> Iterator[Any]:
+        """Step through an asynchronous iterator from synchronous code."""
+        source = chunks.__aiter__()
+        while True:
+            try:
+                yield self.complete(source.__anext__())
+            except StopAsyncIteration:
+                return
 
-def _error(status: int, document: dict[str, Any], headers: list[tuple[str, str]] | None = None) -> Reply:
-    return Reply(status, [("content-type", "application/json"), *(headers or [])], json.dumps(document).encode())
-
-
-def _is_sane(identifier: str) -> bool:
-    """Whether a caller's id can stand in headers and logs as it is."""
-    return (
-        0 < len(identifier) <= _MAX_ID and identifier.isascii() and identifier.isprintable() and " " not in identifier
-    )
-
-
-def _given_id(fields: dict[str, str]) -> str:
-    """Return the id that the request brings: the event's, or else the caller's if it is sane."""
-    event_id = fields.get("ce-id", "")
-    if event_id:
-        event_id = percent_decode(event_id) or ""
-    if event_id:
-        return event_id
-    for name in (REQUEST_ID, "x-request-id"):
-        given = fields.get(name, "")
-        if given and _is_sane(given):
-            return given
-    return ""
+    def _trace(self, xray: str) -> None:
+        """Tell code that looks for it which trace this event belongs to."""
+        self._xray = xray
+        if xray:
+            os.environ[_XRAY] = xray
+        else:
+            os.environ.pop(_XRAY, None)
 
 
-def _make_prefix() -> str:
-    """Draw the part of our ids that is this process's: 74 random bits in the form of a UUID of version 4."""
-    text = os.urandom(10).hex()
-    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{'89ab'[int(text[16], 16) % 4]}{text[17:20]}-"
+def bad_request(error: BadRequestError) -> dict[str, Any]:
+    """Say that the caller sent what the handler can't take."""
+    return {"errorType": error.error_type, "errorMessage": error.message, "fault": "request", "stackTrace": []}
 
 
-_prefix = _make_prefix()
-_numbers = count(int.from_bytes(os.urandom(5), "big"))
-
-
-def new_id() -> str:
-    """Make an id that is unique: the process's own prefix and a number; a random one each time would cost 1 us."""
-    return f"{_prefix}{next(_numbers):012x}"
+def content_bytes(item: Any) -> bytes:
+    """Return a streamed item's bytes; a text is UTF-8, the end of an empty stream nothing."""
+    if item is None:
+        return b""
+    return item.encode("utf-8", "replace") if isinstance(item, str) else bytes(item)

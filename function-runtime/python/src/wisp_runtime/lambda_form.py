@@ -1,22 +1,21 @@
 """The ``lambda`` form: ``handler(event, context)``.
 
-What the event is, by the request: with ``wisp-event-format: lambda`` the JSON body itself; a CloudEvent as the dict of
-its JSON format; a batch as a list of those; anything else as a function URL's event (``function_url``). The result is
-the reply's JSON, ``null`` included, as from Lambda's Invoke; for a function URL's event it is that form's response.
+The event is what the front says: a JSON value, or a CloudEvent in the dict of its JSON format. The result is a JSON
+value, ``null`` included; what the caller gets of it is the front's business. A generator's items are streamed.
 """
 
 from __future__ import annotations
 
+import json
 import time
+from binascii import b2a_base64
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
-from wisp_runtime.cloudevent import BATCH, is_binary, media_type, parse_json, read_batch, read_event
-from wisp_runtime.results import json_reply
+from wisp_runtime.values import encode_json, parse_json
 
 if TYPE_CHECKING:
-    from wisp_runtime.invocation import Encode, Invocation
-
-EVENT_FORMAT = "wisp-event-format"
+    from wisp_runtime.invocation import Answer, Encode, Invocation
 
 
 class CognitoIdentity:
@@ -30,26 +29,56 @@ class CognitoIdentity:
         self.cognito_identity_pool_id: str | None = None
 
 
+class Client:
+    """The mobile client that a caller's ``X-Amz-Client-Context`` describes."""
+
+    __slots__ = ("app_package_name", "app_title", "app_version_code", "app_version_name", "installation_id")
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        """Take the fields; those that aren't given are None."""
+        for name in self.__slots__:
+            setattr(self, name, fields.get(name))
+
+
+class ClientContext:
+    """What the caller says of itself in ``X-Amz-Client-Context``."""
+
+    __slots__ = ("client", "custom", "env")
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        """Take the fields; those that aren't given are None."""
+        client = fields.get("client")
+        self.client = Client(client) if isinstance(client, dict) else None
+        self.custom = fields.get("custom")
+        self.env = fields.get("env")
+
+
 class LambdaContext:
     """The second argument of a Lambda handler, with the names that AWS gives its attributes."""
 
     def __init__(self, invocation: Invocation) -> None:
         """Describe one invocation."""
         settings = invocation.settings
-        self._deadline = invocation.deadline
-        self.aws_request_id = invocation.request_id
+        self._deadline: float = invocation.head["deadline"]
+        self.aws_request_id: str = invocation.request_id
         self.function_name = settings.function
         self.function_version = settings.revision
         self.memory_limit_in_mb = str(settings.memory)
-        self.invoked_function_arn = f"arn:wisp:lambda:::function:{settings.namespace}:{settings.function}"
-        self.log_group_name = f"/wisp/{settings.namespace}/{settings.function}"
+        self.invoked_function_arn = settings.arn
+        self.log_group_name = settings.log_group
         self.log_stream_name = settings.revision
-        self.client_context: Any = None
+        given = invocation.head.get("clientContext")
+        self.client_context = ClientContext(given) if isinstance(given, dict) else None
         self.identity = CognitoIdentity()
+        self.tenant_id: str | None = None
 
     def get_remaining_time_in_millis(self) -> int:
         """Return the milliseconds until the invocation times out, 0 at the least."""
-        return max(0, int((self._deadline - time.monotonic()) * 1000))
+        return max(0, int(self._deadline - time.time() * 1000))
+
+    def log(self, message: Any) -> None:
+        """Write a message to the log as it is."""
+        print(message)  # noqa: T201 - the log is stdout
 
     def __repr__(self) -> str:
         """Show what a print for debugging wants to see."""
@@ -57,23 +86,38 @@ class LambdaContext:
 
 
 def decode(invocation: Invocation) -> tuple[tuple[Any, ...], Encode]:
-    """Make event and context of a request, and tell how its result is encoded."""
-    request = invocation.request
-    fields = request.fields
-    event: Any
-    encode: Encode = json_reply
-    if fields.get(EVENT_FORMAT) == "lambda":
-        return (parse_json(request.body, "The event"), LambdaContext(invocation)), encode
-    content_type = fields.get("content-type", "")
-    mode = media_type(content_type)
-    if mode == BATCH:
-        event = read_batch(request)
-    elif is_binary(fields) or mode.startswith("application/cloudevents"):
-        event = read_event(request, mode, content_type)
-        invocation.identify(event["id"])
-    else:
-        from wisp_runtime import function_url  # noqa: PLC0415 - a function of events alone never needs it
+    """Make event and context of an invocation."""
+    return (_event(invocation), LambdaContext(invocation)), encode
 
-        event = function_url.make_event(request, invocation.request_id, mode, fields.get("host", ""))
-        encode = function_url.encode
-    return (event, LambdaContext(invocation)), encode
+
+def _event(invocation: Invocation) -> Any:
+    head, body = invocation.head, invocation.body
+    if head["form"] == "json":
+        return parse_json(body, "The event")
+    event: dict[str, Any] = head["attributes"]
+    kind = head.get("data")
+    if kind == "json":
+        event["data"] = parse_json(body, "The CloudEvent's data")
+    elif kind == "text":
+        event["data"] = body.decode()
+    elif kind:
+        event["data_base64"] = b2a_base64(body, newline=False).decode()
+    return event
+
+
+def encode(result: Any) -> Answer:
+    """Make the answer of a handler's result.
+
+    Raises:
+        InvalidResultError: It has no JSON form.
+    """
+    if type(result) is GeneratorType:
+        return {}, b"", map(_item, result)
+    return {}, encode_json(result), None
+
+
+def _item(item: Any) -> bytes:
+    """Return a streamed item's bytes: texts in UTF-8, values as lines of JSON."""
+    if isinstance(item, bytes | bytearray | memoryview):
+        return bytes(item)
+    return item.encode() if isinstance(item, str) else json.dumps(item).encode() + b"\n"

@@ -1,8 +1,7 @@
 """Importing the handler, and saying what went wrong in words that fit into a Function's condition.
 
-Invariant: the process either has a callable handler whose arity fits, or ends with status 1, one structured log line
-and a text of at most 2 KiB in the termination log, whatever the import does: fails, exits, hangs. The port is opened
-only afterwards.
+Invariant: ``load_handler`` returns a callable or raises ``InitError``, whatever the import does: fails, exits. One that
+hangs is told of by the process's alarm, with the place where it stands; the front ends the process in any case.
 
 The import path is the user's first, as in Lambda: code, layers, PYTHONPATH, the standard library, Debian's packages,
 and last the runtime's own folder. The runtime has imported what it needs before, so a function's own copy of any of
@@ -12,28 +11,26 @@ our dependencies, whatever its version, is what the function gets, and never wha
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from _thread import allocate_lock, start_new_thread
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from wisp_runtime import logs
 from wisp_runtime.errors import InitError, user_stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
+    from types import FrameType, ModuleType
 
     from wisp_runtime.settings import Settings
 
 LAYERS = "/opt/python"
-TERMINATION_BYTES = 2048
 _OURS = "httptools"  # what is imported by now and a function may bring itself
 _MAX_NAMES = 20
 
 
-def load_handler(settings: Settings) -> Callable[..., Any]:
-    """Import the handler from the code folder.
+def load_handler(settings: Settings, on_hang: Callable[[InitError], NoReturn]) -> Callable[..., Any]:
+    """Import the handler from the code folder; where that takes too long, ``on_hang`` is called instead of returning.
 
     Raises:
         InitError: It can't be imported, isn't there, or isn't callable.
@@ -43,7 +40,7 @@ def load_handler(settings: Settings) -> Callable[..., Any]:
         message = f"Handler '{settings.handler}' must be written as module.attribute, for example app.handler"
         raise InitError("Runtime.MalformedHandlerName", message)
     _enter(settings.code_dir)
-    module = _import(module_name, settings)
+    module = _import(module_name, settings.init_timeout, on_hang)
     try:
         handler = getattr(module, attribute)
     except AttributeError:
@@ -95,11 +92,16 @@ def user_folders() -> list[str]:
     return [folder for folder in folders if folder and os.path.isdir(folder)]  # noqa: PTH112
 
 
-def _import(name: str, settings: Settings) -> ModuleType:
+def _import(name: str, most_seconds: float, on_hang: Callable[[InitError], NoReturn]) -> ModuleType:
     """Import the user's module within the time that it has."""
-    done = allocate_lock()
-    done.acquire()
-    start_new_thread(_watch_import, (done, name, settings, sys._getframe()))  # noqa: SLF001 - the standard way
+
+    def hangs(number: int, frame: FrameType | None) -> None:
+        del number
+        message = f"Module '{name}' was not imported within {most_seconds:g} seconds"
+        on_hang(InitError("Runtime.InitTimeout", message, _stack_of_import(frame)))
+
+    signal.signal(signal.SIGALRM, hangs)
+    signal.setitimer(signal.ITIMER_REAL, most_seconds)
     try:
         return import_module(name)
     except SyntaxError as error:
@@ -114,57 +116,20 @@ def _import(name: str, settings: Settings) -> ModuleType:
         stack = user_stack(error.__traceback__)
         message = f"Module '{name}' called sys.exit({error.code!r}) while it was imported"
         raise InitError("Runtime.ExitError", message, stack) from None
-    except Exception as error:  # noqa: BLE001 - whatever user code raises
+    except BaseException as error:  # noqa: BLE001 - whatever user code raises
         stack = user_stack(error.__traceback__)
         message = f"Unable to import module '{name}': {type(error).__name__}: {error}"
         raise InitError("Runtime.ImportModuleError", message, stack) from None
     finally:
-        done.release()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
-def _watch_import(done: Any, name: str, settings: Settings, importer: Any) -> None:
-    """End the process if the import hangs, telling where it stands."""
-    if done.acquire(timeout=settings.init_timeout):
-        return
+def _stack_of_import(frame: FrameType | None) -> list[str]:
+    """Format the stack of an import that hangs, from the user's first frame on."""
     import traceback  # noqa: PLC0415 - needed now only
 
-    main = next((frame for frame in sys._current_frames().values() if _calls(importer, frame)), None)  # noqa: SLF001
-    frames = traceback.extract_stack(main) if main else []
+    frames = traceback.extract_stack(frame)
     package = os.path.dirname(__file__)  # noqa: PTH120 - pathlib costs 10 ms at start
     own = [index for index, frame in enumerate(frames) if frame.filename.startswith((package, "<frozen importlib"))]
-    stack = traceback.format_list(frames[own[-1] + 1 :] if own else frames)
-    message = f"Module '{name}' was not imported within {settings.init_timeout:g} seconds"
-    fail(InitError("Runtime.InitTimeout", message, stack), settings.termination_log)
-
-
-def _calls(importer: Any, frame: Any) -> bool:
-    """Whether a stack stands in our import."""
-    while frame is not None:
-        if frame is importer:
-            return True
-        frame = frame.f_back
-    return False
-
-
-def fail(error: InitError, termination_log: str) -> NoReturn:
-    """Say why the start failed, in the log and to Kubernetes, and end the process."""
-    logs.end_invocation()
-    logs.emit("ERROR", f"{error.error_type}: {error.message}", errorType=error.error_type, stackTrace=error.stack)
-    if termination_log:
-        try:
-            with open(termination_log, "w", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-                file.write(termination_text(error))
-        except OSError:
-            pass  # not in a pod, or not writable: the log line has it
-    os._exit(1)
-
-
-def termination_text(error: InitError) -> str:
-    """Make the text for the Function's condition: the error, then the end of its stack, within 2 KiB."""
-    text = f"{error.error_type}: {error.message}\n"
-    stack = "".join(error.stack)
-    room = TERMINATION_BYTES - len(text.encode()) - len("...\n")
-    cut = stack.encode()[-room:].decode(errors="ignore") if room > 0 else ""
-    if cut != stack:
-        cut = "...\n" + cut.partition("\n")[2]
-    return (text + cut).encode()[:TERMINATION_BYTES].decode(errors="ignore")
+    return traceback.format_list(frames[own[-1] + 1 :] if own else frames)

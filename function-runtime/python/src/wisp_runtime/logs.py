@@ -1,21 +1,23 @@
-"""Everything the process says, as JSON lines on stdout that carry the request they belong to.
+"""What a worker says, as JSON lines that carry the request they belong to.
 
-Invariant: each line that Python writes to stdout or stderr is one JSON object on file descriptor 1, whatever the handler
-prints, logs or lets escape in a thread (only a child process writes past us), and an unfinished line is never
-attributed to the next request (``end_invocation`` closes it). One event runs at a time in a process, so the current
-request is plain module state; threads that the handler left behind log under the request that runs now. ``logging`` is
-hooked when the handler first imports it, because importing it here would cost every function 8 ms of its start.
+Invariant: each line that Python writes to stdout or stderr is one JSON object in the pipe to the front, whatever the
+handler prints, logs or lets escape in a thread (a child process's lines the front wraps), and an unfinished line is never
+attributed to the next request (``end_invocation`` closes it). Where one event runs at a time the current request is
+plain module state; threads that the handler left behind log under the request that runs now. ``logging`` is hooked when
+the handler first imports it, because importing it here would cost every function 8 ms of its start. With
+``WISP_LOG_FORMAT=text`` all is written as it comes, and ``logging`` has Lambda's format.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 import time
 from _thread import get_ident
 from typing import TYPE_CHECKING, Any
+
+from wisp_runtime.encoding import make_encoder
 
 if TYPE_CHECKING:
     import logging
@@ -25,9 +27,8 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer
 
-STDOUT = 1
 _TRACEBACK = "Traceback (most recent call last):"
-_encode = json.JSONEncoder(ensure_ascii=False, default=str, separators=(",", ":")).encode
+_encode = make_encoder(ascii_only=False, default=str)
 
 
 class _Current:
@@ -37,7 +38,28 @@ class _Current:
     trace = ""
 
 
-current = _Current()
+class _PerTask:
+    """The same where several requests run at once: each asynchronous task sees its own."""
+
+    def __init__(self) -> None:
+        from contextvars import ContextVar  # noqa: PLC0415 - asyncio has it imported by now
+
+        self._request: Any = ContextVar("wisp_request", default=("", ""))
+
+    request_id = property(lambda self: self._request.get()[0], lambda self, value: self._set(value, self.trace))
+    trace = property(lambda self: self._request.get()[1], lambda self, value: self._set(self.request_id, value))
+
+    def _set(self, request_id: str, trace: str) -> None:
+        self._request.set((request_id, trace))
+
+
+current: Any = _Current()
+
+
+def use_tasks() -> None:
+    """From now on, each asynchronous task has a request of its own."""
+    global current  # noqa: PLW0603 - set once a process
+    current = _PerTask()
 
 
 def begin_invocation(request_id: str, trace: str) -> None:
@@ -52,37 +74,51 @@ def end_invocation() -> None:
         if stream.partial:
             stream.finish()
     current.request_id = current.trace = ""
+    if sys.stdout is None or sys.stdout.closed or sys.stderr is None or sys.stderr.closed:
+        reopen()  # the handler closed it; the next event's lines are to be seen
 
 
 def emit(level: str, message: str, **fields: Any) -> None:
-    """Write one log line; a closed or broken stdout never fails the invocation."""
-    line: dict[str, Any] = {"time": _timestamp(), "level": level, "message": message}
-    if current.request_id:
-        line["requestId"] = current.request_id
-    if current.trace:
-        line["trace"] = current.trace
+    """Write one log line; a closed or broken pipe never fails the invocation."""
+    _write(make_line(level, message, current.request_id, current.trace, fields))
+
+
+def make_line(level: str, message: str, request_id: str, trace: str, fields: dict[str, Any]) -> bytes:
+    """Make a log line: time, level, message, request id and trace where there are any, then what else there is to say."""
+    line: dict[str, Any] = {"time": timestamp(), "level": level, "message": message}
+    if request_id:
+        line["requestId"] = request_id
+    if trace:
+        line["trace"] = trace
     line.update(fields)
-    data = memoryview((_encode(line) + "\n").encode("utf-8", "backslashreplace"))
+    return (_encode(line) + "\n").encode("utf-8", "backslashreplace")
+
+
+def _write(line: bytes) -> None:
+    data = memoryview(line)
     try:
         while data:
-            data = data[os.write(STDOUT, data) :]
+            data = data[os.write(_out[0], data) :]
     except OSError:
         pass
 
 
-_second = (0, "")
+_out = [1]  # the descriptor of the log: after ``install`` our own, which a handler that closes stdout doesn't close
+_stamp = (0, 0, "", "")  # the last second and its text, the last millisecond and its
 
 
-def _timestamp() -> str:
+def timestamp() -> str:
     """Return the present in UTC, as RFC 3339 with milliseconds."""
-    global _second  # noqa: PLW0603 - a cache of one value
-    now = time.time()
-    whole = int(now)
-    second, text = _second
-    if whole != second:
-        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
-        _second = (whole, text)
-    return f"{text}.{int((now - whole) * 1000):03d}Z"
+    global _stamp  # noqa: PLW0603 - a cache of one value
+    now = int(time.time() * 1000)
+    second, last, prefix, text = _stamp
+    if now != last:
+        if now // 1000 != second:
+            second = now // 1000
+            prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+        text = f"{prefix}{now % 1000:03d}Z"
+        _stamp = (second, now, prefix, text)
+    return text
 
 
 class LineStream(io.RawIOBase):
@@ -137,19 +173,36 @@ class LineStream(io.RawIOBase):
 _streams: list[LineStream] = []
 
 
-def install() -> None:
+def install(*, text: bool = False) -> None:
     """Put log streams in place of stdout and stderr, and hook ``logging`` for when it is imported."""
-    for name, level, fd in (("stdout", "INFO", 1), ("stderr", "ERROR", 2)):
-        raw = LineStream(level, fd)
-        _streams.append(raw)
-        buffer: Any = raw  # unbuffered: a raw stream in the place of a buffered one
-        stream = io.TextIOWrapper(buffer, "utf-8", "backslashreplace", "\n", write_through=True)
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
+    global _text  # noqa: PLW0603 - set once a process
+    _text = text
+    reopen()
     if "logging" in sys.modules:
         _hook_logging(sys.modules["logging"])
     else:
         sys.meta_path.insert(0, _LoggingFinder())
+
+
+def reopen() -> None:
+    """Write to what descriptor 1 is now, as after a fork, and give stdout and stderr new streams."""
+    if _out[0] != 1:
+        os.close(_out[0])
+    _out[0] = os.dup(1)
+    _streams.clear()
+    for name, level, fd in (("stdout", "INFO", 1), ("stderr", "ERROR", 2)):
+        if _text:
+            stream = open(_out[0], "w", 1, "utf-8", "backslashreplace", closefd=False)  # noqa: SIM115
+        else:
+            raw = LineStream(level, fd)
+            _streams.append(raw)
+            buffer: Any = raw  # unbuffered: a raw stream in the place of a buffered one
+            stream = io.TextIOWrapper(buffer, "utf-8", "backslashreplace", "\n", write_through=True)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+_text = False
 
 
 class _LoggingFinder:
@@ -184,6 +237,9 @@ def _hook_logging(module: Any) -> None:
     class JsonHandler(base):  # type: ignore[misc, valid-type] # its base is known when logging is loaded
         def emit(self, record: logging.LogRecord) -> None:
             try:
+                if _text:
+                    _write(_lambda_line(record, self.format(record)))
+                    return
                 fields: dict[str, Any] = {"logger": record.name}
                 if record.exc_info and record.exc_info[1]:
                     from wisp_runtime.errors import describe, user_stack  # noqa: PLC0415 - on errors only
@@ -198,3 +254,8 @@ def _hook_logging(module: Any) -> None:
     module.root.addHandler(JsonHandler())
     level = os.environ.get("WISP_LOG_LEVEL", "INFO").upper()
     module.root.setLevel(level if level in module.getLevelNamesMapping() else "INFO")
+
+
+def _lambda_line(record: logging.LogRecord, message: str) -> bytes:
+    """Make a line in the text format that Lambda gives Python's logging."""
+    return f"[{record.levelname}]\t{timestamp()}\t{current.request_id}\t{message}\n".encode("utf-8", "backslashreplace")

@@ -1,14 +1,14 @@
-"""What a handler returned, as bytes and headers that are safe to send.
+"""What a worker answered, as a reply that is safe to send.
 
-Invariant: a value that isn't JSON (NaN, a set, bytes, a cycle, a lone surrogate) and a header that would break the
-response's framing raise ``InvalidResultError`` here; no handler can end a header early or forge the runtime's marks.
+Invariant: a status or header that would break the response's framing raises ``InvalidResultError`` here, and headers
+that aren't a handler's business are dropped: no function can end a header early or forge the runtime's marks.
 """
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
+from wisp_runtime.cloudevent import percent_encode
 from wisp_runtime.errors import InvalidResultError
 from wisp_runtime.http1 import Reply
 
@@ -23,37 +23,35 @@ _RESERVED = frozenset({
 })  # fmt: skip
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 _LEAST_STATUS, _MOST_STATUS = 200, 599
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
-def encode_json(value: Any) -> bytes:
-    """Serialize a handler's value.
-
-    Raises:
-        InvalidResultError: It has no JSON form; named as Lambda names it.
-    """
-    try:
-        return _encode(value).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidResultError("Runtime.MarshalError", f"Unable to marshal response: {error}") from None
-
-
-def json_reply(value: Any) -> Reply:
-    """Answer 200 with the value as JSON."""
-    return Reply(200, [JSON_HEADER], encode_json(value))
-
-
-def limited(reply: Reply, most: int) -> Reply:
-    """Return a reply whose body has at most ``most`` bytes.
+def make_reply(head: dict[str, Any], body: bytes, signature: str) -> Reply:
+    """Make the reply of a result frame, as far as that alone decides it.
 
     Raises:
-        InvalidResultError: It has more.
+        InvalidResultError: Its status or headers can't be sent.
     """
-    size = len(reply.body)
+    if not head:
+        if signature == "cloudevent" and body == b"null":
+            return Reply(204, [])
+        return Reply(200, [JSON_HEADER], body)
+    if "attributes" in head:
+        pairs = [(f"ce-{name}", percent_encode(str(value))) for name, value in head["attributes"].items()]
+        if head.get("contentType"):
+            pairs.append(("content-type", head["contentType"]))
+        return Reply(200, checked_headers(pairs), body)
+    return Reply(checked_status(head.get("status")), checked_headers(head.get("headers") or []), body)
+
+
+def check_size(size: int, most: int) -> None:
+    """Refuse a result that is longer than allowed.
+
+    Raises:
+        InvalidResultError: It has more than ``most`` bytes.
+    """
     if size > most:
         message = f"Response payload size ({size} bytes) exceeded maximum allowed payload size ({most} bytes)."
         raise InvalidResultError("Function.ResponseSizeTooLarge", message)
-    return reply
 
 
 def checked_status(value: Any) -> int:
@@ -64,7 +62,7 @@ def checked_status(value: Any) -> int:
     """
     try:
         status = int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # 1e999 is infinite
         status = 0
     if isinstance(value, bool) or not _LEAST_STATUS <= status <= _MOST_STATUS:
         raise InvalidResultError("Runtime.InvalidResponse", f"The status code must be 200 to 599, not {value!r:.60}")

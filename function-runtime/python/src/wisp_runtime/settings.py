@@ -7,14 +7,18 @@ a sentence that names the variable. Two variables are read elsewhere, where thei
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from wisp_runtime.errors import InitError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, MutableMapping
 
-SIGNATURES = ("auto", "lambda", "cloudevent", "http")
+SIGNATURES = ("auto", "lambda", "cloudevent", "http", "asgi")
+MIB = 1 << 20
+ISOLATIONS = ("worker", "shared")
+LOG_FORMATS = ("json", "text")
 
 
 class Settings:
@@ -34,7 +38,14 @@ class Settings:
         code_dir: ``WISP_CODE_DIR``, the folder of the code: working directory and first on the import path.
         max_body: ``WISP_MAX_BODY_BYTES``, bytes that a request's or a reply's body may have.
         termination_log: ``WISP_TERMINATION_LOG``, the file that tells Kubernetes why the start failed.
-        listen_fd: ``WISP_LISTEN_FD``, an already listening socket inherited from this process's former self, or -1.
+        concurrency: ``WISP_CONCURRENCY``, how many events run at once.
+        isolation: ``WISP_ISOLATION``: ``worker``, each event alone in its process, or ``shared``: those of asynchronous
+            handlers together in one.
+        worker_command: ``WISP_WORKER``, the program that runs the code in place of Python, as a list of words.
+        log_format: ``WISP_LOG_FORMAT``, ``json`` or ``text``.
+        max_queue: ``WISP_MAX_QUEUE``, how many requests may wait for a worker.
+        max_buffered: ``WISP_MAX_BUFFERED_BYTES``, bytes of request bodies that may be in hand at once.
+        metrics_port: ``WISP_METRICS_PORT``, 0 for none.
     """
 
     def __init__(self, env: Mapping[str, str], handler: str | None = None, code_dir: str | None = None) -> None:
@@ -43,7 +54,7 @@ class Settings:
         self.host = env.get("WISP_HOST", "127.0.0.1" if local else "")
         self.port = int(_number(env, "PORT", 8080, 0, 65535))
         self.handler = handler or env.get("WISP_HANDLER", "")
-        self.signature = env.get("WISP_SIGNATURE") or "auto"
+        self.signature = _choice(env, "WISP_SIGNATURE", SIGNATURES)
         self.function = env.get("WISP_FUNCTION") or self.handler.partition(".")[0]
         self.namespace = env.get("WISP_NAMESPACE") or "default"
         self.revision = env.get("K_REVISION") or "$LATEST"
@@ -53,13 +64,58 @@ class Settings:
         self.code_dir = code_dir or env.get("WISP_CODE_DIR") or "/var/task"
         self.max_body = int(_number(env, "WISP_MAX_BODY_BYTES", 6 * 1024 * 1024, 0, 1 << 40))
         self.termination_log = env.get("WISP_TERMINATION_LOG", "" if local else "/dev/termination-log")
-        self.listen_fd = int(_number(env, "WISP_LISTEN_FD", -1, -1, 1 << 20))
+        self.concurrency = int(_number(env, "WISP_CONCURRENCY", 1, 1, 1000))
+        self.isolation = _choice(env, "WISP_ISOLATION", ISOLATIONS)
+        self.log_format = _choice(env, "WISP_LOG_FORMAT", LOG_FORMATS)
+        self.worker_command = _words(env.get("WISP_WORKER", ""))
+        self.max_queue = int(_number(env, "WISP_MAX_QUEUE", 256, 0, 1 << 20))
+        least = max(2 * self.max_body, self.memory * MIB // 4)
+        self.max_buffered = int(_number(env, "WISP_MAX_BUFFERED_BYTES", least, 1, 1 << 50))
+        self.metrics_port = int(_number(env, "WISP_METRICS_PORT", 0 if local else 9464, 0, 65535))
+        self.arn = f"arn:wisp:lambda:::function:{self.namespace}:{self.function}"
+        self.log_group = f"/wisp/{self.namespace}/{self.function}"
         if not self.handler:
             raise InitError("Runtime.InvalidConfiguration", "WISP_HANDLER is not set: give it as module.attribute")
-        if self.signature not in SIGNATURES:
-            wanted = ", ".join(SIGNATURES)
-            message = f"WISP_SIGNATURE must be one of {wanted}, not {self.signature!r}"
-            raise InitError("Runtime.InvalidConfiguration", message)
+
+    def export(self, env: MutableMapping[str, str]) -> None:
+        """Tell the code what Lambda's environment tells, as far as it isn't set otherwise."""
+        told = {
+            "LAMBDA_TASK_ROOT": self.code_dir,
+            "LAMBDA_RUNTIME_DIR": os.path.dirname(__file__),  # noqa: PTH120 - pathlib costs 10 ms at start
+            "AWS_LAMBDA_FUNCTION_NAME": self.function,
+            "AWS_LAMBDA_FUNCTION_VERSION": self.revision,
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(self.memory),
+            "AWS_LAMBDA_LOG_GROUP_NAME": self.log_group,
+            "AWS_LAMBDA_LOG_STREAM_NAME": self.revision,
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "_HANDLER": self.handler,
+            "TZ": ":UTC",
+            "WISP_FUNCTION_ARN": self.arn,
+            "WISP_HANDLER": self.handler,
+            "WISP_CODE_DIR": self.code_dir,
+        }
+        for name, value in told.items():
+            env.setdefault(name, value)
+        for name, folder in (("PATH", "/opt/bin"), ("LD_LIBRARY_PATH", "/opt/lib")):
+            env[name] = f"{env[name]}:{folder}" if env.get(name) else folder
+
+
+def _choice(env: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
+    """Read one of several words, the first by default."""
+    value = env.get(name) or choices[0]
+    if value not in choices:
+        message = f"{name} must be one of {', '.join(choices)}, not {value!r}"
+        raise InitError("Runtime.InvalidConfiguration", message)
+    return value
+
+
+def _words(text: str) -> list[str]:
+    """Split a command as a shell would."""
+    if not text:
+        return []
+    import shlex  # noqa: PLC0415 - for other programs than Python's workers
+
+    return shlex.split(text)
 
 
 def _number(env: Mapping[str, str], name: str, default: float, least: float, most: float) -> float:

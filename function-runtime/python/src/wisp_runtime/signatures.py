@@ -4,8 +4,9 @@ The rule of ``auto``, on the parameters a call must or can fill by position:
 
 1. one of them annotated ``CloudEvent``: cloudevent; ``Request``: http; ``LambdaContext``: lambda;
 2. two: lambda;
-3. one, named event, cloudevent, cloud_event or ce: cloudevent; named request or req: http;
-4. anything else (none, another name, three required) is refused at start with the way out: say the signature.
+3. three, named scope, receive and send: asgi;
+4. one, named event, cloudevent, cloud_event or ce: cloudevent; named request or req: http;
+5. anything else (none, another name, three required) is refused at start with the way out: say the signature.
 
 Whatever the form, a call with its number of arguments must be possible, so a wrong arity shows at start and not with the
 first event.
@@ -20,7 +21,8 @@ from wisp_runtime.errors import InitError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ARGUMENTS = {"lambda": 2, "cloudevent": 1, "http": 1}
+ARGUMENTS = {"lambda": 2, "cloudevent": 1, "http": 1, "asgi": 3}
+_ASGI = ["scope", "receive", "send"]
 _BY_ANNOTATION = {
     "CloudEvent": "cloudevent",
     "LambdaContext": "lambda",
@@ -36,7 +38,12 @@ _BY_NAME = {
     "request": "http",
     "req": "http",
 }
-_CALL = {"lambda": "handler(event, context)", "cloudevent": "handler(event)", "http": "handler(request)"}
+_CALL = {
+    "lambda": "handler(event, context)",
+    "cloudevent": "handler(event)",
+    "http": "handler(request)",
+    "asgi": "handler(scope, receive, send)",
+}
 _VARARGS, _COROUTINE = 0x04, 0x80  # inspect.CO_VARARGS, CO_COROUTINE, without inspect's 8 ms
 _FOR_EVER = 1000
 
@@ -122,6 +129,8 @@ def _guess(parameters: Parameters) -> str:
         form = _BY_ANNOTATION.get(text.strip("'\"").rpartition(".")[2])
         if form:
             return form
+    if parameters.names == _ASGI:
+        return "asgi"
     count = len(parameters.names)
     if parameters.required <= 2 <= count or (count == 0 and parameters.most >= 2):  # noqa: PLR2004 - event and context
         return "lambda" if count != 1 else ""

@@ -6,6 +6,7 @@ and a route are gone before their stream, everything is gone before a finalizer 
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -17,16 +18,19 @@ from wisp_api import conditions, names
 from wisp_api.subscription import S3
 
 from wisp_operator import subscription_status
+from wisp_operator.accounts import Accounts
 from wisp_operator.api import DEPLOYMENTS, SECRETS, SUBSCRIPTIONS, Api, ApiError, Object
 from wisp_operator.apply import covers, stamped
 from wisp_operator.context import Context
 from wisp_operator.event_plane import Plan, View, leftovers, plan, rebind, server_name
 from wisp_operator.event_view import read_bindings, read_view
+from wisp_operator.handlers.finalizers import add_finalizers, remove_finalizer
 from wisp_operator.log import EventLog
 from wisp_operator.nats_auth import make_credentials, reader_user
 from wisp_operator.proof import Proof
 from wisp_operator.reader import CONNECTED, make_deployment, make_secret, reader_name
 from wisp_operator.route import filter_mistake
+from wisp_operator.schedule import schedule_aspect, schedule_in_short
 from wisp_operator.sources import ReaderKey, Wish, decode, stream_name
 from wisp_operator.status import TRUE, Aspect, make_conditions, mark_false, write_event, write_status
 
@@ -64,12 +68,12 @@ async def reconcile(context: Context, namespace: str) -> float | None:
     if len(wishes) < len(items):
         return _FIGURES_SECONDS  # what an unreadable one needs must not be taken away
     try:
-        if context.log is None or not context.log.connected:
+        if context.log is None or context.accounts is None or not context.log.connected:
             raise nats.errors.ConnectionClosedError
         view = await read_view(context, context.log, namespace, wishes)
-        await _add_finalizers(context.api, view)
+        await add_finalizers(context.api, view)
         made = plan(view, context.config, context.cluster)
-        problems = await _carry_out(context, context.log, view, made)
+        problems = await _carry_out(context, context.log, context.accounts, view, made)
     except LOG_ERRORS:
         await _log_away(context, wishes)
         return _LOG_RETRY_SECONDS if wishes else None
@@ -91,25 +95,10 @@ async def _decode(api: Api, item: Object) -> Wish | None:
         return None
 
 
-async def _add_finalizers(api: Api, view: View) -> None:
-    """Before anything is made for a Subscription, see to it that it can't go without us."""
-    for index, wish in enumerate(view.wishes):
-        held = wish.live["metadata"].get("finalizers", [])
-        if wish.deleting or names.FINALIZER in held:
-            continue
-        patched = await api.merge(SUBSCRIPTIONS, view.namespace, wish.name, _finalizers(wish, [*held, names.FINALIZER]))
-        if patched is not None:
-            view.wishes[index] = Wish(patched, wish.spec)
-
-
-def _finalizers(wish: Wish, finalizers: list[str]) -> Object:
-    version = wish.live["metadata"]["resourceVersion"]
-    return {"metadata": {"finalizers": finalizers, "resourceVersion": version}}
-
-
-async def _carry_out(context: Context, log: EventLog, view: View, made: Plan) -> Problems:
+async def _carry_out(context: Context, log: EventLog, accounts: Accounts, view: View, made: Plan) -> Problems:
     """Make the log and the readers what the plan says, as far as they let us."""
     problems = Problems()
+    seed = await accounts.ensure(view.namespace) if made.readers else ""
     for name, subjects in made.streams.items():
         try:
             await log.ensure_event_stream(name, subjects, view.streams.get(name))
@@ -121,19 +110,30 @@ async def _carry_out(context: Context, log: EventLog, view: View, made: Plan) ->
         if view.tasks.get(reader) != task:
             await log.put(names.KV_SOURCES, reader.key(view.namespace), msgspec.json.encode(task))
         try:
-            await _ensure_reader(context, view, reader)
+            await _ensure_reader(context, view, reader, seed)
         except ApiError as error:
             problems.readers[reader] = str(error)
     await _bind(context, log, view, made)
-    for name, route in made.routes.items():
-        if view.routes.get(name) != route:
-            await log.put(names.KV_ROUTES, f"{view.namespace}.{name}", msgspec.json.encode(route))
+    await _put(log, names.KV_SCHEDULES, view.namespace, made.schedules, view.schedules)
+    await _put(log, names.KV_ROUTES, view.namespace, made.routes, view.routes)
+    if not made.readers and (view.tasks or view.deployments):
+        await accounts.remove(view.namespace)  # before what shows that it is there
     await _take_away(context, log, view, made)
     return problems
 
 
+async def _put(
+    log: EventLog, bucket: str, namespace: str, wanted: Mapping[str, msgspec.Struct], held: Mapping[str, msgspec.Struct]
+) -> None:
+    for name, value in wanted.items():
+        if held.get(name) != value:
+            await log.put(bucket, f"{namespace}.{name}", msgspec.json.encode(value))
+
+
 async def _take_away(context: Context, log: EventLog, view: View, made: Plan) -> None:
-    """Remove what the plan doesn't hold: routes first, streams after their readers."""
+    """Remove what the plan doesn't hold: routes first, streams after their writers."""
+    for name in view.schedules.keys() - made.schedules.keys():
+        await log.delete(names.KV_SCHEDULES, f"{view.namespace}.{name}")
     for name in view.routes.keys() - made.routes.keys():
         await log.delete(names.KV_ROUTES, f"{view.namespace}.{name}")
     for reader in (view.tasks.keys() | view.deployments.keys()) - made.readers.keys():
@@ -157,11 +157,14 @@ async def _bind(context: Context, log: EventLog, view: View, made: Plan) -> None
                     await log.delete(names.KV_SOURCES, key)
 
 
-async def _ensure_reader(context: Context, view: View, reader: ReaderKey) -> None:
-    """Write the reader's Secret and Deployment where they are missing or drifted; a silent reader's Secret anew, since it can't be looked at."""
+async def _ensure_reader(context: Context, view: View, reader: ReaderKey, seed: str) -> None:
+    """Write the reader's Secret and Deployment where they are missing or drifted; a silent reader's Secret anew, since it can't be looked at.
+
+    `seed` is that of the namespace's account.
+    """
     stream = None if reader.kind == S3 else stream_name(view.namespace, reader)
     user = reader_user(view.namespace, reader.kind, reader.connection, stream)
-    credentials = make_credentials(context.account_seed, user)
+    credentials = make_credentials(seed, user)
     live = view.deployments.get(reader)
     report = view.reports.get(reader)
     connected = report is not None and report.ready
@@ -191,7 +194,7 @@ async def _write_status(context: Context, view: View, made: Plan, wish: Wish, pr
     report = view.route_reports.get(wish.name)
     status: dict[str, Any] = {
         "conditions": make_conditions(wish.live, _aspects(view, made, wish, problems, now), now),
-        "source": "/".join((wish.reader.kind, wish.items[0] if wish.reader.kind == S3 else wish.reader.connection)),
+        "source": _in_short(wish),
     }
     before = wish.live.get("status", {})
     figures = subscription_status.figures(wish, report)
@@ -208,17 +211,22 @@ async def _write_status(context: Context, view: View, made: Plan, wish: Wish, pr
     return _SETTLED_SECONDS if status["conditions"][0]["status"] == TRUE else _PENDING_SECONDS
 
 
+def _in_short(wish: Wish) -> str:
+    if wish.reader is None:
+        return schedule_in_short(wish)
+    return "/".join((wish.reader.kind, wish.items[0] if wish.reader.kind == S3 else wish.reader.connection))
+
+
 def _aspects(view: View, made: Plan, wish: Wish, problems: Problems, now: datetime) -> dict[str, Aspect]:
     function = view.functions.get(wish.spec.function.name)
-    function_aspect = subscription_status.function_aspect(wish, function, view.route_reports.get(wish.name))
+    report = view.route_reports.get(wish.name)
     return {
         conditions.SOURCE_READY: _source_aspect(view, made, wish, problems, now),
-        conditions.FUNCTION_READY: function_aspect,
+        conditions.FUNCTION_READY: subscription_status.function_aspect(wish, function, report, view.routers),
     }
 
 
 def _source_aspect(view: View, made: Plan, wish: Wish, problems: Problems, now: datetime) -> Aspect:
-    report, server = view.reports.get(wish.reader), server_name(view, wish)
     if mistake := filter_mistake(wish):
         return mark_false(conditions.INVALID_FILTER, mistake)
     if problem := problems.streams.get(made.stream_of.get(wish.name, "")):
@@ -226,16 +234,23 @@ def _source_aspect(view: View, made: Plan, wish: Wish, problems: Problems, now: 
             conditions.LOG_REFUSED,
             f"the event log refused this source's stream: {problem}. An administrator has to make room (chart values log.streamMaxBytes and nats.maxFileStore)",
         )
-    if problem := problems.readers.get(wish.reader):
+    if wish.reader is None:
+        return schedule_aspect(wish, view.schedule_reports.get(wish.name), now)
+    return _read_aspect(view, made, wish, wish.reader, problems, now=now)
+
+
+def _read_aspect(view: View, made: Plan, wish: Wish, reader: ReaderKey, problems: Problems, *, now: datetime) -> Aspect:
+    report, server = view.reports.get(reader), server_name(view, wish)
+    if problem := problems.readers.get(reader):
         return mark_false(conditions.READER_AWAY, f"the reader can't be made in this namespace: {problem}")
     if report and report.server and server and report.server != server:
         return mark_false(
             conditions.INVALID_CONNECTION,
-            f"Secret {wish.reader.connection} now points at server {report.server}; this Subscription was made for {server}: "
+            f"Secret {reader.connection} now points at server {report.server}; this Subscription was made for {server}: "
             "point it back, or make another Subscription",
         )
-    proof = view.proofs.get((wish.reader.connection, wish.items[0]), Proof.UNKNOWN)
-    return subscription_status.source_aspect(wish, made.readers[wish.reader].version, report, proof, now)
+    proof = view.proofs.get((reader.connection, wish.items[0]), Proof.UNKNOWN)
+    return subscription_status.source_aspect(wish, made.readers[reader].version, report, proof, now)
 
 
 async def _release(context: Context, view: View, made: Plan) -> None:
@@ -244,17 +259,13 @@ async def _release(context: Context, view: View, made: Plan) -> None:
         if wish.name in made.released:
             if wish.reader in view.gave_up and wish.reader not in made.readers:
                 await _tell_left(context, wish)
-            await _remove_finalizer(context.api, wish)
-
-
-async def _remove_finalizer(api: Api, wish: Wish) -> None:
-    held = wish.live["metadata"].get("finalizers", [])
-    if names.FINALIZER in held:
-        kept = [item for item in held if item != names.FINALIZER]
-        await api.merge(SUBSCRIPTIONS, wish.live["metadata"]["namespace"], wish.name, _finalizers(wish, kept))
+            await remove_finalizer(context.api, wish)
 
 
 async def _tell_left(context: Context, wish: Wish) -> None:
+    """Tell what a reader did not take away; a schedule leaves nothing outside the log."""
+    if wish.reader is None:
+        return
     what = (
         "its rules in the buckets' notifications"
         if wish.reader.kind == S3
@@ -275,4 +286,4 @@ async def _log_away(context: Context, wishes: list[Wish]) -> None:
             await write_status(context.api, SUBSCRIPTIONS, wish.live, status, now)
         elif time.monotonic() - context.log_away_since > context.config.drain_seconds:
             await _tell_left(context, wish)
-            await _remove_finalizer(context.api, wish)
+            await remove_finalizer(context.api, wish)

@@ -1,0 +1,241 @@
+"""Requests to the Kubernetes API: plain JSON objects in and out, over the standard library.
+
+Invariant: whatever goes wrong leaves here as a `CommandError` whose message is one sentence for people.
+"""
+
+import contextlib
+import json
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from http.client import HTTPException, HTTPResponse
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote, urlencode
+
+from wisp_api import names
+
+from wisp import kubeconfig
+from wisp.errors import RefusedError, UnreachableError
+
+Object = dict[str, Any]
+"""A Kubernetes object as JSON."""
+
+FIELD_MANAGER: Final = "wisp-cli"
+_NOT_FOUND: Final = 404
+_CONFLICT: Final = 409
+_TOO_MANY: Final = 429
+_PATIENCE: Final = 5
+"""How often a request is sent that the API is too busy for."""
+_APPLY: Final = "application/apply-patch+yaml"
+"""The only content that is sent (JSON is YAML): objects to apply."""
+_TIMEOUT: Final = 30
+"""Seconds to wait for the API's next byte."""
+
+
+class Kind(NamedTuple):
+    """Where a kind's objects are found."""
+
+    api_version: str
+    kind: str
+    plural: str
+
+    def path(self, namespace: str, name: str = "") -> str:
+        """URL path of one object, or of all of a namespace."""
+        root = "/apis" if "/" in self.api_version else "/api"
+        path = f"{root}/{self.api_version}/namespaces/{quote(namespace)}/{self.plural}"
+        return f"{path}/{quote(name)}" if name else path
+
+
+FUNCTION: Final = Kind(names.API_VERSION, "Function", "functions")
+SUBSCRIPTION: Final = Kind(names.API_VERSION, "Subscription", "subscriptions")
+KNATIVE_SERVICE: Final = Kind("serving.knative.dev/v1", "Service", "services")
+REVISION: Final = Kind("serving.knative.dev/v1", "Revision", "revisions")
+POD: Final = Kind("v1", "Pod", "pods")
+SERVICE: Final = Kind("v1", "Service", "services")
+EVENT: Final = Kind("v1", "Event", "events")
+OURS: Final = {kind.kind: kind for kind in (FUNCTION, SUBSCRIPTION)}
+
+
+class Cluster:
+    """One namespace of the cluster that the kubeconfig leads to."""
+
+    def __init__(self, namespace: str | None = None) -> None:
+        """Of the namespace given, or the context's.
+
+        Raises:
+            UnreachableError: there is no kubeconfig.
+            UsageError: the kubeconfig is wrong.
+        """
+        self._access = kubeconfig.load(namespace)
+        self.namespace = self._access.namespace
+        self._opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=self._access.context))
+
+    def get(self, kind: Kind, name: str) -> Object | None:
+        """The object, or None where there is none.
+
+        Raises:
+            CommandError: anything else, a kind that the cluster doesn't know included.
+        """
+        try:
+            return self._json("GET", kind.path(self.namespace, name))
+        except RefusedError as error:
+            if error.status == _NOT_FOUND:
+                return None
+            raise
+
+    def list(self, kind: Kind, labels: str = "", fields: str = "") -> list[Object]:
+        """The objects of the namespace with these labels and fields.
+
+        Raises:
+            CommandError: refused.
+        """
+        asked = {"labelSelector": labels, "fieldSelector": fields}
+        answer = self._json("GET", kind.path(self.namespace), {key: text for key, text in asked.items() if text})
+        return [{"apiVersion": kind.api_version, "kind": kind.kind} | item for item in answer["items"]]
+
+    def apply(self, wanted: Object, *, force: bool) -> Object:
+        """Server-side apply: make the fields of `wanted` what they say there; `force` takes over those that others set.
+
+        Raises:
+            RefusedError: the object is invalid, or (409) somebody else owns a field.
+        """
+        kind = OURS[wanted["kind"]]
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", "force": str(force).lower()}
+        path = kind.path(self.namespace, wanted["metadata"]["name"])
+        return self._json("PATCH", path, query, wanted)
+
+    def delete(self, kind: Kind, name: str) -> bool:
+        """Delete the object and what it owns; False where there is none.
+
+        Raises:
+            RefusedError: not allowed.
+        """
+        try:
+            self._json("DELETE", kind.path(self.namespace, name), {"propagationPolicy": "Background"})
+        except RefusedError as error:
+            if error.status == _NOT_FOUND:
+                return False
+            raise
+        return True
+
+    @contextlib.contextmanager
+    def lines(self, path: str, query: Mapping[str, str]) -> Iterator[Iterator[bytes]]:
+        """The lines of an answer as they come; a followed log has no end and may be silent for long.
+
+        Raises:
+            CommandError: refused.
+        """
+        timeout = None if query.get("follow") else _TIMEOUT
+        with self._open("GET", path, query, timeout=timeout) as answer:
+            yield iter(answer)
+
+    def proxy(
+        self, namespace: str, service: str, request: urllib.request.Request, path: str, seconds: float
+    ) -> HTTPResponse:
+        """The answer of a service behind the API server, whatever its status; `request` gives method, headers and body.
+
+        Raises:
+            UnreachableError: the API server is away.
+        """
+        request.full_url = f"{self._access.server}{SERVICE.path(namespace, f'http:{service}:80')}/proxy{path}"
+        for name, value in self._access.headers.items():
+            request.add_unredirected_header(name, value)
+        try:
+            return self._send(request, seconds)
+        except urllib.error.HTTPError as error:
+            return error  # type: ignore[return-value] # it is the answer, with a status that urllib calls an error
+
+    def _json(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+    ) -> Object:
+        with self._open(method, path, query or {}, body) as answer, _told(self._access.server):
+            found: Object = json.loads(answer.read())
+            return found
+
+    def _open(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Object | None = None,
+        timeout: float | None = _TIMEOUT,
+    ) -> HTTPResponse:
+        url = self._access.server + path + (f"?{urlencode(query)}" if query else "")
+        data = json.dumps(body).encode() if body is not None else None
+        headers = {"Accept": "application/json", "Content-Type": _APPLY, **self._access.headers}
+        for attempt in range(_PATIENCE):
+            try:
+                return self._send(urllib.request.Request(url, data, headers, method=method), timeout)  # noqa: S310 - the kubeconfig's server
+            except urllib.error.HTTPError as error:
+                if error.code != _TOO_MANY or attempt == _PATIENCE - 1:
+                    raise self._refusal(error) from None
+                time.sleep(1)  # as the API's Retry-After says: it is busy, or a kind is only just there
+        raise AssertionError
+
+    def _send(self, request: urllib.request.Request, timeout: float | None) -> HTTPResponse:
+        with _told(self._access.server):
+            answer: HTTPResponse = self._opener.open(request, timeout=timeout)
+            return answer
+
+    def _refusal(self, error: urllib.error.HTTPError) -> RefusedError | UnreachableError:
+        """What the API's refusal means."""
+        raw = error.read()
+        try:
+            status = json.loads(raw)
+            message, details = status["message"], status.get("details") or {}
+        except (ValueError, KeyError, TypeError):
+            message, details = " ".join(raw.decode(errors="replace").split())[:500], {}
+        causes = [
+            (cause.get("field", ""), cause["message"]) for cause in details.get("causes", []) if "message" in cause
+        ]
+        if error.code == _NOT_FOUND and not details.get("name"):
+            text = f"the cluster at {self._access.server} doesn't know this kind ({_kind(error.url)}): install Wisp on it first"
+            return UnknownKindError(error.code, text, causes)
+        return RefusedError(error.code, _SENTENCES.get(error.code, "{}").format(message), causes)
+
+
+class UnknownKindError(RefusedError):
+    """Raised when the cluster doesn't have the kind at all, as against the object; never 404, so that nobody takes it for an absent object."""
+
+    def __init__(self, _status: int, message: str, causes: list[tuple[str, str]]) -> None:
+        """From the sentence."""
+        super().__init__(0, message, causes)
+
+
+_SENTENCES: Final = {
+    401: "the cluster doesn't accept the kubeconfig's credentials ({}): log in again",
+    403: "not allowed: {}. Ask for the role wisp-editor (or wisp-viewer, to look) in this namespace",
+    _CONFLICT: "{}",
+}
+
+
+def _kind(url: str) -> str:
+    """`functions.wisp.dev` of a request's URL."""
+    parts = url.partition("?")[0].partition("/api")[2].split("/")
+    return f"{parts[5]}.{parts[1]}" if len(parts) > 5 else url  # noqa: PLR2004 - s/GROUP/VERSION/namespaces/NS/PLURAL
+
+
+@contextlib.contextmanager
+def _told(server: str) -> Iterator[None]:
+    """Turn what a connection dies of into a sentence."""
+    try:
+        yield
+    except urllib.error.HTTPError:
+        raise
+    except urllib.error.URLError as error:
+        reason = error.reason
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            raise UnreachableError(f"the certificate of {server} isn't trusted: {reason.verify_message}") from None
+        raise UnreachableError(f"the cluster at {server} can't be reached: {_short(reason)}") from None
+    except (OSError, HTTPException, ValueError) as error:
+        raise UnreachableError(f"the connection to {server} broke: {_short(error)}") from None
+
+
+def _short(error: object) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,145 @@
+"""`wisp logs`: what a function's pods say, merged by time and readable.
+
+The runtime writes a JSON object a line; here it becomes `time level message`, with the request's id and a traceback below. A line that is
+no JSON object is shown as it came.
+"""
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+from wisp_api import names
+
+from wisp.cluster import FUNCTION, POD, Cluster
+from wisp.errors import CommandError, UsageError
+
+_CONTAINER: Final = "function"
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LOOK_SECONDS: Final = 1
+"""How often new pods are looked for while following."""
+_ID_LENGTH: Final = 8
+
+
+def read(cluster: Cluster, name: str, since: str | None) -> list[str]:
+    """The lines of the pods that there are, oldest first.
+
+    Raises:
+        CommandError: no such function, or not allowed.
+    """
+    _require(cluster, name)
+    stamped = [line for pod in _pods(cluster, name) for line in _stream(cluster, pod, _query(since))]
+    return [text for _, text in sorted(stamped, key=lambda line: line[0])]
+
+
+def follow(cluster: Cluster, name: str, since: str | None) -> Iterator[str]:
+    """The lines as they come, those of pods that start later too; without end.
+
+    Raises:
+        CommandError: no such function, or not allowed.
+    """
+    _require(cluster, name)
+    came: queue.Queue[str] = queue.Queue()
+    followed: set[str] = set()
+    query = _query(since) | {"follow": "true"}
+
+    def pump(pod: str) -> None:
+        try:
+            for _, text in _stream(cluster, pod, query):
+                came.put(text)
+        except CommandError:
+            followed.discard(pod)  # its container has not started, or the connection broke: looked for again
+
+    while True:
+        for pod in _pods(cluster, name):
+            if pod not in followed:
+                followed.add(pod)
+                threading.Thread(target=pump, args=(pod,), daemon=True).start()
+        yield from _drain(came, time.monotonic() + _LOOK_SECONDS)
+
+
+def find_report(cluster: Cluster, name: str, request_id: str) -> tuple[list[str], bool]:
+    """The lines of one invocation, and whether its last one, the runtime's report, is among them."""
+    lines = [line for line in read(cluster, name, "1h") if belongs(line, request_id)]
+    return lines, any((_parse(line) or {}).get("type") == "platform.report" for line in lines)
+
+
+def belongs(line: str, request_id: str) -> bool:
+    """Whether a line was logged by this invocation."""
+    return (_parse(line) or {}).get("requestId") == request_id
+
+
+def render(line: str) -> str:
+    """A line for people."""
+    fields = _parse(line)
+    if fields is None or "message" not in fields:
+        return line
+    request = str(fields.get("requestId", ""))[:_ID_LENGTH].ljust(_ID_LENGTH)
+    clock = str(fields.get("time", "")).partition("T")[2].removesuffix("Z") or "-"
+    head = f"{clock} {str(fields.get('level', '')).upper():<7} {request}"
+    message = str(fields["message"]).replace("\t", "  ")
+    stack = "".join(f"{str(frame).rstrip()}\n" for frame in fields.get("stackTrace") or []).rstrip("\n")
+    error = f"{fields['errorType']}: {fields.get('errorMessage', '')}" if "errorType" in fields else ""
+    below = [part for part in (stack, error) if part and part not in message]
+    return "\n".join([f"{head} {message}", *("    " + row for part in below for row in part.splitlines())])
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line) if line.startswith("{") else None
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _require(cluster: Cluster, name: str) -> None:
+    if cluster.get(FUNCTION, name) is None:
+        raise CommandError(f"there is no function {name} in namespace {cluster.namespace}: `wisp list` shows them")
+
+
+def _pods(cluster: Cluster, name: str) -> list[str]:
+    """Pods whose container has run."""
+    return [
+        pod["metadata"]["name"]
+        for pod in cluster.list(POD, f"{names.FUNCTION_LABEL}={name}")
+        if any(
+            state["name"] == _CONTAINER and "waiting" not in state.get("state", {})
+            for state in (pod.get("status") or {}).get("containerStatuses") or []
+        )
+    ]
+
+
+def _query(since: str | None) -> dict[str, str]:
+    query = {"container": _CONTAINER, "timestamps": "true"}
+    return query | {"sinceSeconds": str(seconds(since))} if since else query
+
+
+def seconds(text: str) -> int:
+    """`90s`, `10m`, `2h` or `1d` in seconds.
+
+    Raises:
+        UsageError: it is none of them.
+    """
+    number, unit = text[:-1], text[-1:]
+    if unit not in _UNITS or not number.isdecimal() or not int(number):
+        raise UsageError(f"--since {text}: write a number and a unit, as 90s, 10m, 2h or 1d")
+    return int(number) * _UNITS[unit]
+
+
+def _stream(cluster: Cluster, pod: str, query: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """(time, text) of each line of one pod's log."""
+    with cluster.lines(f"{POD.path(cluster.namespace, pod)}/log", query) as lines:
+        for raw in lines:
+            stamp, _, text = raw.decode(errors="replace").rstrip("\n").partition(" ")
+            yield stamp, text
+
+
+def _drain(came: "queue.Queue[str]", deadline: float) -> Iterator[str]:
+    """What comes until the deadline."""
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            yield came.get(timeout=left)
+        except queue.Empty:
+            return

@@ -1,0 +1,213 @@
+"""`wisp list`, `describe` and `delete`: functions and subscriptions as they stand on the cluster."""
+
+import time
+from typing import Any, Final
+
+import msgspec
+from wisp_api import conditions
+from wisp_api.function import Scale
+
+from wisp import output
+from wisp.cluster import EVENT, FUNCTION, OURS, REVISION, SUBSCRIPTION, Cluster, Kind, Object
+from wisp.errors import CommandError, RefusedError, UsageError
+
+_KINDS: Final = {
+    "function": FUNCTION,
+    "functions": FUNCTION,
+    "fn": FUNCTION,
+    "subscription": SUBSCRIPTION,
+    "subscriptions": SUBSCRIPTION,
+    "sub": SUBSCRIPTION,
+}
+_EVENTS: Final = 10
+_GONE_SECONDS: Final = 60
+
+
+def list_all(cluster: Cluster) -> list[Object]:
+    """The functions, then the subscriptions."""
+    return [*cluster.list(FUNCTION), *cluster.list(SUBSCRIPTION)]
+
+
+def as_tables(objects: list[Object]) -> str:
+    """The lists for people, by kind."""
+    functions = [item for item in objects if item["kind"] == FUNCTION.kind]
+    subscriptions = [item for item in objects if item["kind"] == SUBSCRIPTION.kind]
+    tables = []
+    if functions:
+        rows = [
+            [_name(item), _ready(item), _status(item).get("url"), item["spec"]["runtime"], _age(item)]
+            for item in functions
+        ]
+        tables.append(output.table(["FUNCTION", "READY", "URL", "RUNTIME", "AGE"], rows))
+    if subscriptions:
+        rows = [
+            [_name(item), _ready(item), _status(item).get("source"), item["spec"]["function"]["name"], _age(item)]
+            for item in subscriptions
+        ]
+        tables.append(output.table(["SUBSCRIPTION", "READY", "SOURCE", "FUNCTION", "AGE"], rows))
+    return "\n\n".join(tables)
+
+
+def find(cluster: Cluster, name: str) -> list[Object]:
+    """The function and the subscription of this name, or the one that `fn/NAME` or `sub/NAME` names.
+
+    Raises:
+        CommandError: there is neither.
+        UsageError: the kind is none of ours.
+    """
+    prefix, _, rest = name.rpartition("/")
+    if prefix and prefix not in _KINDS:
+        raise UsageError(f"{prefix} is no kind: write function/{rest} or subscription/{rest}")
+    kinds = [_KINDS[prefix]] if prefix else list(OURS.values())
+    found = [item for kind in kinds if (item := cluster.get(kind, rest))]
+    if not found:
+        told = " or ".join(kind.kind.lower() for kind in kinds)
+        raise CommandError(
+            f"there is no {told} {rest} in namespace {cluster.namespace}: `wisp list` shows what there is"
+        )
+    return found
+
+
+def describe(cluster: Cluster, item: Object) -> str:
+    """One object for people: what it is, its conditions with what to do, revisions, last events."""
+    parts = [f"{item['kind']} {_name(item)}, namespace {cluster.namespace}, {_age(item)} old"]
+    facts = _function_facts(item) if item["kind"] == FUNCTION.kind else _subscription_facts(item)
+    parts.append(output.table(["", ""], [[f"{label}:", value] for label, value in facts.items()]).lstrip())
+    parts.append(_conditions(item))
+    if item["kind"] == FUNCTION.kind:
+        parts.append(_revisions(cluster, item))
+    parts.append(_events(cluster, item))
+    return "\n\n".join(part for part in parts if part)
+
+
+def delete(cluster: Cluster, name: str, *, wait: bool) -> list[str]:
+    """Delete an object, and wait until it is gone; returns what to tell.
+
+    Raises:
+        UsageError: a function and a subscription have this name.
+        CommandError: there is none, or it is still there after a minute.
+    """
+    found = find(cluster, name)
+    if len(found) > 1:
+        raise UsageError(
+            f"a function and a subscription are called {name}: write function/{name} or subscription/{name}"
+        )
+    item = found[0]
+    kind = OURS[item["kind"]]
+    cluster.delete(kind, _name(item))
+    if wait:
+        _wait_gone(cluster, kind, item)
+    told = [f"{item['kind'].lower()}/{_name(item)} deleted"]
+    if kind is FUNCTION:
+        left = [each for each in cluster.list(SUBSCRIPTION) if each["spec"]["function"]["name"] == _name(item)]
+        told += [
+            f"subscription/{_name(each)} still names it: its events wait, and age out as dead letters" for each in left
+        ]
+    return told
+
+
+def _wait_gone(cluster: Cluster, kind: Kind, item: Object) -> None:
+    deadline = time.monotonic() + _GONE_SECONDS
+    while True:
+        found = cluster.get(kind, _name(item))
+        if found is None or found["metadata"]["uid"] != item["metadata"]["uid"]:
+            return
+        if time.monotonic() > deadline:
+            raise CommandError(
+                f"{_name(item)} is marked for deletion and still cleans up; `wisp describe {_name(item)}` tells"
+            )
+        time.sleep(0.5)
+
+
+def _function_facts(item: Object) -> dict[str, Any]:
+    spec, status = item["spec"], _status(item)
+    files = spec["code"].get("files")
+    scale = msgspec.convert(spec.get("scale", {}), Scale)
+    return {
+        "Runtime": spec["runtime"],
+        "Handler": spec.get("handler"),
+        "Code": f"files {', '.join(files)}" if files else f"image {spec['code'].get('image')}",
+        "Memory": spec.get("memory"),
+        "Timeout": f"{spec.get('timeoutSeconds')} s",
+        "Scale": f"{scale.min} to {scale.max} pods, {scale.per_instance} at once in each",
+        "URL": status.get("url"),
+        "Visibility": spec.get("visibility"),
+    }
+
+
+def _subscription_facts(item: Object) -> dict[str, Any]:
+    spec, status = item["spec"], _status(item)
+    return {
+        "Function": spec["function"]["name"],
+        "Source": status.get("source") or next(iter(spec["source"]), ""),
+        "Delivered": status.get("delivered", 0),
+        "Failed": f"{status.get('failed', 0)} attempts",
+        "Dead letters": status.get("deadLettered", 0),
+        "Pending": status.get("pending", 0),
+        "Last delivery": f"{output.age(status['lastDelivery'])} ago" if status.get("lastDelivery") else None,
+    }
+
+
+def _conditions(item: Object) -> str:
+    found = _status(item).get("conditions") or []
+    if not found:
+        return "Conditions: none yet; is Wisp's operator running?"
+    rows = [
+        [each["type"], each["status"], each["reason"], output.age(each.get("lastTransitionTime"))] for each in found
+    ]
+    lines = [output.table(["CONDITION", "STATUS", "REASON", "SINCE"], rows)]
+    lines += [
+        f"\n{each['type']}: {each['message']}"
+        for each in found
+        if each["message"] and each["status"] != "True" and (each["type"] != conditions.READY or len(found) == 1)
+    ]
+    return "\n".join(lines)
+
+
+def _revisions(cluster: Cluster, item: Object) -> str:
+    try:
+        found = cluster.list(REVISION, f"serving.knative.dev/service={_name(item)}")
+    except RefusedError as error:
+        return f"Revisions: not to be seen ({error})"
+    shares = {share["revision"]: f"{share['percent']} %" for share in _status(item).get("traffic") or []}
+    found.sort(key=lambda each: each["metadata"]["creationTimestamp"], reverse=True)
+    rows = [[_name(each), _ready(each), shares.get(_name(each)), _age(each)] for each in found]
+    return output.table(["REVISION", "READY", "TRAFFIC", "AGE"], rows) if rows else ""
+
+
+def _events(cluster: Cluster, item: Object) -> str:
+    try:
+        found = cluster.list(EVENT, fields=f"involvedObject.uid={item['metadata']['uid']}")
+    except RefusedError as error:
+        return f"Events: not to be seen ({error})"
+    found.sort(key=_seen)
+    rows = [
+        [output.age(_seen(each)), each.get("type"), each.get("reason"), _first_line(each)] for each in found[-_EVENTS:]
+    ]
+    return output.table(["EVENT", "TYPE", "REASON", "MESSAGE"], rows) if rows else ""
+
+
+def _seen(event: Object) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"])
+
+
+def _first_line(event: Object) -> str:
+    """What an event says, without a traceback: the condition has that."""
+    return next(iter((event.get("message") or "").splitlines()), "")
+
+
+def _name(item: Object) -> str:
+    name: str = item["metadata"]["name"]
+    return name
+
+
+def _status(item: Object) -> Object:
+    return item.get("status") or {}
+
+
+def _ready(item: Object) -> str:
+    return output.condition(item).get("status", "Unknown")
+
+
+def _age(item: Object) -> str:
+    return output.age(item["metadata"].get("creationTimestamp"))

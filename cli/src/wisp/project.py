@@ -1,0 +1,161 @@
+"""A folder that `wisp deploy` brings to a cluster: wisp.yaml, with several functions and subscriptions, and their code.
+
+    functions:
+      hello:                         # the rest is the spec of a Function
+        runtime: python3.13
+        handler: app.handler
+        code: {folder: function}     # or files, or image, as in the spec
+    subscriptions:
+      on-upload:                     # the spec of a Subscription
+        function: {name: hello}
+        source: {...}
+
+Invariant: what `load` returns has been checked against the types, so that a mistake is named by its path in wisp.yaml before anything
+reaches the cluster. The rules that only the API server can tell it tells, with the same paths (`place`).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import yaml
+from wisp_api import names, pattern
+from wisp_api.function import CODE_BYTES, FunctionSpec
+from wisp_api.subscription import SubscriptionSpec
+
+from wisp.cluster import Object
+from wisp.errors import UsageError
+from wisp.shape import check
+
+FILE: Final = "wisp.yaml"
+_SECTIONS: Final[Mapping[str, tuple[str, type[msgspec.Struct]]]] = {
+    "functions": ("Function", FunctionSpec),
+    "subscriptions": ("Subscription", SubscriptionSpec),
+}
+_SECTION_OF: Final = {kind: section for section, (kind, _) in _SECTIONS.items()}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's core types without timestamps: a time stays the text that the API takes."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, expression) for tag, expression in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def read_yaml(text: str, name: str) -> Any:
+    """The content of a YAML (or JSON) text.
+
+    Raises:
+        UsageError: it is no YAML; the message names line and column.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader's subclass
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UsageError(f"{name}{where}: {error.problem or error}") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{name}: {' '.join(str(error).split())}") from None
+
+
+def load(folder: Path) -> list[Object]:
+    """The manifests, functions first, in the order of the file.
+
+    Raises:
+        UsageError: something is wrong with wisp.yaml or the code; the message names the path.
+    """
+    path = folder / FILE
+    try:
+        document = read_yaml(path.read_text(), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} can't be read: {_reason(error)}. `wisp init` writes one to start from") from None
+    if not isinstance(document, dict) or not document:
+        raise UsageError(f"{path}: write functions: and subscriptions:, each with specs by name")
+    if unknown := sorted(str(key) for key in document.keys() - _SECTIONS.keys()):
+        raise UsageError(f"{path}: {unknown[0]}: there is no such section; write functions: and subscriptions:")
+    return [
+        _manifest(folder, section, str(name), spec)
+        for section in _SECTIONS
+        for name, spec in _entries(document, section, path).items()
+    ]
+
+
+def place(manifest: Object, field: str) -> str:
+    """Where in wisp.yaml a field of an object stands: `functions.hello.scale.min` for `spec.scale.min`."""
+    _, _, rest = field.partition("spec")
+    return f"{_SECTION_OF[manifest['kind']]}.{manifest['metadata']['name']}{rest}"
+
+
+def _entries(document: Mapping[str, Any], section: str, path: Path) -> Mapping[str, Any]:
+    entries = document.get(section) or {}
+    if not isinstance(entries, dict):
+        raise UsageError(f"{path}: {section}: write a mapping of names to specs")
+    return entries
+
+
+def _manifest(folder: Path, section: str, name: str, spec: Any) -> Object:
+    kind, struct = _SECTIONS[section]
+    where = f"{FILE}: {section}.{name}"
+    if not isinstance(spec, dict):
+        raise UsageError(f"{where}: write a spec, as `wisp init` does")
+    if kind == "Function":
+        spec = _with_code(folder, spec, where)
+    check(struct, spec, where)
+    if spec.get("filter"):
+        _check_filter(spec["filter"], where)
+    return {"apiVersion": names.API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def _check_filter(wanted: Mapping[str, Any], where: str) -> None:
+    try:
+        pattern.compile(wanted)
+    except pattern.PatternError as error:
+        raise UsageError(f"{where}.filter: {error}") from None
+
+
+def _with_code(folder: Path, spec: Mapping[str, Any], where: str) -> Object:
+    """The spec with `code.folder` turned into `code.files`."""
+    code = spec.get("code")
+    if not isinstance(code, dict) or "folder" not in code:
+        return dict(spec)
+    if len(code) > 1:
+        raise UsageError(f"{where}.code: write exactly one kind of code: folder, files or image")
+    return {**spec, "code": {"files": _read_folder(folder / str(code["folder"]), f"{where}.code.folder")}}
+
+
+def _read_folder(folder: Path, where: str) -> dict[str, str]:
+    """The text files of a folder by name.
+
+    Raises:
+        UsageError: it holds what `code.files` can't carry.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{where}: there is no folder {folder}")
+    files = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name == "__pycache__" or path.suffix == ".pyc":
+            continue
+        if path.is_dir():
+            raise UsageError(f"{where}: {path} is a folder, and files are sent from one folder only: {_USE_IMAGE}")
+        try:
+            files[path.name] = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{where}: {path} can't be sent as text ({_reason(error)}): {_USE_IMAGE}") from None
+    if not files:
+        raise UsageError(f"{where}: {folder} holds no code")
+    size = sum(len(text.encode()) for text in files.values())
+    if size > CODE_BYTES:
+        told = f"{folder} holds {size / 1024:.0f} KiB, and code in files may be {CODE_BYTES // 1024} KiB in all"
+        raise UsageError(f"{where}: {told}: {_USE_IMAGE}")
+    return files
+
+
+_USE_IMAGE: Final = "code as a zip is not there yet; build an image with it and write code: {image: ...}"
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else "it is not UTF-8"

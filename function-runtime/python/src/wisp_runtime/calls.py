@@ -1,0 +1,298 @@
+"""One request on its way to a worker and back: what the function is told, and what the caller gets.
+
+Invariant: a call is answered exactly once, through ``Call.answer`` or ``Call.start`` to ``Call.finish``, and every answer
+carries ``wisp-request-id``: the mark by which the router knows that the function's runtime, and no proxy on the way,
+gave it. A caller's fault is 4xx, a function's error 500 and a timeout 504 with ``wisp-function-error``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from wisp_runtime import function_url, journal
+from wisp_runtime.cloudevent import (
+    BATCH,
+    STRUCTURED,
+    is_binary,
+    percent_decode,
+    percent_encode,
+    read_batch,
+    read_binary,
+    read_structured,
+)
+from wisp_runtime.counting import check_values
+from wisp_runtime.errors import BadRequestError
+from wisp_runtime.http1 import HttpRequest, Reply
+from wisp_runtime.results import make_reply
+from wisp_runtime.values import encode_json, media_type, parse_json
+
+if TYPE_CHECKING:
+    from wisp_runtime.connection import Connection
+    from wisp_runtime.workers import Worker
+
+REQUEST_ID = "wisp-request-id"
+FUNCTION_ERROR = "wisp-function-error"
+EVENT_FORMAT = "wisp-event-format"
+_MAX_ID = 256
+_TRACEPARENT_LENGTH = 55
+
+
+class Call:
+    """An invocation as the front sees it.
+
+    Attributes:
+        id: The event's id, the caller's request id, or a fresh one, in this order.
+        trace: The request's W3C ``traceparent``, or empty.
+        xray: The same for AWS's X-Ray, or empty.
+        head: INVOKE's head, without the deadline.
+        body: INVOKE's body.
+        worker: Who runs it; None while it waits, and again when it is closed.
+        number: Its number at that worker.
+        begun: When it was given to the worker, on the monotonic clock.
+        deadline: When its time is over, on the same clock.
+        streaming: Whether its answer has begun.
+    """
+
+    __slots__ = (
+        "_is_url", "_tail", "begun", "body", "connection", "deadline", "ended", "head", "id", "number", "request",
+        "streaming", "trace", "worker", "xray",
+    )  # fmt: skip
+
+    def __init__(self, connection: Connection, request: HttpRequest) -> None:
+        """Give a request its id."""
+        fields = request.fields
+        self.connection = connection
+        self.request = request
+        trace = fields.get("traceparent", "")
+        self.trace = trace if len(trace) >= _TRACEPARENT_LENGTH and _is_sane(trace) else ""
+        self.xray = _xray(fields.get("x-amzn-trace-id", ""), self.trace)
+        self.id = _given_id(fields) or new_id()
+        self.head: dict[str, Any] = {}
+        self.body = b""
+        self.worker: Worker | None = None
+        self.number = 0
+        self.begun = self.ended = self.deadline = 0.0
+        self.streaming = False
+        self._is_url = False
+        self._tail: list[bytes] | None = [] if fields.get("x-amz-log-type") == "Tail" else None
+
+    @property
+    def duration_ms(self) -> float:
+        """How long it took, in milliseconds."""
+        return round((self.ended - self.begun) * 1000, 2)
+
+    # The way there.
+
+    def prepare(self, signature: str) -> None:
+        """Make the frame's head and body for a function of this signature.
+
+        Raises:
+            BadRequestError: The request can't become an event for it.
+        """
+        request = self.request
+        if signature in ("http", "asgi"):
+            self.head = {
+                "form": "http",
+                "method": request.method,
+                "target": request.target,
+                "version": request.version,
+                "headers": request.headers,
+                "peer": request.peer,
+            }
+            self.body = request.body
+        else:
+            self._read_event(request, signature)
+        self.head["id"] = self.id
+        if self.trace:
+            self.head["trace"] = self.trace
+        if self.xray:
+            self.head["xray"] = self.xray
+        if "x-amz-client-context" in request.fields:
+            self.head["clientContext"] = _client_context(request.fields["x-amz-client-context"])
+        request.body = b""
+
+    def _read_event(self, request: HttpRequest, signature: str) -> None:
+        """Find out what the request is: an event as it stands, a CloudEvent, a batch, or a function URL's request."""
+        fields = request.fields
+        self.head = {"form": "json"}
+        self.body = request.body
+        if signature == "lambda" and fields.get(EVENT_FORMAT) == "lambda":
+            return
+        content_type = fields.get("content-type", "")
+        mode = media_type(content_type)
+        if mode in (STRUCTURED, BATCH) or (not mode and is_binary(fields)):  # these are parsed here
+            check_values(request.body)
+        if mode == STRUCTURED:
+            event, self.body = read_structured(request.body)
+            self.id = event["id"]
+        elif mode == BATCH:
+            if signature != "lambda":
+                message = "This handler takes one CloudEvent at a time; batches go to handlers of signature lambda"
+                raise BadRequestError("UnsupportedMediaType", message, 415)
+            self.body = read_batch(request.body)
+        elif mode.startswith("application/cloudevents"):
+            message = f"CloudEvents are read in JSON format ({STRUCTURED}) or binary mode, not {mode}"
+            raise BadRequestError("UnsupportedMediaType", message, 415)
+        elif is_binary(fields):
+            attributes, kind = read_binary(request, content_type, mode)
+            self.head = {"form": "cloudevent", "attributes": attributes}
+            if kind:
+                self.head["data"] = kind
+        elif signature == "lambda":
+            self._is_url = True
+            self.body = encode_json(function_url.make_event(request, self.id, mode, fields.get("host", "")))
+        else:
+            message = (
+                "This handler takes CloudEvents: send the ce-specversion, ce-id, ce-source and ce-type headers, "
+                "or the event as application/cloudevents+json"
+            )
+            raise BadRequestError("InvalidCloudEvent", message)
+
+    # The way back.
+
+    def make_reply(self, head: dict[str, Any], body: bytes, signature: str) -> Reply:
+        """Make the reply of a result.
+
+        Raises:
+            InvalidResultError: It can't be sent.
+        """
+        if self._is_url and not head:
+            return function_url.make_reply(body)
+        return make_reply(head, body, signature)
+
+    def answer(self, reply: Reply) -> None:
+        """Answer the caller, if it is still there."""
+        self._mark(reply)
+        if self._tail is not None:
+            reply.headers.append(("x-amz-log-result", _base64(b"".join(self._tail)[-journal.TAIL_BYTES :])))
+        self.connection.answer(reply)
+
+    def start(self, reply: Reply) -> None:
+        """Begin to answer with a stream."""
+        self.streaming = True
+        self._mark(reply)
+        self.connection.start(reply)
+
+    def refuse(self, error: BadRequestError) -> None:
+        """Answer that the caller sent what the handler can't take."""
+        message = f"Refused with {error.status}: {error.message}"
+        self.keep(journal.emit("WARNING", message, self.id, self.trace, errorType=error.error_type))
+        document = {"errorType": error.error_type, "errorMessage": error.message, "requestId": self.id}
+        self.answer(_document(error.status, document))
+
+    def log_error(self, error: dict[str, Any]) -> None:
+        """Log the function's error: errorType, errorMessage, stackTrace."""
+        error_type, message = str(error.get("errorType", "Error")), str(error.get("errorMessage", ""))
+        fields = {"errorType": error_type, "stackTrace": error.get("stackTrace") or []}
+        self.keep(journal.emit("ERROR", f"{error_type}: {message}", self.id, self.trace, **fields))
+
+    def fail(self, error: dict[str, Any], status: int = 500, mark: str = "Unhandled") -> None:
+        """Answer with the function's error."""
+        document = {
+            "errorType": str(error.get("errorType", "Error")),
+            "errorMessage": str(error.get("errorMessage", "")),
+            "requestId": self.id,
+            "stackTrace": error.get("stackTrace") or [],
+        }
+        self.answer(_document(status, document, (FUNCTION_ERROR, mark)))
+
+    def keep(self, line: bytes) -> None:
+        """Keep a log line for a caller that asked for the log's tail."""
+        if self._tail is not None:
+            self._tail.append(line)
+            if len(self._tail) > 64:  # noqa: PLR2004 - now and then
+                self._tail = [b"".join(self._tail)[-journal.TAIL_BYTES :]]
+
+    # The connection calls these.
+
+    def resume(self) -> None:
+        """Go on streaming: the caller has read what was buffered."""
+        if self.worker is not None:
+            self.worker.resume(self)
+
+    def caller_left(self) -> None:
+        """Let the worker know, if it can do anything about it; what waits is not run."""
+        if self.worker is not None:
+            self.worker.caller_left(self)
+        else:
+            self.connection.front.function.withdraw(self)
+
+    def _mark(self, reply: Reply) -> None:
+        reply.headers.append((REQUEST_ID, percent_encode(self.id)))
+
+
+def _document(status: int, document: dict[str, Any], *headers: tuple[str, str]) -> Reply:
+    return Reply(status, [("content-type", "application/json"), *headers], json.dumps(document).encode())
+
+
+def _base64(data: bytes) -> str:
+    from binascii import b2a_base64  # noqa: PLC0415 - for callers that want it
+
+    return b2a_base64(data, newline=False).decode()
+
+
+def _client_context(text: str) -> Any:
+    """Read what a caller says of itself."""
+    from binascii import a2b_base64  # noqa: PLC0415 - for callers that send it
+
+    try:
+        value = parse_json(a2b_base64(text, strict_mode=True), "X-Amz-Client-Context")
+    except (ValueError, BadRequestError):
+        value = None
+    if not isinstance(value, dict):
+        message = "X-Amz-Client-Context must be a JSON object in base64"
+        raise BadRequestError("InvalidRequestContentException", message)
+    return value
+
+
+def _xray(given: str, trace: str) -> str:
+    """Return the trace as X-Ray writes it: the caller's, or the W3C one in its form."""
+    if given and _is_sane(given):
+        return given
+    if not trace:
+        return ""
+    _, trace_id, parent, flags = trace.split("-", 3) if trace.count("-") >= 3 else ("", "", "", "")  # noqa: PLR2004
+    return f"Root=1-{trace_id[:8]}-{trace_id[8:]};Parent={parent};Sampled={int(flags[1:2] in '13579bdf')}"
+
+
+def _is_sane(identifier: str) -> bool:
+    """Whether a caller's id can stand in headers and logs as it is."""
+    return (
+        0 < len(identifier) <= _MAX_ID and identifier.isascii() and identifier.isprintable() and " " not in identifier
+    )
+
+
+def _given_id(fields: dict[str, str]) -> str:
+    """Return the id that the request brings: the event's, or else the caller's if it is sane."""
+    event_id = percent_decode(fields.get("ce-id", ""))
+    if event_id:
+        return event_id
+    for name in (REQUEST_ID, "x-request-id"):
+        given = fields.get(name, "")
+        if given and _is_sane(given):
+            return given
+    return ""
+
+
+def _make_prefix() -> str:
+    """Draw the part of our ids that is this process's: 74 random bits in the form of a UUID of version 4."""
+    text = os.urandom(10).hex()
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{'89ab'[int(text[16], 16) % 4]}{text[17:20]}-"
+
+
+_prefix = _make_prefix()
+_numbers = count(int.from_bytes(os.urandom(5), "big"))
+
+
+def new_id() -> str:
+    """Make an id that is unique: the process's own prefix and a number; a random one each time would cost 1 us."""
+    return f"{_prefix}{next(_numbers):012x}"
+
+
+def deadline_ms(left: float) -> int:
+    """Return the time in so many seconds as a frame has it."""
+    return int((time.time() + left) * 1000)

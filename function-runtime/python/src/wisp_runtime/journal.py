@@ -1,0 +1,198 @@
+"""The log of the pod: what the front says, and what it reads from the workers' pipes, on stdout.
+
+Invariant: lines come out whole and in the order in which they happened; what happened in one round of the loop is written
+at once by ``flush``. A closed or broken stdout fails nothing, and one that nobody reads holds nothing up: what it doesn't
+take is kept, and beyond ``MOST_HELD`` dropped, which the log says once it goes on. Lambda's START, END and REPORT lines are made here, in the
+words of its text format, with the figures as fields beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import time
+from typing import TYPE_CHECKING, Any
+
+from wisp_runtime.logs import make_line, timestamp
+
+if TYPE_CHECKING:
+    from wisp_runtime.calls import Call
+
+MAX_LINE = 256 * 1024
+TAIL_BYTES = 4096
+READ_SIZE = 64 * 1024  # all that a pipe holds
+PART_SIZE = 4 * 1024  # as much as is wrapped in some 10 ms, when it is lines of one letter
+FULL, MOST_HELD = 1 << 20, 4 << 20  # bytes that stdout hasn't taken: from there on pipes wait, lines are dropped
+RETRY_SECONDS = 0.02
+LAST_SECONDS = 2.0  # for stdout to take what is there at the end
+_WRITE_SIZE = 4096  # which a pipe that can be written to takes without blocking
+_lines: list[bytes] = []
+_held = bytearray()
+_dropped = [0]
+_text = [False]
+_out = [1]
+_quote = json.encoder.encode_basestring_ascii
+
+
+def use_stderr() -> None:
+    """Log to stderr from now on: stdout is for something else."""
+    _out[0] = 2
+
+
+def use_text() -> None:
+    """Write the platform's lines as plain text from now on."""
+    _text[0] = True
+
+
+def emit(level: str, message: str, request_id: str = "", trace: str = "", **fields: Any) -> bytes:
+    """Log a line of the front's own; return it."""
+    if _text[0]:
+        stack = "".join(fields.get("stackTrace") or ())
+        about = f"{request_id} " if request_id else ""
+        line = f"[{level}]\t{timestamp()}\t{about}{message}\n{stack}".encode("utf-8", "backslashreplace")
+    else:
+        line = make_line(level, message, request_id, trace, fields)
+    _lines.append(line)
+    return line
+
+
+def flush(seconds: float = 0.0) -> None:
+    """Write what has been logged, as far as stdout takes it within so many seconds."""
+    if not (_lines or _held):
+        return
+    if len(_held) > MOST_HELD:
+        _dropped[0] += sum(line.count(b"\n") for line in _lines)
+    else:
+        _held.extend(b"".join(_lines))
+    _lines.clear()
+    _write(time.monotonic() + seconds)
+    if _dropped[0] and not _held:
+        count, _dropped[0] = _dropped[0], 0
+        emit("WARNING", f"{count} lines of the log were dropped, because nobody read it", droppedLines=count)
+        flush(seconds)
+
+
+def _write(until: float) -> None:
+    """Write without blocking what is held."""
+    poller = select.poll()
+    poller.register(_out[0], select.POLLOUT)
+    try:
+        while _held and poller.poll(max(0.0, until - time.monotonic()) * 1000):
+            del _held[: os.write(_out[0], _held[:_WRITE_SIZE])]
+    except BlockingIOError:  # it was made non-blocking by who gave it to us
+        pass
+    except OSError:
+        _held.clear()
+
+
+def held() -> int:
+    """Return how many bytes stdout hasn't taken; ``flush`` is to be called again soon."""
+    return len(_held)
+
+
+def start(call: Call, version: str) -> None:
+    """Log that an invocation begins."""
+    _platform(call, _line(call, "platform.start", f"START RequestId: {_escape(call.id)} Version: {_escape(version)}"))
+
+
+def end(call: Call, memory: int, used: int, init_ms: float, status: str) -> None:
+    """Log that an invocation has ended, and what it took: milliseconds, MiB."""
+    duration = call.duration_ms
+    billed = int(duration) + (duration % 1 > 0)
+    request = _escape(call.id)
+    report = (
+        f"REPORT RequestId: {request}\\tDuration: {duration:.2f} ms\\tBilled Duration: {billed} ms\\t"
+        f"Memory Size: {memory} MB\\tMax Memory Used: {used} MB"
+    )
+    more = (
+        f',"status":"{status}","metrics":{{"durationMs":{duration:.2f},"billedDurationMs":{billed},'
+        f'"memorySizeMB":{memory},"maxMemoryUsedMB":{used}'
+    )
+    if init_ms:
+        report += f"\\tInit Duration: {init_ms:.2f} ms"
+        more += f',"initDurationMs":{init_ms:.2f}'
+    if call.xray:
+        report += f"\\tXRAY TraceId: {_escape(call.xray.partition(';')[0].removeprefix('Root='))}"
+    if status != "success":
+        report += f"\\tStatus: {status}"
+    line = _line(call, "platform.end", f"END RequestId: {request}")
+    _platform(call, line + _line(call, "platform.report", report, more + "}"))
+
+
+def _escape(text: str) -> str:
+    """Return a text as it stands between the quotes of a JSON string."""
+    return _quote(text)[1:-1]
+
+
+def _line(call: Call, kind: str, message: str, more: str = "") -> str:
+    """Make a line of the platform's by hand, because each invocation has three; ``message`` is escaped already."""
+    if _text[0]:
+        plain: str = json.loads(f'"{message}"')
+        return plain + "\n"
+    trace = f'","trace":"{_escape(call.trace)}' if call.trace else ""
+    return (
+        f'{{"time":"{timestamp()}","level":"INFO","message":"{message}","requestId":"{_escape(call.id)}{trace}",'
+        f'"type":"{kind}"{more}}}\n'
+    )
+
+
+def _platform(call: Call, lines: str) -> None:
+    data = lines.encode("utf-8", "backslashreplace")
+    _lines.append(data)
+    call.keep(data)
+
+
+class LogPipe:
+    """The reading end of a worker's stdout and stderr."""
+
+    def __init__(self, fd: int) -> None:
+        """Read from a pipe whose writing end the worker has."""
+        os.set_blocking(fd, False)
+        self.fd = fd
+        self._rest = b""
+
+    def read(self, call: Call | None, *, whole: bool = False) -> bool:
+        """Log what the worker has written since, for the invocation that runs if it is one; false at the end.
+
+        ``whole``: all that the pipe holds, an unfinished line too. What is written meanwhile is left for the next time,
+        lest a process that writes without end keeps us here.
+        """
+        open_still = self._read(call, READ_SIZE if whole else PART_SIZE)
+        if whole and self._rest:
+            self._take(b"\n", call)
+        return open_still
+
+    def _read(self, call: Call | None, size: int) -> bool:
+        try:
+            data = os.read(self.fd, size)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if data:
+            self._take(data, call)
+        return bool(data)
+
+    def close(self, call: Call | None) -> None:
+        """Log what is left, an unfinished line too."""
+        self.read(call, whole=True)
+        os.close(self.fd)
+
+    def _take(self, data: bytes, call: Call | None) -> None:
+        data = self._rest + data
+        whole, newline, self._rest = data.rpartition(b"\n")
+        if len(self._rest) > MAX_LINE:
+            whole, newline, self._rest = self._rest[:MAX_LINE], b"\n", self._rest[MAX_LINE:]
+        if not newline:
+            return
+        for line in whole.split(b"\n"):
+            if not line:
+                continue
+            made = line + b"\n"
+            if not (_text[0] or line.startswith(b'{"time":')):
+                about = (call.id, call.trace) if call else ("", "")
+                made = make_line("INFO", line.decode("utf-8", "backslashreplace"), *about, {})
+            _lines.append(made)
+            if call:
+                call.keep(made)

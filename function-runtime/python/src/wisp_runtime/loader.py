@@ -1,0 +1,263 @@
+"""The Python function's own side: import the handler, then be the zygote that forks workers, or a worker.
+
+Invariant: this runs in processes forked from the front, and never returns to it. A process forks only if the import left
+nothing that a fork would break: another thread, a socket, an event loop, a child.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+import time
+from _thread import start_new_thread
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn
+
+from wisp_runtime import logs
+from wisp_runtime.errors import InitError
+from wisp_runtime.frames import (
+    EXITED,
+    FAILED,
+    FORK,
+    FORKED,
+    INVOKE,
+    READY,
+    STOP,
+    ZYGOTE,
+    Channel,
+    FrameReader,
+)
+from wisp_runtime.loading import load_handler
+from wisp_runtime.signatures import find_signature, is_asynchronous
+from wisp_runtime.spawning import take_log
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from wisp_runtime.invocation import Decode, Handler
+    from wisp_runtime.settings import Settings
+
+EXIT_GRACE_SECONDS = 1.5
+
+
+def load_and_serve(settings: Settings, sock: socket.socket, *, zygote: bool) -> NoReturn:
+    """Import the handler and serve as what the import allows."""
+    logs.install(text=settings.log_format == "text")
+    channel = Channel(sock)
+
+    def fail(error: InitError) -> NoReturn:
+        report(channel, error)
+
+    try:
+        handler = make_handler(settings, fail)
+    except InitError as error:
+        fail(error)
+    logs.end_invocation()
+    reason = why_not_fork(sock.fileno()) if zygote else ""
+    if zygote and not reason:
+        serve_zygote(sock, handler)
+    if reason:
+        logs.emit("WARNING", f"Each worker imports the handler by itself, because the import left {reason}")
+    freeze()
+    serve(channel, handler)
+
+
+def report(channel: Channel, error: InitError) -> NoReturn:
+    """Tell the front why this process can't serve, and end."""
+    logs.end_invocation()
+    channel.send(FAILED, 0, {"errorType": error.error_type, "errorMessage": error.message, "stackTrace": error.stack})
+    os._exit(1)
+
+
+def make_handler(settings: Settings, fail: Any) -> Handler:
+    """Import the handler and give it the form that its signature asks for.
+
+    Raises:
+        InitError: It can't be served.
+    """
+    from wisp_runtime.invocation import Handler  # noqa: PLC0415 - while the front goes on
+
+    call = load_handler(settings, fail)
+    signature = find_signature(call, settings.signature, settings.handler)
+    asynchronous = is_asynchronous(call)
+    decode: Decode
+    if signature == "lambda":
+        from wisp_runtime import lambda_form  # noqa: PLC0415 - each handler needs one of these
+
+        decode = lambda_form.decode
+    elif signature == "cloudevent":
+        from wisp_runtime import event_form  # noqa: PLC0415 - with it comes the SDK
+
+        decode = event_form.make_decode(call)
+    else:
+        from wisp_runtime import http_form  # noqa: PLC0415
+
+        decode = http_form.make_decode(asynchronous=asynchronous)
+    handler = Handler(call, signature, decode, settings)
+    if signature == "asgi":
+        from wisp_runtime.asgi_form import AsgiApp  # noqa: PLC0415 - with it comes asyncio
+
+        app = AsgiApp(call)
+        handler.run_app, handler.lifespan = app.run, app.lifespan
+    if signature == "asgi" or (asynchronous and settings.isolation == "shared"):
+        handler.concurrency = settings.concurrency
+    return handler
+
+
+def why_not_fork(own: int) -> str:
+    """Say what this process has that a fork would break; empty if there is nothing."""
+    try:
+        threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208 - pathlib costs 10 ms at start
+        descriptors = [int(name) for name in os.listdir("/proc/self/fd")]  # noqa: PTH208
+        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:  # noqa: PTH123
+            children = file.read().split()
+    except OSError:
+        return "what can't be seen on this system"
+    if threads > 1:
+        return f"{threads - 1} threads running" if threads > 2 else "a thread running"  # noqa: PLR2004
+    for descriptor in descriptors:
+        try:
+            target = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115
+        except OSError:
+            continue
+        if descriptor != own and target.startswith("socket:"):
+            return "a socket open"
+        if target == "anon_inode:[eventpoll]":
+            return "an event loop open"
+    return "a child process running" if children else ""
+
+
+def freeze() -> None:
+    """Let the garbage collector forget what the import made: walking it would cost time, and copies of its pages.
+
+    It was off since the process's start, and is from now on again what it is by default.
+    """
+    gc.freeze()
+    gc.enable()
+
+
+def serve_zygote(sock: socket.socket, handler: Handler) -> NoReturn:
+    """Fork a worker whenever the front asks for one, and tell how each ends."""
+    channel = Channel(sock)
+    reader = FrameReader()
+    workers: set[int] = set()
+    freeze()
+
+    def bury(number: int, frame: object) -> None:
+        del number, frame
+        for pid, status in buried():
+            workers.discard(pid)
+            channel.send(EXITED, 0, {"pid": pid, "status": status})
+
+    signal.signal(signal.SIGCHLD, bury)
+    channel.send(ZYGOTE, 0, {"signature": handler.signature})
+    while True:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(sock, 4096, 2)
+        except OSError:
+            data, descriptors = b"", []
+        if not data:
+            for pid in workers:  # the front was killed: nobody else will end what runs
+                with suppress(OSError):
+                    os.killpg(pid, signal.SIGKILL)
+            os._exit(0)
+        for kind, number, _, _ in reader.feed(data):
+            if kind == STOP:
+                os._exit(0)
+            if kind == FORK:
+                fork(channel, handler, number, workers, descriptors)
+
+
+def fork(zygote: Channel, handler: Handler, number: int, workers: set[int], descriptors: list[int]) -> None:
+    """Fork a worker and add it to the others; in the child, serve."""
+    fd, log = descriptors
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # its end is not to be told before its beginning
+    pid = os.fork()
+    if pid:
+        os.close(fd)
+        os.close(log)
+        workers.add(pid)
+        zygote.send(FORKED, number, {"pid": pid})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        return
+    try:
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        zygote.sock.close()
+        take_log(log)
+        os.close(log)
+        logs.reopen()
+        _seed_anew()
+        serve(Channel(socket.socket(fileno=fd)), handler)
+    finally:
+        os._exit(1)
+
+
+def _seed_anew() -> None:
+    """Draw new random numbers: ``random`` sees to itself, NumPy's global state doesn't."""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+
+
+def buried() -> list[tuple[int, int]]:
+    """Return the children that have ended since: pid and status."""
+    ended: list[tuple[int, int]] = []
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return ended
+        if not pid:
+            return ended
+        ended.append((pid, status))
+
+
+def serve(channel: Channel, handler: Handler) -> NoReturn:
+    """Run one invocation after the other, or several at once, until the front has had enough."""
+    if handler.run_app is not None or handler.concurrency > 1:
+        from wisp_runtime.shared import serve_shared  # noqa: PLC0415 - with it comes asyncio
+
+        try:
+            serve_shared(channel.sock, handler)
+        except InitError as error:  # of the app's own start-up
+            channel.sock.setblocking(True)  # noqa: FBT003 - socket's own signature
+            report(channel, error)
+        leave()
+    process = os.getpid()
+    channel.send(READY, 0, {"signature": handler.signature, "concurrency": 1, "pid": process})
+    number = 0
+
+    def send(kind: int, head: dict[str, Any], body: bytes) -> None:
+        if os.getpid() != process:  # the handler forked, and the child came back here
+            os._exit(0)
+        channel.send(kind, number, head, body)
+
+    try:
+        while (frame := channel.receive()) is not None:
+            kind, number, head, body = frame
+            if kind == INVOKE:
+                handler.run(head, body, send)
+            elif kind == STOP:
+                break
+    except OSError:
+        pass  # the front has gone
+    leave()
+
+
+def leave() -> NoReturn:
+    """End the process: run the user's exit hooks, for a short time at most, and don't wait for threads."""
+    import atexit  # noqa: PLC0415 - used once, at the end
+
+    def insist() -> None:
+        time.sleep(EXIT_GRACE_SECONDS)
+        os._exit(0)
+
+    start_new_thread(insist, ())
+    atexit._run_exitfuncs()  # noqa: SLF001 - the only way to run them without joining the user's threads
+    logs.end_invocation()
+    os._exit(0)

@@ -1,0 +1,288 @@
+"""HTTP/1.1 without sockets: bytes in, complete requests out.
+
+Invariant: a request comes out only when it is complete, unambiguous and within the limits; everything else ends in one
+``refusal``, after which no further byte of the connection is read as HTTP. llhttp (httptools) is strict: a
+Content-Length beside a Transfer-Encoding, a repeated one, a bare LF or a folded line never reach a handler, so there is
+nothing two parsers could read in two ways (RFC 9112, sections 6.1 and 11.2). Trailers are dropped, never merged. What is
+held of a request, head and body, is taken from the budget of all connections until it is answered.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from wisp_runtime.http1 import HttpRequest
+
+MAX_HEAD = 64 * 1024
+MAX_HEADERS = 128
+# A chunk of one byte takes six on the wire; beyond that, a body is padding or endless trailers.
+MAX_FRAMING = 8
+MAX_PIPELINED = 32
+SLICE = 4096  # bytes that are parsed at once: no more requests than these hold come out beyond what is wanted
+FREE = (
+    8192  # bytes that a connection may hold whatever the others do, lest health is refused where bodies fill the budget
+)
+_REQUEST_COST, _HEADER_COST = 1024, 128  # what a request and a header take beside their text
+
+
+class Refusal:
+    """Why a connection's input is read no further: the status and the sentence its caller gets."""
+
+    __slots__ = ("error_type", "headers", "message", "status")
+
+    def __init__(self, status: int, error_type: str, message: str) -> None:
+        """Name the HTTP status, the error type and what is wrong with the request."""
+        self.status = status
+        self.error_type = error_type
+        self.message = message
+        self.headers = [("retry-after", "1")] if status == 429 else []  # noqa: PLR2004 - too many requests
+
+
+class Budget:
+    """The bytes of requests that the process may hold at once, whoever sends them."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, most: int) -> None:
+        """Allow so many bytes."""
+        self.left = most
+
+
+class RequestReader:
+    """The reading side of one connection.
+
+    Attributes:
+        ready: Complete requests not yet taken, oldest first.
+        refusal: Set once the input turned out to be unusable; nothing is read after it.
+        partial: Whether a request has begun that is not complete.
+        continue_due: Whether the caller waits for ``100 Continue`` before it sends the body.
+    """
+
+    def __init__(self, peer: str, max_body: int, budget: Budget) -> None:
+        """Read requests of ``peer`` whose bodies have at most ``max_body`` bytes and fit into the budget of all."""
+        self._budget = budget
+        self._held = self._taken = 0  # bytes of what is not answered yet; those of them that the budget knows of
+        self.ready: deque[HttpRequest] = deque()
+        self.refusal: Refusal | None = None
+        self.partial = False
+        self.continue_due = False
+        self._peer = peer
+        self._max_body = max_body
+        self._parser = HttpRequestParser(self)
+        self._unread = b""  # what came after more requests than are wanted at once
+        self._start()
+
+    @property
+    def full(self) -> bool:
+        """Whether more bytes should wait until a request has been taken."""
+        return bool(self._unread) or len(self.ready) >= MAX_PIPELINED
+
+    def take(self) -> HttpRequest | None:
+        """Return the oldest complete request, if there is one."""
+        if self._unread and not self.ready:
+            self.feed(b"")
+        return self.ready.popleft() if self.ready else None
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the connection; ``take`` and look at ``refusal`` afterwards."""
+        if self._unread:
+            data = self._unread + data
+        at = 0
+        while at < len(data) and self.refusal is None and len(self.ready) < MAX_PIPELINED:
+            self._parse(data[at : at + SLICE])
+            at += SLICE
+        self._unread = b"" if self.refusal is not None else data[at:]
+
+    def _parse(self, data: bytes) -> None:
+        """Have so much parsed, and see whether what is not complete yet is too long."""
+        while data and self.refusal is None:
+            self._fed += len(data)
+            try:
+                self._parser.feed_data(data)
+                data = b""
+            except HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                self._ignore_upgrade()
+            except HttpParserCallbackError:
+                if (
+                    self.refusal is None
+                ):  # a method or header that is no text can't come here; a bug of ours must not hang
+                    self._refuse(400, "BadRequest", "The request could not be read")
+            except HttpParserError as error:
+                if self.ready and not self.ready[-1].keep_alive:
+                    return  # bytes after the last request: not ours to judge
+                self._refuse(400, "BadRequest", f"The request is not valid HTTP/1.1: {error}")
+        if self.partial and self._request is None:
+            self._check_head()
+            self._charge(_HEADER_COST * len(self._headers) + self._fed - self._charged)
+        elif self._fed > MAX_HEAD + MAX_FRAMING * self._max_body:
+            self._refuse_body()
+
+    def _ignore_upgrade(self) -> None:
+        """Go on in HTTP/1.1, as RFC 9110, section 7.8 allows, where llhttp stops; it has skipped the request's body."""
+        self._parser = HttpRequestParser(self)
+        if self._request is not None:
+            length = self._request.fields.get("content-length")
+            framing = "transfer-encoding: chunked" if length is None else f"content-length: {length}"
+            self._parser.feed_data(f"POST / HTTP/1.1\r\n{framing}\r\n\r\n".encode())  # which no callback takes note of
+
+    def _start(self) -> None:
+        """Forget the last message."""
+        self._target = b""
+        self._headers: list[tuple[str, str]] = []
+        self._request: HttpRequest | None = None
+        self._body: bytes | bytearray = b""
+        self._fed = 0  # bytes of the message that is being read
+        self._charged = 0  # what is held of it
+        self._body_follows = False  # llhttp will stop at an upgrade that has a body
+
+    def release(self, size: int) -> None:
+        """Give back what an answered request has taken."""
+        self._hold(-size)
+
+    def drop(self) -> None:
+        """Let go of all that is held: the connection has ended."""
+        self._hold(-self._held)
+        self.ready.clear()
+        self._unread = b""
+        self._start()
+
+    def _hold(self, more: int) -> bool:
+        """Hold so many bytes more, or less; false where the budget hasn't got them."""
+        taken = max(0, self._held + more - FREE)
+        wanted = taken - self._taken
+        if wanted > max(0, self._budget.left):
+            return False
+        self._budget.left -= wanted
+        self._taken = taken
+        self._held += more
+        return True
+
+    def _charge(self, more: int) -> None:
+        """Hold so much more of the message that is being read, or refuse it."""
+        if self.refusal is not None:
+            return
+        if self._hold(more):
+            self._charged += more
+        else:
+            self._refuse(429, "TooManyRequests", "The requests in hand hold all the memory there is for them")
+
+    # httptools calls these.
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self.partial = True
+
+    def on_url(self, url: bytes) -> None:
+        """Take the target, or a part of it."""
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; what comes after the head is a trailer, and dropped."""
+        if self._request is None:
+            self._headers.append((name.decode("latin-1").lower(), value.decode("latin-1")))
+
+    def on_headers_complete(self) -> None:
+        """Check what the head alone decides: version, host, length, expectation."""
+        if self._request is not None:
+            return  # ``_ignore_upgrade``'s own
+        parser = self._parser
+        headers = self._headers
+        method = parser.get_method().decode("latin-1")
+        request = self._request = HttpRequest(method, self._target.decode("latin-1"), headers, self._peer)
+        request.version = parser.get_http_version()
+        request.keep_alive = parser.should_keep_alive()
+        self._check_head()
+        self._check_request(request)
+        self._charge(_REQUEST_COST + _HEADER_COST * len(headers) + self._fed - self._charged)
+        if self.refusal is not None:
+            raise ValueError(self.refusal.message)  # makes httptools stop; feed() has the refusal
+        fields = request.fields
+        has_body = "transfer-encoding" in fields or int(fields.get("content-length", 0)) > 0
+        self._body_follows = has_body and parser.should_upgrade()
+
+    def _check_request(self, request: HttpRequest) -> None:
+        """Refuse a request that its head alone condemns."""
+        headers, fields, version = request.headers, request.fields, request.version
+        if "expect" in fields:
+            self._expect(fields["expect"], version)
+        if int(fields.get("content-length", 0)) > self._max_body:  # llhttp has seen to it that it is a number
+            self._refuse_body()
+        if version not in ("1.1", "1.0"):
+            self._refuse(505, "HttpVersionNotSupported", f"HTTP/{version} is not spoken here: use HTTP/1.1")
+        elif "host" not in fields and version == "1.1":
+            self._refuse(400, "BadRequest", "An HTTP/1.1 request has a Host header")
+        elif len(fields) != len(headers) and [name for name, _ in headers].count("host") > 1:
+            self._refuse(400, "BadRequest", "A request has one Host header")
+        elif request.method == "CONNECT":
+            self._refuse(501, "NotImplemented", "CONNECT is for proxies")
+        elif "transfer-encoding" in fields:
+            self._check_coding(request)
+
+    def _check_coding(self, request: HttpRequest) -> None:
+        """Refuse a body that is more than chunked, or that another parser might delimit otherwise (RFC 9112, 6.1)."""
+        values = [value for name, value in request.headers if name == "transfer-encoding"]
+        codings = [coding.strip(" \t").lower() for coding in ",".join(values).split(",")]
+        if request.version == "1.0":
+            request.keep_alive = False  # who speaks it may have delimited the body otherwise
+        if codings.pop() != "chunked" or "chunked" in codings or "identity" in codings:
+            self._refuse(400, "BadRequest", "A Transfer-Encoding is chunked, once and at the end")
+        elif codings:
+            self._refuse(501, "NotImplemented", f"The only transfer coding understood is chunked, not {codings[0]:.40}")
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body; a body in many parts is gathered in place, lest small chunks cost 40 bytes each."""
+        gathered = self._body
+        if len(gathered) + len(body) > self._max_body:
+            self._refuse_body()
+            raise ValueError(self._max_body)
+        self._charge(len(body))
+        if self.refusal is not None:
+            raise ValueError(self.refusal.message)
+        if not gathered:
+            self._body = body
+        elif isinstance(gathered, bytearray):
+            gathered += body
+        else:
+            self._body = bytearray(gathered + body)
+
+    def on_message_complete(self) -> None:
+        """Hand out the request."""
+        request = self._request
+        if request is None:
+            raise ValueError("complete without a head")
+        if self._body_follows:
+            self._body_follows = False  # ``_ignore_upgrade`` is next
+            return
+        request.body = bytes(self._body)
+        request.held = self._charged
+        self.ready.append(request)
+        self.partial = self.continue_due = False
+        self._start()
+
+    def _expect(self, value: str, version: str) -> None:
+        """Note that the caller waits for 100 Continue; refuse any other expectation (RFC 9110, section 10.1.1)."""
+        if value.lower() != "100-continue":
+            self._refuse(417, "ExpectationFailed", "The only expectation understood is 100-continue")
+        elif version == "1.1":
+            self.continue_due = True
+
+    def _check_head(self) -> None:
+        if len(self._headers) > MAX_HEADERS:
+            message = f"The request's head has more than {MAX_HEADERS} headers"
+            self._refuse(431, "RequestHeaderFieldsTooLarge", message)
+        elif self._request is None and self._fed > MAX_HEAD:
+            self._refuse(431, "RequestHeaderFieldsTooLarge", f"The request's head has more than {MAX_HEAD} bytes")
+
+    def _refuse_body(self) -> None:
+        self._refuse(413, "RequestTooLarge", f"The request's body has more than {self._max_body} bytes")
+
+    def _refuse(self, status: int, error_type: str, message: str) -> None:
+        """Read no further; what was read of the message is let go."""
+        if self.refusal is None:
+            self.refusal = Refusal(status, error_type, message)
+            self._hold(-self._charged)
+            self._charged = 0
+            self._headers, self._body = [], b""

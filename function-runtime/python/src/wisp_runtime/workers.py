@@ -1,0 +1,330 @@
+"""A process of the function as the front sees it: its socket, its log, what runs in it, and its end.
+
+Invariant: nothing here waits. What a process sends is handed to its owner frame by frame; its end is told once, after
+everything it sent and logged has been read, whatever told us first: the end of its socket or its exit status. Whatever
+it sends or does, and whatever goes wrong with it, costs it alone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
+
+from wisp_runtime.calls import Call, deadline_ms
+from wisp_runtime.errors import BadRequestError
+from wisp_runtime.frames import CANCEL, INVOKE, MAX_HEAD, PAUSE, RESUME, FrameReader, ProtocolError, pack
+from wisp_runtime.journal import FULL, RETRY_SECONDS, LogPipe, emit, held
+from wisp_runtime.loop import READ, WRITE
+from wisp_runtime.values import depth
+
+if TYPE_CHECKING:
+    from wisp_runtime.loop import Loop, Timer
+    from wisp_runtime.settings import Settings
+
+READ_SIZE = 64 * 1024  # more would be mapped and unmapped by malloc each time
+MAX_DEPTH = 100  # of a caller's JSON in a frame's head: each worker, in whatever language, can read it
+STATUS_SECONDS = 1.0  # how long to wait for the exit status of a process whose socket has ended
+LAST_READS = 64  # of what a process sent before its end: more than the socket holds, but not what goes on and on
+
+
+class Owner(Protocol):
+    """Who is told what a process does."""
+
+    settings: Settings
+
+    def on_frame(self, worker: Worker, kind: int, number: int, head: dict[str, Any], body: bytes) -> None:
+        """Take a frame."""
+
+    def on_end(self, worker: Worker) -> None:
+        """Take note that the process has ended; ``worker.status`` says how, if that is known."""
+
+
+class Worker:
+    """A worker, or the zygote: whatever is joined to us by a socket and a log.
+
+    Attributes:
+        pid: Its process id; 0 until the zygote has told it.
+        calls: What runs in it, by number.
+        concurrency: How many may.
+        cancels: Whether it wants to know that a caller has left.
+        ready: Whether it takes invocations.
+        zygote: Whether it forks the workers instead of being one.
+        init_timer: What ends it when its initialization takes too long.
+        gone: Whether it is no longer counted on: killed, or ended.
+        status: How it ended, as ``os.waitpid`` says it, once that is known.
+        why: Why we killed it, if we did.
+        begun: When it was started, on the monotonic clock.
+        init_ms: What its initialization took, until that has been reported.
+        served: Whether anything ever ran in it.
+        peak: The most MiB that it was seen to have.
+        measured: When that was looked at.
+    """
+
+    def __init__(self, loop: Loop, owner: Owner, sock: socket.socket, pipe: int, pid: int = 0) -> None:
+        """Take our ends of its socket and of its log."""
+        sock.setblocking(False)  # noqa: FBT003 - socket's own signature
+        self.pid = pid
+        self.sock = sock
+        self.calls: dict[int, Call] = {}
+        self.concurrency = 1
+        self.ready = self.gone = self.served = self.cancels = self.zygote = False
+        self.init_timer: Timer | None = None
+        self.status: int | None = None
+        self.why = ""
+        self.begun = time.monotonic()
+        self.init_ms = 0.0
+        self.peak = 0
+        self.measured = 0.0
+        self._loop = loop
+        self._owner = owner
+        self._fd = sock.fileno()
+        self._frames = FrameReader(owner.settings.max_body)
+        self._out = b""
+        self._number = 0
+        self._ended = False
+        self._watching = True
+        self._log: LogPipe | None = LogPipe(pipe)
+        loop.watch(self._fd, READ, self._on_event)
+        loop.watch(pipe, READ, self._on_log)
+
+    # Invocations.
+
+    def invoke(self, call: Call, timeout: float) -> None:
+        """Give it an invocation, whose time begins.
+
+        Raises:
+            BadRequestError: No frame can be made of it; nothing has begun.
+        """
+        number = (self._number + 1) & 0xFFFFFFFF or 1
+        call.head["deadline"] = deadline_ms(timeout)
+        if depth(call.head.get("clientContext")) > MAX_DEPTH:
+            raise _unsendable(f"its client context is nested deeper than {MAX_DEPTH}")
+        try:
+            data = pack(INVOKE, number, call.head, call.body)
+        except (ValueError, RecursionError) as error:
+            raise _unsendable(str(error)) from None
+        if len(data) - len(call.body) > MAX_HEAD:
+            raise _unsendable(f"without its body it is longer than {MAX_HEAD} bytes")
+        self._number = number
+        self.calls[number] = call
+        self.served = True
+        call.worker, call.number = self, number
+        call.begun = time.monotonic()
+        call.deadline = call.begun + timeout
+        call.head, call.body = {}, b""
+        self._send(data)
+
+    def hold(self, call: Call) -> None:
+        """Let it write no further: the caller reads slowly."""
+        if self.concurrency > 1:
+            self.send(PAUSE, call.number, {})
+        else:
+            self._watch(0)
+
+    def resume(self, call: Call) -> None:
+        """Let it write on."""
+        if self.concurrency > 1:
+            self.send(RESUME, call.number, {})
+        else:
+            self._watch(READ)
+
+    def caller_left(self, call: Call) -> None:
+        """Spare it work for nobody, if it can be; a worker of one runs on, as in AWS Lambda."""
+        if self.cancels:
+            self.send(CANCEL, call.number, {"reason": "gone"})
+        if self.concurrency == 1:
+            self._watch(READ)
+
+    # Its socket.
+
+    def send(self, kind: int, number: int, head: dict[str, Any], body: bytes = b"", fds: tuple[int, ...] = ()) -> None:
+        """Send a frame, as soon as it takes it."""
+        self._send(pack(kind, number, head, body), fds)
+
+    def _send(self, data: bytes, fds: tuple[int, ...] = ()) -> None:
+        if self.gone:
+            return
+        if self._out:
+            self._out += data
+            return
+        try:
+            sent = socket.send_fds(self.sock, [data], fds) if fds else self.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return  # it has ended, which is told elsewhere
+        if sent < len(data):
+            self._out = data[sent:]
+            self._watch(READ | WRITE)
+
+    def read(self) -> bool:
+        """Hand on what it has sent; false at the end of its socket."""
+        try:
+            data = self.sock.recv(READ_SIZE)
+        except BlockingIOError:
+            return True
+        except OSError:
+            data = b""
+        if not data:
+            return False
+        try:
+            for frame in self._frames.feed(data):
+                if not self.gone:
+                    self._owner.on_frame(self, *frame)
+        except Exception as error:  # noqa: BLE001 - nonsense fails in many ways, none of which is the pod's
+            text = f"A worker broke the protocol and is replaced: {error!r:.1000}"
+            emit("ERROR", text, errorType="Runtime.ProtocolError", stackTrace=_stack(error))
+            self._on_eof()
+        return True
+
+    def _on_event(self, events: int) -> None:
+        if events & WRITE and self._out:
+            data, self._out = self._out, b""
+            with suppress(OSError):
+                self._out = data[self.sock.send(data) :]
+            if not self._out:
+                self._watch(READ)
+        if events & ~WRITE and not self.read():
+            self._on_eof()
+
+    def _on_eof(self) -> None:
+        """Its socket has ended, so it has, or no longer talks to us, which is as good; its status is on its way."""
+        self._stop_watching()
+        self.signal_group()
+        if self.status is not None:
+            self.end()
+        else:
+            self._loop.after(STATUS_SECONDS, self.end)
+
+    def failed(self, error: Exception) -> None:
+        """Be replaced, after a fault of our own with it."""
+        del error
+        self._on_eof()
+
+    def _stop_watching(self) -> None:
+        if self._watching:
+            self._watching = False
+            self._loop.forget(self._fd)
+
+    def _watch(self, mask: int) -> None:
+        if self._watching:
+            self._loop.change(self._fd, mask | (WRITE if self._out else 0))
+
+    # Its log.
+
+    def read_log(self, *, whole: bool = False) -> None:
+        """Take what it has logged; ``whole``: an unfinished line too, because what it belongs to ends."""
+        if self._log is not None and not self._log.read(self.only_call(), whole=whole):
+            self._close_log()
+
+    def _on_log(self, events: int) -> None:
+        del events
+        if held() < FULL:
+            self.read_log()
+        elif self._log is not None:
+            self._loop.forget(self._log.fd)
+            self._loop.after(RETRY_SECONDS, self._watch_log)
+
+    def _watch_log(self) -> None:
+        if self._log is not None:
+            self._loop.watch(self._log.fd, READ, self._on_log)
+
+    def _close_log(self) -> None:
+        if self._log is not None:
+            self._loop.forget(self._log.fd)
+            self._log.close(self.only_call())
+            self._log = None
+
+    def only_call(self) -> Call | None:
+        """Return what runs in it if that is one invocation."""
+        return next(iter(self.calls.values())) if len(self.calls) == 1 else None
+
+    # Its end.
+
+    def kill(self, why: str) -> None:
+        """End it now, with all that it has started; it counts no longer."""
+        self.why = self.why or why
+        self.signal_group()
+        self.let_go()
+
+    def signal_group(self) -> None:
+        """Send SIGKILL to it and its group; before its pid is known, later."""
+        if self.pid and self.status is None:
+            with suppress(OSError):
+                os.kill(self.pid, signal.SIGKILL)
+        if self.pid:
+            with suppress(OSError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def let_go(self) -> None:
+        """Close our ends."""
+        if self.gone:
+            return
+        self.gone = True
+        self._stop_watching()
+        self.sock.close()
+        self._frames, self._out = FrameReader(), b""
+        if self.init_timer is not None:
+            self.init_timer.cancel()
+        self._close_log()
+
+    def on_exit(self, status: int) -> None:
+        """Take its exit status; what it sent before comes first."""
+        self.status = status
+        for _ in range(LAST_READS):
+            if not (self._watching and self.read_ahead()):
+                break
+        self.signal_group()
+        self.end()
+
+    def read_ahead(self) -> bool:
+        """Read on as long as there is something."""
+        try:
+            waits = bool(self.sock.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
+        return waits and self.read()
+
+    def end(self) -> None:
+        """Tell that it has ended, once."""
+        if self._ended:
+            return
+        self._ended = True
+        if not self.gone:
+            self.read_log(whole=True)
+        self._loop.guard(self._owner.on_end, self)
+        self.let_go()
+
+
+def _unsendable(problem: str) -> BadRequestError:
+    message = f"The request can't be handed to the function: {problem}"
+    return BadRequestError("InvalidRequestContentException", message)
+
+
+def _stack(error: Exception) -> list[str]:
+    """Return where something went wrong that was not foreseen, for then the fault may be ours."""
+    if isinstance(error, ProtocolError):
+        return []
+    import traceback  # noqa: PLC0415 - needed now only
+
+    return traceback.format_exception(error, limit=-20)
+
+
+def how_it_ended(worker: Worker) -> str:
+    """Say how a process ended, as Lambda does."""
+    status = worker.status
+    if status is None:
+        return "Runtime exited with error: signal: killed"
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        try:
+            name = signal.strsignal(number) or f"signal {number}"
+        except ValueError:
+            name = f"signal {number}"
+        return f"Runtime exited with error: signal: {name.lower()}"
+    code = os.waitstatus_to_exitcode(status)
+    return f"Runtime exited with error: exit status {code}" if code else "Runtime exited without providing a reason"

@@ -1,0 +1,135 @@
+"""The command itself: it starts at once, its page is current, and what needs no cluster works without one."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from fixtures.cli import Wisp
+from wisp import logs, output, project, reference
+from wisp.errors import UsageError
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def wisp(tmp_path: Path) -> Wisp:
+    """The command without a cluster."""
+    return Wisp(tmp_path / "absent")
+
+
+def test_the_page_is_current() -> None:
+    """docs/cli.md is what the commands say today."""
+    assert (ROOT / "docs" / "cli.md").read_text() == reference.document(), "run make manifests"
+
+
+def test_help_imports_nothing_slow() -> None:
+    """`wisp --help` answers at once: it imports neither what talks to the cluster nor what reads types and YAML nor rich."""
+    script = "import sys, wisp.commands; print([m for m in sys.argv[1:] if m in sys.modules])"
+    slow = ["ssl", "msgspec", "yaml", "rich", "asyncio", "urllib.request", "http.client", "wisp_api"]
+    done = subprocess.run([sys.executable, "-c", script, *slow], check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"
+
+
+def test_a_wrong_option_is_exit_code_2(wisp: Wisp) -> None:
+    """Options and commands that there aren't are the user's mistake."""
+    assert wisp("list", "--nonsense").code == 2
+    assert wisp("nonsense").code == 2
+    assert wisp("events", "test-pattern", "--pattern", "x").code == 2
+
+
+def test_completion_is_offered_to_shells(wisp: Wisp) -> None:
+    """The shell's completion gets the commands that begin as typed."""
+    script = "import os; os.environ.update(_WISP_COMPLETE='complete_bash', COMP_WORDS='wisp de', COMP_CWORD='1'); "
+    done = subprocess.run(
+        [sys.executable, "-c", script + "from wisp.__main__ import main; main()"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["deploy", "describe", "delete"]
+    assert wisp("--show-completion").code in {0, 1}
+
+
+@pytest.mark.parametrize("runtime", ["python3.13", "nodejs24"])
+def test_init_writes_what_deploy_takes(wisp: Wisp, tmp_path: Path, runtime: str) -> None:
+    """A fresh folder is a valid project, named after itself; nothing that is there is overwritten."""
+    folder = tmp_path / "2 My_Shop"
+    done = wisp("init", str(folder), "--runtime", runtime, "-o", "json")
+    assert [Path(path).is_file() for path in done.json()["files"]] == [True] * 3
+    (manifest,) = project.load(folder)
+    assert (manifest["metadata"]["name"], manifest["spec"]["runtime"]) == ("my-shop", runtime)
+    again = wisp("init", str(folder))
+    assert again.code == 2
+    assert "is there already" in again.err
+    assert "there are nodejs24, python3.13" in wisp("init", str(tmp_path / "x"), "--runtime", "cobol").err
+
+
+EVENT = {"specversion": "1.0", "id": "1", "source": "s", "type": "t", "data": {"new": {"total": 120}}}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "code", "said"),
+    [
+        ({"data": {"new": {"total": [{"numeric": [">", 100]}]}}}, 0, "matches"),
+        ({"data": {"new": {"total": [{"numeric": [">", 200]}]}}}, 1, "does not match"),
+        ({"data": {"new": {"total": [{"numeric": [">"]}]}}}, 2, "data.new.total[0].numeric: write comparisons"),
+        ([], 2, "a pattern is a mapping"),
+    ],
+)
+def test_a_pattern_is_tried_on_an_event(wisp: Wisp, tmp_path: Path, pattern: object, code: int, said: str) -> None:
+    """It matches or not, and a mistake is named by its path; YAML is taken as well as JSON."""
+    (tmp_path / "pattern").write_text(yaml.safe_dump(pattern))
+    command = ["events", "test-pattern", "--pattern", str(tmp_path / "pattern"), "--event", "-"]
+    done = wisp(*command, stdin=json.dumps(EVENT))
+    assert done.code == code
+    assert said in (done.err if code == 2 else done.out)
+    if code < 2:
+        assert wisp(*command, "-o", "json", stdin=json.dumps(EVENT)).json() == {"matches": code == 0}
+
+
+@pytest.mark.parametrize("event", ["{}", "[", "[1]", '{"specversion": "1.0", "id": "", "source": "s", "type": "t"}'])
+def test_an_event_that_is_none(wisp: Wisp, tmp_path: Path, event: str) -> None:
+    """What is no CloudEvent is said to be none, with exit code 2."""
+    (tmp_path / "pattern").write_text("{type: [t]}")
+    done = wisp("events", "test-pattern", "--pattern", str(tmp_path / "pattern"), "--event", "-", stdin=event)
+    assert (done.code, done.err.count("\n")) == (2, 1), done.err
+
+
+def test_a_function_runs_on_this_machine(wisp: Wisp, tmp_path: Path) -> None:
+    """--local runs a fresh project's function in the real runtime without a cluster; its error is exit code 1."""
+    folder = str(tmp_path / "greeter")
+    wisp("init", folder)
+    command = ["invoke", "greeter", "--local", folder, "--cloudevent", "-d"]
+    done = wisp(*command, '{"name": "Ada"}')
+    assert (done.code, json.loads(done.out)["message"]) == (0, "Hello, Ada!"), done.err
+    assert "greeting Ada" in done.err
+    failed = wisp(*command, "[]")
+    assert failed.code == 1
+    assert "AttributeError" in failed.err
+    assert wisp("invoke", "nobody", "--local", folder).code == 2
+
+
+def test_log_lines_are_made_readable() -> None:
+    """A JSON line becomes time, level, request and message, its traceback below; another line stays as it is."""
+    line = {"time": "2026-01-01T10:00:00.125Z", "level": "INFO", "message": "a\tb", "requestId": "0123456789"}
+    assert logs.render(json.dumps(line)) == "10:00:00.125 INFO    01234567 a  b"
+    failed = line | {"errorType": "ValueError", "errorMessage": "no", "stackTrace": ["  File x\n    y\n"]}
+    assert logs.render(json.dumps(failed)).splitlines()[1:] == ["      File x", "        y", "    ValueError: no"]
+    for other in ("plain", "{broken", "[1]", '{"no": "message"}'):
+        assert logs.render(other) == other
+
+
+def test_ages_of_log_lines() -> None:
+    """--since takes a number and a unit, nothing else."""
+    assert [logs.seconds(text) for text in ("90s", "10m", "2h", "1d")] == [90, 600, 7200, 86400]
+    for wrong in ("", "5", "m", "-5m", "0s", "1w"):
+        with pytest.raises(UsageError, match="write a number and a unit"):
+            logs.seconds(wrong)
+
+
+def test_tables_are_as_wide_as_they_need_to_be() -> None:
+    """Columns line up, an absent cell is a dash, and no line ends in spaces."""
+    assert output.table(["A", "LONG"], [["wide one", None], ["x", 3]]) == "A          LONG\nwide one   -\nx          3"

@@ -1,0 +1,94 @@
+"""wisp.yaml and the code beside it: what is sent, and how a mistake is named."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fixtures.cli import HELLO, write_project
+from wisp import project
+from wisp.errors import UsageError
+from wisp_api.function import CODE_BYTES
+
+SUBSCRIPTION = """
+subscriptions:
+  on-row:
+    function: {name: hello}
+    source:
+      postgres: {connection: {name: shop-db}, tables: [public.orders]}
+"""
+
+
+def load(folder: Path, text: str) -> list[dict[str, Any]]:
+    """The manifests of a folder with this wisp.yaml."""
+    return project.load(Path(write_project(folder, text)))
+
+
+def mistake(folder: Path, text: str = HELLO) -> str:
+    """What is said of a wrong project."""
+    with pytest.raises(UsageError) as error:
+        load(folder, text)
+    return str(error.value)
+
+
+def test_functions_come_before_subscriptions(tmp_path: Path) -> None:
+    """Both kinds of one file become manifests, whatever their order, and other kinds of code stay as they are."""
+    image = "functions:\n  other: {runtime: container, code: {image: registry.example/other:1}}\n"
+    hello, row = load(tmp_path, SUBSCRIPTION + HELLO)
+    (other,) = load(tmp_path, image)
+    assert (hello["kind"], hello["metadata"], row["kind"]) == ("Function", {"name": "hello"}, "Subscription")
+    assert list(hello["spec"]["code"]["files"]) == ["app.py"]
+    assert other["spec"]["code"] == {"image": "registry.example/other:1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            f"{HELLO}    timeoutSecond: 3\n",
+            "functions.hello.timeoutSecond: there is no such field; did you mean timeoutSeconds?",
+        ),
+        (f"{HELLO}    scale: {{min: few}}\n", "functions.hello.scale.min: Expected `int`, got `str`"),
+        (
+            f"{HELLO}    scale: {{most: 3}}\n",
+            "functions.hello.scale.most: there is no such field; the fields are min, max",
+        ),
+        (HELLO.replace("python3.13", "cobol"), "functions.hello.runtime: Invalid enum value 'cobol'; write one of "),
+        (f"{HELLO}    env: [{{nam: A}}]\n", "functions.hello.env[0].nam: there is no such field; did you mean name?"),
+        (HELLO.replace("    runtime: python3.13\n", ""), "functions.hello: Object missing required field `runtime`"),
+        (HELLO.replace("folder: function", "folder: lost"), "functions.hello.code.folder: there is no folder"),
+        (HELLO.replace("folder: function", "folder: function, image: x"), "write exactly one kind of code"),
+        (f"{SUBSCRIPTION}    filter: {{data: {{op: insert}}}}\n", 'subscriptions.on-row.filter: data.op: is "insert"'),
+        (SUBSCRIPTION.replace("[public.orders]", "orders"), "source.postgres.tables: Expected `array`, got `str`"),
+        ("function: {}\n", "function: there is no such section; write functions: and subscriptions:"),
+        ("functions: [hello]\n", "functions: write a mapping of names to specs"),
+        ("functions: {hello: }\n", "functions.hello: write a spec"),
+        ("functions: {\n", "line 2, column 1"),
+        ("", "write functions: and subscriptions:"),
+    ],
+)
+def test_a_mistake_is_named_by_its_path(tmp_path: Path, text: str, said: str) -> None:
+    """Each wrong thing is refused with its path in wisp.yaml and what to write."""
+    assert said in mistake(tmp_path, text)
+
+
+def test_code_that_does_not_fit_into_files(tmp_path: Path) -> None:
+    """Too much, folders and bytes that are no text are refused with the way that there is; caches and hidden files are left out."""
+    code = tmp_path / "function"
+    for name in ("__pycache__", ".git"):
+        (code / name).mkdir(parents=True)
+    (code / "half.txt").write_text("x" * (CODE_BYTES // 2))
+    (hello,) = load(tmp_path, HELLO)
+    assert sorted(hello["spec"]["code"]["files"]) == ["app.py", "half.txt"]
+    (code / "more.txt").write_text("é" * (CODE_BYTES // 4))
+    assert "may be 192 KiB in all: code as a zip is not there yet; build an image" in mistake(tmp_path)
+    (code / "more.txt").write_bytes(b"\xff\xfe")
+    assert "more.txt can't be sent as text (it is not UTF-8)" in mistake(tmp_path)
+    (code / "more.txt").unlink()
+    (code / "node_modules").mkdir()
+    assert "node_modules is a folder" in mistake(tmp_path)
+
+
+def test_a_folder_without_wisp_yaml(tmp_path: Path) -> None:
+    """The way to a first one is named."""
+    with pytest.raises(UsageError, match="`wisp init` writes one"):
+        project.load(tmp_path)
