@@ -87,10 +87,15 @@ class FunctionProcess:
 
     def log(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Wait for a log line."""
+        line: dict[str, Any] = json.loads(self.raw_log(lambda line: wanted(json.loads(line))))
+        return line
+
+    def raw_log(self, wanted: Callable[[str], bool]) -> str:
+        """Wait for a log line that need not be JSON."""
         until = time.monotonic() + DEADLINE
         with self._news:
             while True:
-                for line in self.lines:
+                for line in self.raw_lines:
                     if wanted(line):
                         return line
                 assert self._news.wait(until - time.monotonic()), f"not in the log: {self.raw_lines}"

@@ -57,11 +57,9 @@ def handler(event, context):
     raise KeyError("x")
 """
     function = start(code, WISP_LOG_FORMAT="text")
-    while not any("Serving" in line for line in function.raw_lines):
-        time.sleep(0.01)
-    function.port = int(next(line for line in function.raw_lines if "Serving" in line).rsplit(" ", 1)[1])
+    function.port = int(function.raw_log(lambda line: "Serving" in line).rsplit(" ", 1)[1])
     function.invoke(1, **{"wisp-request-id": "r-1"})
-    function.stop()
+    function.raw_log(lambda line: line.startswith("REPORT"))  # an answer doesn't wait for the log
     text = "".join(function.raw_lines)
     assert re.search(r"^START RequestId: r-1 Version: hello-00001\nplain 1\n", text, re.MULTILINE)
     assert re.search(r"^\[WARNING\]\t\S+Z\tr-1\tcareful$", text, re.MULTILINE)
