@@ -64,7 +64,7 @@ def test_thumbnail_of_a_photo_that_is_gone(store: minio_fixture.MinioServer) -> 
 @pytest.fixture
 def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The example's own database, made and run by its own script; yields the DSN of its user."""
-    postgres_fixture.install()
+    programs = postgres_fixture.binaries()
     with tempfile.TemporaryDirectory(prefix="wisp-orders-") as name:
         folder, port = Path(name), free_port()
         folder.chmod(0o755)
@@ -79,7 +79,7 @@ def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         shutil.chown(folder / "data", postgres_fixture.SUPERUSER)
         dsn = f"postgresql://shop:0123456789abcdef@127.0.0.1:{port}/shop"
         env = os.environ | {
-            "PATH": f"{postgres_fixture.BINARIES}:{os.environ['PATH']}",
+            "PATH": f"{programs}:{os.environ['PATH']}",
             "PGDATA": f"{name}/data/shop",
             "PGPORT": str(port),
             "PGHOST": f"{name}/data",

@@ -10,14 +10,12 @@ from fixtures.dataplane import DataPlane, Part, data_plane
 from fixtures.nats import nats_server
 from fixtures.postgres import Postgres
 from fixtures.process import free_port
-from fixtures.shop import shop_on
+from fixtures.shop import ALL, shop_on
 from fixtures.webhook import Webhook, notification
 from nats.aio.client import RawCredentials
 from wisp_api import names
 from wisp_operator import nats_auth
 from wisp_operator.accounts import Accounts
-
-ALL = ["insert", "update", "delete"]
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,10 @@ from pathlib import Path
 
 from fixtures.function_server import MARKED, Answer, Request, ok
 from fixtures.router_world import event, world
-from fixtures.shop import Shop
+from fixtures.shop import ALL, Shop
 from wisp_api import names
 from wisp_api.cloudevent import Event
 from wisp_api.route import Retry
-
-ALL = ["insert", "update", "delete"]
 
 
 def kinds(events: list[Event]) -> list[str]:

@@ -3,10 +3,8 @@
 import json
 from typing import Any
 
-from fixtures.shop import Shop
+from fixtures.shop import ALL, Shop
 from wisp_api.cloudevent import Event
-
-ALL = ["insert", "update", "delete"]
 
 
 def data(event: Event) -> dict[str, Any]:

@@ -10,10 +10,9 @@ import pytest
 from fixtures.dataplane import DataPlane
 from fixtures.postgres import Postgres, postgres
 from fixtures.process import wait_until
-from fixtures.shop import Shop, shop_on
+from fixtures.shop import ALL, Shop, shop_on
 from wisp_api.cloudevent import Event
 
-ALL = ["insert", "update", "delete"]
 ROWS = 20
 CHANGES = 1000
 

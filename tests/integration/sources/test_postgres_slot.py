@@ -6,10 +6,8 @@ from collections.abc import Iterator
 import psycopg2
 import pytest
 from fixtures.process import wait_until
-from fixtures.shop import Shop
+from fixtures.shop import ALL, Shop
 from wisp_api.source import ReaderStatus
-
-ALL = ["insert", "update", "delete"]
 
 
 @pytest.fixture

@@ -2,10 +2,7 @@
 
 import psycopg2
 import pytest
-from fixtures.shop import Shop
-from wisp_api.source import ItemStatus
-
-ALL = ["insert", "update", "delete"]
+from fixtures.shop import ALL, Shop
 
 
 @pytest.fixture
@@ -15,13 +12,6 @@ def orders(shop: Shop) -> Shop:
     shop.wish(("public.orders", ALL))
     shop.wait_ready()
     return shop
-
-
-def wait_item(shop: Shop, table: str, reason: str) -> ItemStatus:
-    """Wait until a table is reported with a reason."""
-    status = shop.wait_status(lambda status: status.items[table].reason == reason, f"{table} is not {reason}")
-    assert status.ready, "one table's trouble is not the reader's"
-    return status.items[table]
 
 
 def kinds(shop: Shop, count: int) -> list[tuple[str, str]]:
@@ -37,7 +27,7 @@ def test_inserts_go_on_when_somebody_wants_more_than_the_table_gives(orders: Sho
     orders.sql("INSERT INTO visits VALUES ('a')")
     orders.wait_events(1)
     orders.wish(("public.orders", ALL), ("public.visits", ALL))
-    item = wait_item(orders, "public.visits", "NoReplicaIdentity")
+    item = orders.wait_item("public.visits", "NoReplicaIdentity")
     assert item.operations == ["insert"]
     assert "ALTER TABLE" in item.message
     orders.sql("INSERT INTO visits VALUES ('b')", "UPDATE visits SET page = 'c'")
@@ -55,10 +45,10 @@ def test_a_table_that_loses_its_primary_key_and_gets_it_back(orders: Shop) -> No
     """Meanwhile it is followed for inserts and the application's UPDATE works; then a gap event says that changes are missing."""
     orders.sql("ALTER TABLE orders DROP CONSTRAINT orders_pkey")
     orders.wish(("public.orders", ALL))
-    wait_item(orders, "public.orders", "NoReplicaIdentity")
+    orders.wait_item("public.orders", "NoReplicaIdentity")
     orders.sql("INSERT INTO orders VALUES (1)", "UPDATE orders SET id = 2")
     orders.wish(("public.orders", ALL))
-    wait_item(orders, "public.orders", "NoReplicaIdentity")
+    orders.wait_item("public.orders", "NoReplicaIdentity")
     assert kinds(orders, 1) == [("public.orders", "insert")]
     orders.sql("ALTER TABLE orders ADD PRIMARY KEY (id)")
     orders.wish(("public.orders", ALL))
@@ -79,7 +69,7 @@ def test_a_table_whose_publication_can_not_be_changed_is_still_followed(shop: Sh
     shop.wait_ready()
     shop.sql("ALTER TABLE visits OWNER TO postgres")
     shop.wish(("public.visits", ALL))
-    assert wait_item(shop, "public.visits", "PermissionDenied").operations == ["insert"]
+    assert shop.wait_item("public.visits", "PermissionDenied").operations == ["insert"]
     shop.sql("INSERT INTO visits VALUES (1)")
     assert kinds(shop, 1) == [("public.visits", "insert")]
 
@@ -91,7 +81,7 @@ def test_a_table_is_added_when_its_writers_have_ended(orders: Shop) -> None:
     with writer.cursor() as cursor:
         cursor.execute("INSERT INTO items VALUES (1)")
         orders.wish(("public.orders", ALL), ("public.items", ALL))
-        item = wait_item(orders, "public.items", "WaitingForTransactions")
+        item = orders.wait_item("public.items", "WaitingForTransactions")
         assert f"pg_terminate_backend({writer.info.backend_pid})" in item.message
         orders.sql("INSERT INTO orders VALUES (1)")
         orders.sql("INSERT INTO items VALUES (2)")

@@ -9,10 +9,8 @@ import pytest
 from fixtures.dataplane import DataPlane
 from fixtures.postgres import Postgres, postgres
 from fixtures.process import free_port, wait_until
-from fixtures.shop import Shop, shop_on
+from fixtures.shop import ALL, Shop, shop_on
 from wisp_api import cloudevent
-
-ALL = ["insert", "update", "delete"]
 
 
 @pytest.fixture
@@ -24,17 +22,10 @@ def orders(shop: Shop) -> Shop:
     return shop
 
 
-def wait_item(shop: Shop, table: str, reason: str) -> str:
-    """Wait until a table is reported with a reason; returns the message."""
-    status = shop.wait_status(lambda status: status.items[table].reason == reason, f"{table} is not {reason}")
-    assert status.ready, "one table's trouble is not the reader's"
-    return status.items[table].message
-
-
 def test_a_missing_table_heals_when_it_is_made_and_holds_nobody_up(orders: Shop) -> None:
     """A table that is not there is TableNotFound; the others are followed meanwhile; made, it is followed too."""
     orders.wish(("public.orders", ALL), ("public.customers", ALL))
-    assert "public.customers" in wait_item(orders, "public.customers", "TableNotFound")
+    assert "public.customers" in orders.wait_item("public.customers", "TableNotFound").message
     orders.sql("INSERT INTO orders VALUES (1, 'x')")
     orders.wait_events(1)
     orders.sql("CREATE TABLE customers (id int PRIMARY KEY)")
@@ -48,7 +39,7 @@ def test_a_table_without_replica_identity_is_refused_and_stays_usable(orders: Sh
     """It is refused with the ALTER to run, and the application's own UPDATE and DELETE go on working; after the ALTER it is followed."""
     orders.sql('CREATE TABLE "Visits" (page text)', "INSERT INTO \"Visits\" VALUES ('a')")
     orders.wish(("public.orders", ALL), ("public.Visits", ALL))
-    message = wait_item(orders, "public.Visits", "NoReplicaIdentity")
+    message = orders.wait_item("public.Visits", "NoReplicaIdentity").message
     cure = 'ALTER TABLE public."Visits" REPLICA IDENTITY FULL'
     assert cure in message
     orders.sql("UPDATE \"Visits\" SET page = 'b'", 'DELETE FROM "Visits"')
@@ -84,8 +75,8 @@ def test_a_view_and_a_table_of_somebody_else_are_named(orders: Shop) -> None:
     orders.wait_status(lambda status: status.drained, "the reader does not drain")
     orders.write_dsn(orders.server.dsn("clerk", "clerk", orders.database))
     orders.wish(("public.orders", ALL), ("public.everything", ALL), ("clerk.notes", ALL))
-    assert "GRANT" in wait_item(orders, "public.orders", "PermissionDenied")
-    wait_item(orders, "public.everything", "TableNotFound")
+    assert "GRANT" in orders.wait_item("public.orders", "PermissionDenied").message
+    orders.wait_item("public.everything", "TableNotFound")
     orders.sql("INSERT INTO clerk.notes VALUES (1)")
     assert [event.subject for event in orders.wait_events(1)] == ["clerk.notes"]
 
