@@ -91,7 +91,7 @@ def test_a_fault_costs_who_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [type(error) for error in faulty.errors] == [RecursionError]
     assert seen == ["after", "later"]
     logged = [json.loads(line) for line in lines]
-    assert [line["level"] for line in logged] == ["CRITICAL", "CRITICAL"]
+    assert [line["errorType"] for line in logged] == ["Runtime.Fault", "Runtime.Fault"]
     assert "on_event" in "".join(logged[0]["stackTrace"])
 
 
@@ -181,7 +181,7 @@ def test_a_frame_that_is_not_the_workers(serve: Callable[..., FunctionProcess], 
     answer = function.invoke({"kind": kind, "head": head, "number": number})
     assert answer.status == 500
     assert function.invoke(0).status == 200
-    assert not [line for line in function.lines if line["level"] == "CRITICAL"]
+    assert not [line for line in function.lines if line.get("errorType") == "Runtime.Fault"]
 
 
 def test_ready_before_the_start_is_over(start: Callable[..., FunctionProcess]) -> None:
@@ -267,7 +267,7 @@ def handler(event, context):
     chain = "if [ $1 -gt 0 ]; then sh chain.sh $(($1 - 1)); else echo deep; sleep 20; fi; exit"
     function = serve({"app.py": code, "chain.sh": chain}, WISP_MEMORY_MB="8192", WISP_TIMEOUT_SECONDS="20")
     assert function.invoke({}).json == 1
-    assert not [line for line in function.lines if line["level"] == "CRITICAL"]
+    assert not [line for line in function.lines if line.get("errorType") == "Runtime.Fault"]
 
 
 def test_shared_memory_counts(serve: Callable[..., FunctionProcess]) -> None:

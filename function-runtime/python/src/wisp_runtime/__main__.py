@@ -50,10 +50,7 @@ def main() -> None:
     except InitError as error:
         fail(error, termination_log)
     except Exception as error:  # noqa: BLE001 - a fault of ours; a fresh process is better than one that hangs
-        import traceback  # noqa: PLC0415 - needed now only
-
-        stack = traceback.format_exception(error)
-        journal.emit("CRITICAL", f"The runtime failed: {error!r}", stackTrace=stack)
+        journal.fault("The runtime failed", error)
         journal.flush(journal.LAST_SECONDS)
         os._exit(1)
 
@@ -79,10 +76,11 @@ class Server:
             self._loop.on_signal(number, self._drain)
         self._loop.on_signal(signal.SIGCHLD, self._bury)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
-        self._function.start()
-        self._until(lambda: self._function.ready or self._function.failure is not None or self._front.draining)
-        if self._function.failure is not None:
-            raise self._function.failure
+        processes = self._function.processes
+        processes.start()
+        self._until(lambda: processes.ready or processes.failure is not None or self._front.draining)
+        if processes.failure is not None:
+            raise processes.failure
         if local:
             self._be_local(local)
         if not self._front.draining:
@@ -91,7 +89,7 @@ class Server:
             freeze()
             journal.emit("INFO", f"Serving {self._settings.handler} on port {port}")
         self._until(lambda: self._front.draining and not self._front.connections)
-        self._function.stop(self._end)
+        processes.stop(self._end)
         self._until(lambda: self._ending)
         journal.flush(journal.LAST_SECONDS)
         os._exit(0)
@@ -101,9 +99,9 @@ class Server:
         from wisp_runtime.local import Watcher, run_once  # noqa: PLC0415 - for people, not for pods
 
         if local.event:
-            run_once(self._front, self._function, local.event, self._until)
+            run_once(self._front, self._function.processes.signature, local.event, self._until)
         if local.reload:
-            Watcher(self._loop, self._function, self._settings.code_dir)
+            Watcher(self._loop, self._function.processes, self._settings.code_dir)
 
     def _listen_for_metrics(self) -> None:
         """Open the metrics' port; a function serves without it, too."""
@@ -129,7 +127,7 @@ class Server:
     def _bury(self) -> None:
         """Take the exit status of our children, and as pid 1 also of those that nobody else has."""
         for pid, status in buried():
-            self._function.on_exit(pid, status)
+            self._function.processes.children.on_exit(pid, status)
 
 
 def fail(error: InitError, termination_log: str) -> NoReturn:

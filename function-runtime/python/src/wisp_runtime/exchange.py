@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from wisp_runtime import journal
 from wisp_runtime.errors import BadRequestError, InvalidResultError
-from wisp_runtime.faults import log_fault
 from wisp_runtime.frames import CHUNK, END, ERROR, RESULT, START
 from wisp_runtime.logs import timestamp
 from wisp_runtime.memory import used_mib
@@ -38,7 +37,7 @@ class Exchange:
         try:
             self._take(worker, call, kind, head, body)
         except Exception as error:  # noqa: BLE001 - whatever it is, other callers wait
-            log_fault("at a worker's answer", error)
+            journal.fault("The runtime failed at a worker's answer", error)
             self._give_up(worker, call)
 
     def _take(self, worker: Worker, call: Call, kind: int, head: dict[str, Any], body: bytes) -> None:
@@ -59,7 +58,7 @@ class Exchange:
     def _result(self, worker: Worker, call: Call, head: dict[str, Any], body: bytes) -> None:
         try:
             check_size(len(body), self._settings.max_body)
-            reply = call.make_reply(head, body, self._function.signature)
+            reply = call.make_reply(head, body, self._function.processes.signature)
         except InvalidResultError as error:
             self._error(worker, call, {"errorType": error.error_type, "errorMessage": str(error)})
             return
@@ -81,7 +80,7 @@ class Exchange:
 
     def _start(self, worker: Worker, call: Call, head: dict[str, Any], body: bytes) -> None:
         try:
-            reply = call.make_reply(head or STREAM, body, self._function.signature)
+            reply = call.make_reply(head or STREAM, body, self._function.processes.signature)
         except (InvalidResultError, ValueError, TypeError, AttributeError) as error:
             call.log_error({"errorType": "Runtime.InvalidResponse", "errorMessage": str(error)})
             call.fail({"errorType": "Runtime.InvalidResponse", "errorMessage": str(error)})
@@ -163,13 +162,12 @@ class Exchange:
         self._function.free(worker)
 
     def _report(self, worker: Worker, call: Call, status: str) -> None:
-        worker.read_log(whole=True)
+        worker.log.read(whole=True)
         call.ended = time.monotonic()
         init_ms, worker.init_ms = worker.init_ms, 0.0
         used = used_mib(worker)
         function = self._function
-        function.peak_mib = max(function.peak_mib, used)
-        function.counts.end(status, call.ended - call.begun)
+        function.counts.end(status, call.ended - call.begun, used)
         journal.end(call, self._settings.memory, used, init_ms, status)
 
 

@@ -112,6 +112,18 @@ def _read_head(data: bytes | bytearray) -> dict[str, Any]:
     return head
 
 
+def whole_number(head: dict[str, Any], name: str, default: int | None = None) -> int:
+    """Return a whole number of a head's, not negative.
+
+    Raises:
+        ProtocolError: It isn't one.
+    """
+    value = head.get(name, default)
+    if not isinstance(value, int) or value < 0:
+        raise ProtocolError(f"{name} is {value!r:.100}, not a whole number")
+    return value
+
+
 class Channel:
     """The worker's end: a blocking socket, frames in both directions."""
 

@@ -1,4 +1,4 @@
-"""The log of the pod: what the front says, and what it reads from the workers' pipes, on stdout.
+"""The log of the pod on stdout: what the front says, and what ``log_pipe`` reads from the workers.
 
 Invariant: lines come out whole and in the order in which they happened; what happened in one round of the loop is written
 at once by ``flush``. A closed or broken stdout fails nothing, and one that nobody reads holds nothing up: what it doesn't
@@ -19,10 +19,7 @@ from wisp_runtime.logs import make_line, timestamp
 if TYPE_CHECKING:
     from wisp_runtime.calls import Call
 
-MAX_LINE = 256 * 1024
 TAIL_BYTES = 4096
-READ_SIZE = 64 * 1024  # all that a pipe holds
-PART_SIZE = 4 * 1024  # as much as is wrapped in some 10 ms, when it is lines of one letter
 FULL, MOST_HELD = 1 << 20, 4 << 20  # bytes that stdout hasn't taken: from there on pipes wait, lines are dropped
 RETRY_SECONDS = 0.02
 LAST_SECONDS = 2.0  # for stdout to take what is there at the end
@@ -55,6 +52,24 @@ def emit(level: str, message: str, request_id: str = "", trace: str = "", **fiel
         line = make_line(level, message, request_id, trace, fields)
     _lines.append(line)
     return line
+
+
+def fault(text: str, error: Exception, error_type: str = "Runtime.Fault") -> None:
+    """Log an exception that nobody foresaw, with its stack: the fault is the runtime's, not the user's."""
+    import traceback  # noqa: PLC0415 - needed now only
+
+    stack = traceback.format_exception(error, limit=-20)
+    emit("ERROR", f"{text}: {error!r:.1000}", errorType=error_type, stackTrace=stack)
+
+
+def write(line: bytes) -> None:
+    """Log a line that is finished."""
+    _lines.append(line)
+
+
+def plain() -> bool:
+    """Whether lines are logged as they come."""
+    return _text[0]
 
 
 def flush(seconds: float = 0.0) -> None:
@@ -141,58 +156,3 @@ def _platform(call: Call, lines: str) -> None:
     data = lines.encode("utf-8", "backslashreplace")
     _lines.append(data)
     call.keep(data)
-
-
-class LogPipe:
-    """The reading end of a worker's stdout and stderr."""
-
-    def __init__(self, fd: int) -> None:
-        """Read from a pipe whose writing end the worker has."""
-        os.set_blocking(fd, False)
-        self.fd = fd
-        self._rest = b""
-
-    def read(self, call: Call | None, *, whole: bool = False) -> bool:
-        """Log what the worker has written since, for the invocation that runs if it is one; false at the end.
-
-        ``whole``: all that the pipe holds, an unfinished line too. What is written meanwhile is left for the next time,
-        lest a process that writes without end keeps us here.
-        """
-        open_still = self._read(call, READ_SIZE if whole else PART_SIZE)
-        if whole and self._rest:
-            self._take(b"\n", call)
-        return open_still
-
-    def _read(self, call: Call | None, size: int) -> bool:
-        try:
-            data = os.read(self.fd, size)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        if data:
-            self._take(data, call)
-        return bool(data)
-
-    def close(self, call: Call | None) -> None:
-        """Log what is left, an unfinished line too."""
-        self.read(call, whole=True)
-        os.close(self.fd)
-
-    def _take(self, data: bytes, call: Call | None) -> None:
-        data = self._rest + data
-        whole, newline, self._rest = data.rpartition(b"\n")
-        if len(self._rest) > MAX_LINE:
-            whole, newline, self._rest = self._rest[:MAX_LINE], b"\n", self._rest[MAX_LINE:]
-        if not newline:
-            return
-        for line in whole.split(b"\n"):
-            if not line:
-                continue
-            made = line + b"\n"
-            if not (_text[0] or line.startswith(b'{"time":')):
-                about = (call.id, call.trace) if call else ("", "")
-                made = make_line("INFO", line.decode("utf-8", "backslashreplace"), *about, {})
-            _lines.append(made)
-            if call:
-                call.keep(made)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wisp_runtime.front import Front
-    from wisp_runtime.function import Function
     from wisp_runtime.loop import Loop
+    from wisp_runtime.processes import Processes
 
 WATCH_SECONDS = 0.3
 WATCHED = (".py", ".json", ".toml", ".yaml", ".yml", ".txt", ".html")
@@ -44,7 +44,7 @@ def parse(arguments: list[str]) -> Arguments:
     return parser.parse_args(arguments, Arguments())
 
 
-def run_once(front: Front, function: Function, path: str, until: Callable[[Callable[[], bool]], None]) -> NoReturn:
+def run_once(front: Front, signature: str, path: str, until: Callable[[Callable[[], bool]], None]) -> NoReturn:
     """Run the handler with a file's event, print what it answers, and end: with 1 if that is an error.
 
     Raises:
@@ -54,7 +54,7 @@ def run_once(front: Front, function: Function, path: str, until: Callable[[Calla
     theirs.setblocking(False)  # noqa: FBT003 - socket's own signature
     connection = Connection(front, theirs, RequestReader("127.0.0.1", 1 << 40, Budget(1 << 40)))
     front.connections[connection.fd] = connection
-    ours.sendall(_request(path, function.signature))
+    ours.sendall(_request(path, signature))
     ours.shutdown(socket.SHUT_WR)
     answer = bytearray()
     ours.setblocking(False)  # noqa: FBT003 - socket's own signature
@@ -92,10 +92,10 @@ def _request(path: str, signature: str) -> bytes:
 class Watcher:
     """Looks at the code's files now and then."""
 
-    def __init__(self, loop: Loop, function: Function, folder: str) -> None:
+    def __init__(self, loop: Loop, processes: Processes, folder: str) -> None:
         """Begin to look."""
         self._loop = loop
-        self._function = function
+        self._processes = processes
         self._folder = folder
         self._seen = self._look()
         loop.after(WATCH_SECONDS, self._watch)
@@ -106,7 +106,7 @@ class Watcher:
             changed = sorted(path for path in now.keys() | self._seen.keys() if now.get(path) != self._seen.get(path))
             self._seen = now
             journal.emit("INFO", f"Reloading: {os.path.relpath(changed[0], self._folder)} has changed")
-            self._function.reload()
+            self._processes.reload()
         self._loop.after(WATCH_SECONDS, self._watch)
 
     def _look(self) -> dict[str, int]:

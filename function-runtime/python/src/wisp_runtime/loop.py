@@ -105,7 +105,7 @@ class Loop:
         try:
             call(*arguments)
         except Exception as error:  # noqa: BLE001 - whatever has gone wrong, the others are served
-            _report(error)
+            journal.fault("The runtime failed, which costs one connection or one worker", error)
             owner = getattr(call, "__self__", None)
             give_up = getattr(owner, "failed", None)
             try:
@@ -114,7 +114,7 @@ class Loop:
                 elif (close := getattr(owner, "close", None)) is not None:
                     close()
             except Exception as second:  # noqa: BLE001 - as above
-                _report(second)
+                journal.fault("The runtime failed at giving up what it had failed at", second)
 
     def close_in_child(self) -> None:
         """Let go of our descriptors in a process that was forked from this one and serves nobody."""
@@ -131,16 +131,6 @@ class Loop:
             numbers = os.read(self._wake_reader, 4096)
         for number in set(numbers):
             self.guard(self._signals[number])
-
-
-def _report(error: Exception) -> None:
-    """Log a fault of ours."""
-    import traceback  # noqa: PLC0415 - needed now only
-
-    text = f"A fault of the runtime itself, which costs one connection or one worker: {error!r:.1000}"
-    journal.emit(
-        "CRITICAL", text, errorType="Runtime.InternalError", stackTrace=traceback.format_exception(error, limit=-20)
-    )
 
 
 def _ignore(number: int, frame: object) -> None:

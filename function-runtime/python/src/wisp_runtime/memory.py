@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from wisp_runtime import journal
 
 if TYPE_CHECKING:
-    from wisp_runtime.function import Function
     from wisp_runtime.loop import Loop
+    from wisp_runtime.processes import Processes
     from wisp_runtime.workers import Worker
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -90,10 +90,10 @@ def used_mib(worker: Worker) -> int:
 class MemoryWatch:
     """Looks after the workers' memory while anything runs."""
 
-    def __init__(self, loop: Loop, function: Function, limit_mib: int) -> None:
-        """Hold a function to its limit."""
+    def __init__(self, loop: Loop, processes: Processes, limit_mib: int) -> None:
+        """Hold a function's processes to its limit."""
         self._loop = loop
-        self._function = function
+        self._processes = processes
         self._limit = limit_mib * MIB
         self._looking = False
 
@@ -109,19 +109,19 @@ class MemoryWatch:
         self._loop.after(LONGEST, self._look)
 
     def _look(self) -> None:
-        function = self._function
-        busy = [worker for worker in function.workers if worker.calls]
+        processes = self._processes
+        busy = [worker for worker in processes.workers if worker.calls]
         self._looking = bool(busy)
         if not busy:
             return
-        zygote = _own_bytes(function.zygote.pid) if function.zygote else 0
-        own = {worker: max(0, sum(map(_own_bytes, family(worker.pid))) - zygote) for worker in function.workers}
+        zygote = _own_bytes(processes.zygote.pid) if processes.zygote else 0
+        own = {worker: max(0, sum(map(_own_bytes, family(worker.pid))) - zygote) for worker in processes.workers}
         left = self._left(_own_bytes(os.getpid()) + zygote, own)
         rest = 0.0
         if left < 0:
             begun = time.monotonic()
-            own = {worker: sum(map(_exact_bytes, family(worker.pid))) for worker in function.workers}
-            others = [os.getpid(), *([function.zygote.pid] if function.zygote else [])]
+            own = {worker: sum(map(_exact_bytes, family(worker.pid))) for worker in processes.workers}
+            others = [os.getpid(), *([processes.zygote.pid] if processes.zygote else [])]
             left = self._left(sum(map(_exact_bytes, others)), own)
             rest = (time.monotonic() - begun) * REST
         if left < 0:
@@ -137,4 +137,4 @@ class MemoryWatch:
         worker.peak = max(worker.peak, mib)
         text = f"A worker was killed: it has {mib} MiB, and all together more than its memory, {self._limit // MIB} MiB"
         journal.emit("ERROR", text, errorType="Runtime.OutOfMemory")
-        self._function.replace(worker, "memory")
+        self._processes.replace(worker, "memory")

@@ -29,12 +29,13 @@ class Counts:
         """Begin at nought."""
         self.ended = {"success": 0, "error": 0, "timeout": 0}
         self.refused = 0
-        self.starts = 0
+        self.peak_mib = 0
         self._buckets = [0] * (len(BUCKETS) + 1)
         self._seconds = 0.0
 
-    def end(self, status: str, seconds: float) -> None:
-        """Count an invocation that has ended."""
+    def end(self, status: str, seconds: float, used_mib: int) -> None:
+        """Count an invocation that has ended, in a worker that was seen to have so much memory."""
+        self.peak_mib = max(self.peak_mib, used_mib)
         self.ended[status] += 1
         self._seconds += seconds
         self._buckets[bisect_left(BUCKETS, seconds)] += 1
@@ -69,7 +70,7 @@ class Metrics:
     def text(self) -> str:
         """Write all figures."""
         function, counts = self._function, self._function.counts
-        workers = function.workers
+        processes = function.processes
         lines = [
             "# HELP wisp_function_invocations_total Invocations that have ended.",
             "# TYPE wisp_function_invocations_total counter",
@@ -80,11 +81,11 @@ class Metrics:
         ]
         singles = (
             ("refused_total", "counter", "Requests answered with 429.", counts.refused),
-            ("cold_starts_total", "counter", "Initializations of the handler.", counts.starts),
+            ("cold_starts_total", "counter", "Initializations of the handler.", processes.starts),
             ("running", "gauge", "Invocations that run.", len(function.running)),
             ("queued", "gauge", "Requests that wait for a worker.", len(function.queue)),
-            ("workers", "gauge", "Workers that serve.", sum(worker.ready for worker in workers)),
-            ("memory_bytes", "gauge", "The most memory that a worker was seen to have.", function.peak_mib << 20),
+            ("workers", "gauge", "Workers that serve.", sum(worker.ready for worker in processes.workers)),
+            ("memory_bytes", "gauge", "The most memory that a worker was seen to have.", counts.peak_mib << 20),
         )
         for name, kind, text, value in singles:
             lines += [f"# HELP wisp_function_{name} {text}", f"# TYPE wisp_function_{name} {kind}"]

@@ -14,10 +14,11 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
+from wisp_runtime import journal
 from wisp_runtime.calls import Call, deadline_ms
 from wisp_runtime.errors import BadRequestError
-from wisp_runtime.frames import CANCEL, INVOKE, MAX_HEAD, PAUSE, RESUME, FrameReader, ProtocolError, pack
-from wisp_runtime.journal import FULL, RETRY_SECONDS, LogPipe, emit, held
+from wisp_runtime.frames import CANCEL, INVOKE, MAX_HEAD, PAUSE, RESUME, FrameReader, pack
+from wisp_runtime.log_pipe import LogPipe
 from wisp_runtime.loop import READ, WRITE
 from wisp_runtime.values import depth
 
@@ -62,6 +63,7 @@ class Worker:
         served: Whether anything ever ran in it.
         peak: The most MiB that it was seen to have.
         measured: When that was looked at.
+        log: What it writes to its stdout and stderr.
     """
 
     def __init__(self, loop: Loop, owner: Owner, sock: socket.socket, pipe: int, pid: int = 0) -> None:
@@ -87,9 +89,8 @@ class Worker:
         self._number = 0
         self._ended = False
         self._watching = True
-        self._log: LogPipe | None = LogPipe(pipe)
+        self.log = LogPipe(loop, pipe, self.only_call)
         loop.watch(self._fd, READ, self._on_event)
-        loop.watch(pipe, READ, self._on_log)
 
     # Invocations.
 
@@ -176,8 +177,7 @@ class Worker:
                 if not self.gone:
                     self._owner.on_frame(self, *frame)
         except Exception as error:  # noqa: BLE001 - nonsense fails in many ways, none of which is the pod's
-            text = f"A worker broke the protocol and is replaced: {error!r:.1000}"
-            emit("ERROR", text, errorType="Runtime.ProtocolError", stackTrace=_stack(error))
+            journal.fault("A worker broke the protocol and is replaced", error, "Runtime.ProtocolError")
             self._on_eof()
         return True
 
@@ -214,31 +214,6 @@ class Worker:
         if self._watching:
             self._loop.change(self._fd, mask | (WRITE if self._out else 0))
 
-    # Its log.
-
-    def read_log(self, *, whole: bool = False) -> None:
-        """Take what it has logged; ``whole``: an unfinished line too, because what it belongs to ends."""
-        if self._log is not None and not self._log.read(self.only_call(), whole=whole):
-            self._close_log()
-
-    def _on_log(self, events: int) -> None:
-        del events
-        if held() < FULL:
-            self.read_log()
-        elif self._log is not None:
-            self._loop.forget(self._log.fd)
-            self._loop.after(RETRY_SECONDS, self._watch_log)
-
-    def _watch_log(self) -> None:
-        if self._log is not None:
-            self._loop.watch(self._log.fd, READ, self._on_log)
-
-    def _close_log(self) -> None:
-        if self._log is not None:
-            self._loop.forget(self._log.fd)
-            self._log.close(self.only_call())
-            self._log = None
-
     def only_call(self) -> Call | None:
         """Return what runs in it if that is one invocation."""
         return next(iter(self.calls.values())) if len(self.calls) == 1 else None
@@ -270,7 +245,7 @@ class Worker:
         self._frames, self._out = FrameReader(), b""
         if self.init_timer is not None:
             self.init_timer.cancel()
-        self._close_log()
+        self.log.close()
 
     def on_exit(self, status: int) -> None:
         """Take its exit status; what it sent before comes first."""
@@ -295,7 +270,7 @@ class Worker:
             return
         self._ended = True
         if not self.gone:
-            self.read_log(whole=True)
+            self.log.read(whole=True)
         self._loop.guard(self._owner.on_end, self)
         self.let_go()
 
@@ -303,15 +278,6 @@ class Worker:
 def _unsendable(problem: str) -> BadRequestError:
     message = f"The request can't be handed to the function: {problem}"
     return BadRequestError("InvalidRequestContentException", message)
-
-
-def _stack(error: Exception) -> list[str]:
-    """Return where something went wrong that was not foreseen, for then the fault may be ours."""
-    if isinstance(error, ProtocolError):
-        return []
-    import traceback  # noqa: PLC0415 - needed now only
-
-    return traceback.format_exception(error, limit=-20)
 
 
 def how_it_ended(worker: Worker) -> str:

@@ -1,0 +1,57 @@
+"""Which of the function's processes has which pid, whoever tells it first: our own fork, the zygote, the worker itself.
+
+Invariant: an exit status reaches the process that ended, and one that was killed before its pid was known is killed then.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wisp_runtime.loop import Loop
+    from wisp_runtime.workers import Worker
+
+
+class Children:
+    """The pids that are known, and the processes whose pid is not."""
+
+    def __init__(self, loop: Loop) -> None:
+        """Know of none."""
+        self._loop = loop
+        self._numbers = count(1)
+        self._expected: dict[int, Worker] = {}
+        self._by_pid: dict[int, Worker] = {}
+
+    def next_number(self) -> int:
+        """Return the number under which the zygote tells of the next process."""
+        return next(self._numbers)
+
+    def expect(self, number: int, worker: Worker) -> None:
+        """Wait for the pid of a process that the zygote forks."""
+        self._expected[number] = worker
+
+    def tell(self, number: int, pid: int) -> None:
+        """Take the zygote's word, unless the worker was quicker to say so itself."""
+        if worker := self._expected.pop(number, None):
+            self.learn(worker, pid)
+
+    def learn(self, worker: Worker, pid: int) -> None:
+        """Take a process's pid."""
+        worker.pid = pid
+        self._by_pid[pid] = worker
+        self._expected = {number: one for number, one in self._expected.items() if one is not worker}
+        if worker.gone:
+            worker.signal_group()
+
+    def give_up(self) -> list[Worker]:
+        """Return those whose pid was still to come, and wait no longer."""
+        workers = [*self._expected.values()]
+        self._expected.clear()
+        return workers
+
+    def on_exit(self, pid: int, status: int) -> None:
+        """Hand an exit status to the process that it is of, if it is one of these."""
+        worker = self._by_pid.pop(pid, None)
+        if worker is not None:
+            self._loop.guard(worker.on_exit, status)

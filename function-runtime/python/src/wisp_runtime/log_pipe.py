@@ -1,0 +1,103 @@
+"""The reading end of a worker's stdout and stderr.
+
+Invariant: a line comes out whole, and with the invocation it belongs to where only one runs; a worker that logs without
+end, or faster than stdout takes it, keeps nobody else waiting.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from wisp_runtime import journal
+from wisp_runtime.logs import make_line
+from wisp_runtime.loop import READ
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wisp_runtime.calls import Call
+    from wisp_runtime.loop import Loop
+
+MAX_LINE = 256 * 1024
+READ_SIZE = 64 * 1024  # all that a pipe holds
+PART_SIZE = 4 * 1024  # as much as is wrapped in some 10 ms, when it is lines of one letter
+
+
+class LogPipe:
+    """A pipe whose writing end the worker has."""
+
+    def __init__(self, loop: Loop, fd: int, only_call: Callable[[], Call | None]) -> None:
+        """Read from a pipe; ``only_call`` returns what runs in the worker if that is one invocation."""
+        os.set_blocking(fd, False)
+        self._loop = loop
+        self._fd = fd
+        self._only_call = only_call
+        self._rest = b""
+        self._open = True
+        loop.watch(fd, READ, self._on_event)
+
+    def read(self, *, whole: bool = False) -> None:
+        """Log what the worker has written since.
+
+        ``whole``: all that the pipe holds, an unfinished line too, because what it belongs to ends. What is written
+        meanwhile is left for the next time, lest a process that writes without end keeps us here.
+        """
+        if self._open and not self._read(READ_SIZE if whole else PART_SIZE):
+            self.close()
+        if whole and self._rest:
+            self._take(b"\n")
+
+    def close(self) -> None:
+        """Log what is left, an unfinished line too, and read no more."""
+        if not self._open:
+            return
+        self._open = False
+        self._loop.forget(self._fd)
+        self._read(READ_SIZE)
+        if self._rest:
+            self._take(b"\n")
+        os.close(self._fd)
+
+    def _on_event(self, events: int) -> None:
+        del events
+        if journal.held() < journal.FULL:
+            self.read()
+        else:
+            self._loop.forget(self._fd)
+            self._loop.after(journal.RETRY_SECONDS, self._watch)
+
+    def _watch(self) -> None:
+        if self._open:
+            self._loop.watch(self._fd, READ, self._on_event)
+
+    def _read(self, size: int) -> bool:
+        """Read once; false at the pipe's end."""
+        try:
+            data = os.read(self._fd, size)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if data:
+            self._take(data)
+        return bool(data)
+
+    def _take(self, data: bytes) -> None:
+        data = self._rest + data
+        whole, newline, self._rest = data.rpartition(b"\n")
+        if len(self._rest) > MAX_LINE:
+            whole, newline, self._rest = self._rest[:MAX_LINE], b"\n", self._rest[MAX_LINE:]
+        if not newline:
+            return
+        call = self._only_call()
+        about = (call.id, call.trace) if call else ("", "")
+        for line in whole.split(b"\n"):
+            if not line:
+                continue
+            made = line + b"\n"
+            if not (journal.plain() or line.startswith(b'{"time":')):
+                made = make_line("INFO", line.decode("utf-8", "backslashreplace"), *about, {})
+            journal.write(made)
+            if call:
+                call.keep(made)

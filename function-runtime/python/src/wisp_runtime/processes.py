@@ -1,0 +1,300 @@
+"""A function's processes: started, replaced, ended.
+
+Invariant: whatever ends a worker, another takes its place at once; one that ends before it has served is tried again ever
+more slowly. Of forks, which take milliseconds, there is one more than is busy; of other programs as many as may run. What
+has to do with invocations is ``function``'s and ``exchange``'s.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from wisp_runtime import journal
+from wisp_runtime.children import Children
+from wisp_runtime.errors import InitError
+from wisp_runtime.frames import EXITED, FAILED, FORKED, READY, STOP, ZYGOTE, ProtocolError, whole_number
+from wisp_runtime.spawning import fork_from, fork_loader, run_program
+from wisp_runtime.strays import Strays
+from wisp_runtime.workers import how_it_ended
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wisp_runtime.function import Function
+    from wisp_runtime.loop import Loop
+    from wisp_runtime.settings import Settings
+    from wisp_runtime.workers import Worker
+
+INIT_GRACE_SECONDS = 0.5  # for a process that hangs to say where
+STOP_SECONDS = 2.0
+RECOVER_SECONDS = 1.0  # until what has failed is tried again
+RESTART_SECONDS = 0.1, 10.0  # between tries of a worker that ends before it has served: the first, the longest
+SIGNATURES = ("lambda", "cloudevent", "http", "asgi")
+
+
+class Processes:
+    """The workers of a function, and what they are forked from.
+
+    Attributes:
+        workers: Those that serve or will.
+        zygote: What they are forked from, if the handler's import allows it.
+        signature: The handler's; empty until it is imported.
+        failure: Why the handler can't be served, since it last could.
+        starts: How often the handler was initialized.
+    """
+
+    def __init__(self, loop: Loop, settings: Settings, function: Function) -> None:
+        """Have no process yet."""
+        self.settings = settings
+        self.function = function
+        self.workers: list[Worker] = []
+        self.zygote: Worker | None = None
+        self.signature = ""
+        self.failure: InitError | None = None
+        self.starts = 0
+        self._loop = loop
+        self.children = Children(loop)
+        self._forks = not settings.worker_command
+        self._stopping = self._recovering = False
+        self._pause = 0.0
+        self._strays = Strays(loop, self)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a worker serves."""
+        return any(worker.ready for worker in self.workers)
+
+    @property
+    def all(self) -> list[Worker]:
+        """The workers and the zygote."""
+        return [*self.workers, *([self.zygote] if self.zygote else [])]
+
+    # Starting.
+
+    def start(self) -> None:
+        """Start the first process, which imports the handler."""
+        self._add(self._spawn())
+
+    def _spawn(self) -> Worker:
+        settings = self.settings
+        if settings.worker_command:
+            worker = run_program(self._loop, self, settings)
+        elif self.zygote is not None:
+            number = self.children.next_number()
+            worker = fork_from(self.zygote, self._loop, self, number)
+            self.children.expect(number, worker)
+        else:
+            worker = fork_loader(self._loop, self, settings, zygote=self._forks)
+        seconds = settings.init_timeout + INIT_GRACE_SECONDS
+        worker.init_timer = self._loop.after(seconds, lambda: self._check_init(worker))
+        return worker
+
+    def _add(self, worker: Worker) -> None:
+        self.workers.append(worker)
+        if worker.pid:
+            self.children.learn(worker, worker.pid)
+
+    def fill(self) -> None:
+        """Start what is missing: of forks, which take milliseconds, one more than is busy; of others all."""
+        if self._stopping or (self._forks and self.zygote is None and self.workers):
+            return
+        wanted = self.settings.concurrency
+        if any(worker.concurrency > 1 for worker in self.workers):
+            wanted = 1
+        elif self._forks and self.zygote is not None:
+            wanted = min(wanted, sum(bool(worker.calls) for worker in self.workers) + 1)
+        while len(self.workers) < wanted and self._start_one():
+            pass
+
+    def _start_one(self) -> bool:
+        """Start a process, now or, where the system has none left, later."""
+        try:
+            self._add(self._spawn())
+        except OSError as error:
+            journal.emit("ERROR", f"A worker can't be started, it is tried again: {error}")
+            self.recover_soon()
+            return False
+        return True
+
+    def failed(self, error: Exception) -> None:
+        """Look again after what is due, when a fault of ours has broken off looking."""
+        del error
+        self.recover_soon()
+
+    def recover_soon(self) -> None:
+        """Look again in a while."""
+        if not self._recovering:
+            self._recovering = True
+            self._loop.after(RECOVER_SECONDS, self._recover)
+
+    def _recover(self) -> None:
+        self._recovering = False
+        self._fill_again()
+        self.function.recover()
+
+    def _check_init(self, worker: Worker) -> None:
+        """End a process whose initialization takes too long and which hasn't said so itself."""
+        if not (worker.ready or worker.gone or worker.zygote):
+            seconds = self.settings.init_timeout
+            self._failed(worker, InitError("Runtime.InitTimeout", f"Not initialized within {seconds:g} seconds"))
+            worker.kill("init")
+            self.on_end(worker)
+
+    # What they say.
+
+    def on_frame(self, worker: Worker, kind: int, number: int, head: dict[str, Any], body: bytes) -> None:
+        """Take what a process says."""
+        if call := worker.calls.get(number):
+            self.function.exchange.on_frame(worker, call, kind, head, body)
+        elif kind in (FORKED, EXITED):
+            if not worker.zygote:
+                raise ProtocolError(f"a frame of type {kind}, which is the zygote's")
+            if kind == FORKED:
+                self.children.tell(number, whole_number(head, "pid"))
+            else:
+                self.children.on_exit(whole_number(head, "pid"), whole_number(head, "status"))
+        elif kind in (READY, FAILED, ZYGOTE):
+            if worker.ready or worker.served or worker.zygote or (kind == ZYGOTE and self.settings.worker_command):
+                raise ProtocolError(f"a frame of type {kind} after the start")
+            self._on_start(worker, kind, head)
+
+    def _on_start(self, worker: Worker, kind: int, head: dict[str, Any]) -> None:
+        """Take what a process says of its initialization."""
+        if kind == FAILED:
+            stack = [str(line) for line in head.get("stackTrace") or []]
+            self._failed(worker, InitError(str(head.get("errorType")), str(head.get("errorMessage")), stack))
+            return
+        if worker.init_timer is not None:
+            worker.init_timer.cancel()
+        if head.get("signature") not in SIGNATURES:
+            raise ProtocolError(f"a signature that is none: {head.get('signature')!r:.100}")
+        if kind == READY:
+            self._on_ready(worker, head)
+        else:
+            self._on_zygote(worker, head)
+
+    def _on_ready(self, worker: Worker, head: dict[str, Any]) -> None:
+        if worker not in self.workers:  # of the code as it was
+            return
+        if not worker.pid:
+            self.children.learn(worker, whole_number(head, "pid"))
+        worker.concurrency = whole_number(head, "concurrency", 1) or 1
+        self.signature = head["signature"]
+        self.failure, self._pause = None, 0.0
+        worker.cancels = worker.concurrency > 1 or self.signature == "asgi"
+        worker.ready = True
+        if self.zygote is None or self.zygote.init_ms:
+            self.starts += 1
+            source = self.zygote or worker
+            worker.init_ms = source.init_ms or (time.monotonic() - worker.begun) * 1000
+            source.init_ms = worker.init_ms if source is worker else 0.0
+        if self._forks and self.zygote is None:
+            self._forks = False  # its import can't be shared: from now on each imports by itself
+        self.fill()
+        self.function.free(worker)
+
+    def _on_zygote(self, zygote: Worker, head: dict[str, Any]) -> None:
+        zygote.zygote = True
+        if zygote not in self.workers:  # of the code as it was
+            return
+        self.signature = head["signature"]
+        self.workers.remove(zygote)
+        self.zygote = zygote
+        zygote.init_ms = (time.monotonic() - zygote.begun) * 1000
+        self.fill()
+
+    # What ends them.
+
+    def on_end(self, worker: Worker) -> None:
+        """Replace a process that has ended; what ran in it has failed."""
+        for call in list(worker.calls.values()):
+            self.function.exchange.worker_ended(worker, call)
+        if worker is self.zygote:
+            self._on_zygote_end()
+            return
+        self._strays.clear_away()
+        if worker not in self.workers:  # one of the code as it was
+            return
+        self._drop(worker)
+        if worker.served or worker.ready:
+            self._fill_again()
+        elif not self._stopping:
+            message = f"The worker ended before it was ready: {how_it_ended(worker)}"
+            self._failed(worker, InitError("Runtime.ExitError", message))
+            self._pause = min(max(self._pause * 2, RESTART_SECONDS[0]), RESTART_SECONDS[1])
+            self._loop.after(self._pause, self._fill_again)
+
+    def _on_zygote_end(self) -> None:
+        """Have the handler imported once more."""
+        self.zygote = None
+        for worker in self.children.give_up():  # it will fork them no more
+            self._drop(worker)
+            worker.kill("zygote")
+        if not self._stopping:
+            text = "The process that workers are forked from has ended; another one imports the handler"
+            journal.emit("WARNING", text)
+            self._start_one()
+
+    def _fill_again(self) -> None:
+        if self._stopping:
+            return
+        if self.workers or self._start_one():
+            self.fill()
+
+    def _drop(self, worker: Worker) -> None:
+        self.function.retire(worker)
+        if worker in self.workers:
+            self.workers.remove(worker)
+
+    def _failed(self, worker: Worker, error: InitError) -> None:
+        """Take note that the handler can't be served; who waits for it learns why, if nobody else serves."""
+        if worker.why:
+            return
+        worker.why = error.error_type
+        if self.signature:  # it has served already, so this isn't told as a failed start
+            text = f"{error.error_type}: {error.message}"
+            journal.emit("ERROR", text, errorType=error.error_type, stackTrace=error.stack)
+        if self.failure is None:
+            self.failure = error
+        if not self.ready:
+            self.function.fail_waiting(error)
+
+    def replace(self, worker: Worker, why: str) -> None:
+        """Kill a worker and put another in its place."""
+        self._drop(worker)
+        self._fill_again()
+        worker.kill(why)
+        for call in list(worker.calls.values()):
+            self.function.exchange.worker_ended(worker, call)
+        self._strays.clear_away()
+
+    def reload(self) -> None:
+        """Start anew with the code as it is now; what runs is finished with the code as it was."""
+        processes = self.all
+        self.zygote, self.failure, self._forks = None, None, not self.settings.worker_command
+        self.workers.clear()
+        self.function.idle.clear()
+        for worker in processes:
+            worker.send(STOP, 0, {})
+        self._add(self._spawn())
+
+    # The end.
+
+    def stop(self, done: Callable[[], None]) -> None:
+        """Let all processes end, and call when they have."""
+        self._stopping = True
+        processes = self.all
+        for worker in processes:
+            worker.send(STOP, 0, {})
+        until = time.monotonic() + STOP_SECONDS
+
+        def look() -> None:
+            if self.workers and time.monotonic() < until:
+                self._loop.after(0.005, look)
+                return
+            for worker in processes:
+                worker.kill("stop")
+            done()
+
+        look()

@@ -1,0 +1,46 @@
+"""As pid 1: the end of what an ended worker has left running outside of its group, for such processes become our children.
+
+Invariant: nothing is killed that is ours, and we look until there is nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from wisp_runtime.memory import children_of
+
+if TYPE_CHECKING:
+    from wisp_runtime.loop import Loop
+    from wisp_runtime.processes import Processes
+
+WAIT_SECONDS = 0.02, 1.0  # for orphans to come to us: at first, at most
+
+
+class Strays:
+    """The children that nobody wants."""
+
+    def __init__(self, loop: Loop, processes: Processes) -> None:
+        """Spare these processes."""
+        self._loop = loop
+        self._processes = processes
+
+    def clear_away(self) -> None:
+        """Look for them soon, because a worker has ended."""
+        if os.getpid() == 1:
+            self._kill_in(WAIT_SECONDS[0])
+
+    def _kill_in(self, seconds: float) -> None:
+        self._loop.after(seconds, lambda: self._kill(seconds))
+
+    def _kill(self, waited: float) -> None:
+        """End all children that aren't ours, and again those which these leave behind, until there are none."""
+        ours = {worker.pid for worker in self._processes.all}
+        strays = [pid for pid in children_of(os.getpid()) if pid not in ours]
+        for pid in strays:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if strays:
+            self._kill_in(min(waited * 1.5, WAIT_SECONDS[1]))
