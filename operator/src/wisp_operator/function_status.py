@@ -1,34 +1,28 @@
-"""What a Function's status says, worked out of its Knative Service and newest Revision.
+"""What a Function's status says, worked out of its Knative Service, its newest Revision and that one's pods.
 
 Pure. Knative's own texts come through, because they hold the cause (the runtime's termination message, the registry's
 answer); around them stand a constant reason, the field to look at, and the cure.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from wisp_api import conditions
 from wisp_api.function import FunctionSpec
 
+from wisp_operator import start_failure
 from wisp_operator.api import ApiError, Object
-from wisp_operator.function_objects import PROGRESS_SECONDS, code_sha256
+from wisp_operator.function_objects import code_sha256
 from wisp_operator.status import FALSE, TRUE, Aspect, mark_false, mark_true, mark_unknown
 
-_PULL_REASONS: Final = {
-    "ContainerMissing",
-    "ErrImagePull",
-    "ImagePullBackOff",
-    "InvalidImageName",
-    "ErrImageNeverPull",
-    "RegistryUnavailable",
-}
-_CONFIG_REASONS: Final = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError"}
-_EXIT_PREFIX: Final = "Container failed with: "
 _SERVER_ERROR: Final = 500
 
 
-def aspects(spec: FunctionSpec, service: Object | None, revision: Object | None) -> dict[str, Aspect]:
-    """CodeReady and ServiceReady; `revision` is the one that the Function's current template makes, None until Knative made it."""
-    code = _code_aspect(spec, revision)
+def aspects(
+    spec: FunctionSpec, service: Object | None, revision: Object | None, pods: Sequence[Object] = ()
+) -> dict[str, Aspect]:
+    """CodeReady and ServiceReady; `revision` is the one that the Function's current template makes, None until Knative made it, `pods` are its own."""
+    code = _code_aspect(spec, revision, pods)
     return {conditions.CODE_READY: code, conditions.SERVICE_READY: _service_aspect(code, service)}
 
 
@@ -75,71 +69,35 @@ def fields(spec: FunctionSpec | None, service: Object | None) -> dict[str, Any]:
     }
 
 
-def _code_aspect(spec: FunctionSpec, revision: Object | None) -> Aspect:
+def _code_aspect(spec: FunctionSpec, revision: Object | None, pods: Sequence[Object]) -> Aspect:
     waiting = mark_unknown(conditions.DEPLOYING, "a first pod of the new revision is starting")
     if revision is None:
         return waiting
-    states = _conditions(revision)
-    healthy, resources, ready = (states.get(kind, {}) for kind in ("ContainerHealthy", "ResourcesAvailable", "Ready"))
-    if healthy.get("status") == TRUE or ready.get("status") == TRUE:
+    if started(revision):
         return mark_true()
-    if healthy.get("status") == FALSE:
-        return _unhealthy(spec, healthy)
-    if resources.get("status") == FALSE:
-        return _unavailable(spec, resources)
-    if ready.get("status") == FALSE:
-        return mark_false(conditions.REVISION_FAILED, f"{ready.get('reason', '')}: {ready.get('message', '')}")
-    return waiting
+    if told := start_failure.from_pods(spec, pods):
+        return told
+    return _knatives_word(spec, _conditions(revision)) or waiting
 
 
-def _unhealthy(spec: FunctionSpec, state: Object) -> Aspect:
-    """A container that started and ended, or whose image isn't there."""
-    message = state.get("message", "")
-    if state.get("reason") in _PULL_REASONS:
-        return _image(spec, message)
-    text = message.removeprefix(_EXIT_PREFIX).strip()
-    if text.startswith("Runtime."):
-        return mark_false(
-            conditions.HANDLER_IMPORT_FAILED,
-            f"spec.handler {spec.handler}: {text}\nCorrect spec.handler or spec.code; an older revision that works keeps serving.",
-        )
-    reason = state.get("reason", "")
-    shown = text or "nothing in its termination message"
-    return mark_false(
-        conditions.CONTAINER_EXITED,
-        f"the container of spec.code ended while starting ({reason}): {shown}. Its log: kubectl logs",
-    )
+def _knatives_word(spec: FunctionSpec, states: dict[str, Object]) -> Aspect | None:
+    """What Knative itself holds against the revision."""
+    for kind in ("ContainerHealthy", "ResourcesAvailable", "Ready"):
+        state = states.get(kind, {})
+        if state.get("status") == FALSE:
+            reason, message = state.get("reason", ""), state.get("message", "")
+            if found := start_failure.explain(spec, reason, message):
+                return found
+            if kind == "ContainerHealthy":
+                return start_failure.exited(spec, reason, message)
+            return mark_false(conditions.REVISION_FAILED, f"{reason}: {message}")
+    return None
 
 
-def _unavailable(spec: FunctionSpec, state: Object) -> Aspect:
-    """A pod that could not start its container."""
-    reason, message = state.get("reason", ""), state.get("message", "")
-    if reason in _PULL_REASONS:
-        return _image(spec, message)
-    if reason in _CONFIG_REASONS:
-        return mark_false(
-            conditions.CONTAINER_CONFIG_INVALID,
-            f"{message or reason}. Check the Secrets and ConfigMaps that spec.env and spec.envFrom name, and that the image runs as a numeric non-root user.",
-        )
-    if reason == "Unschedulable":
-        return mark_false(
-            conditions.UNSCHEDULABLE,
-            f"no node takes the pod: {message} Lower spec.memory or spec.cpu, or see spec.pod.nodeSelector and tolerations.",
-        )
-    if reason == "ProgressDeadlineExceeded":
-        return mark_false(
-            conditions.START_TIMEOUT,
-            f"no pod was ready within {PROGRESS_SECONDS} s: {message} The handler must be imported within that time; kubectl describe pod tells more.",
-        )
-    return mark_false(conditions.REVISION_FAILED, f"{reason}: {message}")
-
-
-def _image(spec: FunctionSpec, message: str) -> Aspect:
-    where = f"spec.code.image {spec.code.image}" if spec.code.image else f"the image of spec.runtime {spec.runtime}"
-    return mark_false(
-        conditions.IMAGE_PULL_FAILED,
-        f"{where} can't be pulled: {message} Check the name and tag; a private registry needs spec.pod.imagePullSecrets.",
-    )
+def started(revision: Object) -> bool:
+    """Whether a revision's first pod has been ready at some time."""
+    states = _conditions(revision)
+    return any(states.get(kind, {}).get("status") == TRUE for kind in ("ContainerHealthy", "Ready"))
 
 
 def _service_aspect(code: Aspect, service: Object | None) -> Aspect:

@@ -147,6 +147,36 @@ def test_broken_code_is_explained_and_heals(
     wait_condition(cluster, "functions", namespace, "hello", READY, OK)
 
 
+@pytest.mark.parametrize(
+    ("state", "reason", "word"),
+    [
+        (
+            {"terminated": {"reason": "Error", "exitCode": 1, "message": "Runtime.ImportModuleError: no foo"}},
+            "HandlerImportFailed",
+            "no foo",
+        ),
+        ({"waiting": {"reason": "ImagePullBackOff", "message": "404"}}, "ImagePullFailed", "404"),
+    ],
+)
+def test_pod_that_does_not_start_is_explained_before_knative_gives_up(
+    cluster: Kube, namespace: str, knative: Knative, state: dict[str, Any], reason: str, word: str
+) -> None:
+    """What the kubelet writes into a pod is in the condition while Knative still waits, and gone once the pod is well."""
+    cluster.apply(function(namespace, code={"image": "there"}))
+    waiting = [condition(kind, "Unknown", "Deploying") for kind in ("Ready", "ContainerHealthy", "ResourcesAvailable")]
+    revision = knative.roll_out("hello", waiting)
+    wait_condition(cluster, "functions", namespace, "hello", READY, ("Unknown", "Deploying"))
+    knative.run_pod(revision, state)
+    message = wait_condition(cluster, "functions", namespace, "hello", READY, ("False", reason))
+    assert word in message
+    events = f"/api/v1/namespaces/{namespace}/events"
+    wait_until(lambda: any(item["reason"] == reason for item in cluster.get(events)["items"]), "an Event tells of it")
+    knative.run_pod(revision, {"running": {}}, ready=True)
+    wait_condition(cluster, "functions", namespace, "hello", READY, ("Unknown", "Deploying"))
+    knative.start(revision, "hello")
+    wait_condition(cluster, "functions", namespace, "hello", READY, OK)
+
+
 def test_file_name_that_no_config_map_takes(cluster: Kube, namespace: str, knative: Knative) -> None:
     """A folder in code.files is named in the condition; corrected, the Function deploys."""
     cluster.apply(function(namespace, code={"files": {"lib/app.py": ""}}))

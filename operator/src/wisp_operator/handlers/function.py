@@ -2,14 +2,14 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from wisp_api import conditions, names
 from wisp_api.function import CODE_BYTES, FunctionSpec
 
-from wisp_operator import function_status
-from wisp_operator.api import CONFIG_MAPS, FUNCTIONS, KNATIVE_SERVICES, REVISIONS, Api, ApiError, Object
+from wisp_operator import function_status, start_failure
+from wisp_operator.api import CONFIG_MAPS, FUNCTIONS, KNATIVE_SERVICES, PODS, REVISIONS, Api, ApiError, Object
 from wisp_operator.apply import apply
 from wisp_operator.config import OperatorConfig
 from wisp_operator.context import Context, FunctionKey
@@ -19,6 +19,7 @@ from wisp_operator.status import TRUE, Aspect, make_conditions, write_status
 _RETRY_SECONDS: Final = 30.0
 _FILE_NAME: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _REVISION_OF: Final = "serving.knative.dev/service"
+_POD_OF: Final = "serving.knative.dev/revision"
 
 
 async def reconcile(context: Context, key: FunctionKey) -> float | None:
@@ -26,40 +27,56 @@ async def reconcile(context: Context, key: FunctionKey) -> float | None:
     function = await context.api.get(FUNCTIONS, key.namespace, key.name)
     if function is None or "deletionTimestamp" in function["metadata"]:
         return None  # what it owned goes with it
-    spec, service = None, None
+    spec, service, revision = None, None, None
     try:
         spec = msgspec.convert(function["spec"], FunctionSpec)
     except msgspec.ValidationError as error:
         aspects = function_status.invalid(conditions.INVALID_SPEC, f"spec: {error}")
     else:
-        aspects, service = await _deploy(context, function, spec)
+        aspects, service, revision = await _deploy(context, function, spec)
     now = datetime.now(UTC)
     status = {"conditions": make_conditions(function, aspects, now), **function_status.fields(spec, service)}
     await write_status(context.api, FUNCTIONS, function, status, now)
     ready = all(aspect.status == TRUE for aspect in aspects.values())
     if ready:
         await _collect_code(context.api, key)
-    return None if ready else _RETRY_SECONDS
+        return None
+    if revision is not None and not function_status.started(revision):
+        return start_failure.next_look(revision, now)
+    return _RETRY_SECONDS
 
 
-async def _deploy(context: Context, function: Object, spec: FunctionSpec) -> tuple[dict[str, Aspect], Object | None]:
-    """Write ConfigMap and Knative Service; the aspects and the Service as it is."""
+class Deployed(NamedTuple):
+    """What came of a Function."""
+
+    aspects: dict[str, Aspect]
+    service: Object | None = None
+    """As it is."""
+    revision: Object | None = None
+    """Of the Function's present template."""
+
+
+async def _deploy(context: Context, function: Object, spec: FunctionSpec) -> Deployed:
+    """Write ConfigMap and Knative Service, and see how far the revision is."""
     if problem := code_problem(spec, context.config):
-        return function_status.invalid(conditions.INVALID_CODE, problem), None
+        return Deployed(function_status.invalid(conditions.INVALID_CODE, problem))
     api, meta = context.api, function["metadata"]
     wanted = make_knative_service(function, spec, _runtime_image(spec, context.config))
     try:
         live = await api.get(KNATIVE_SERVICES, meta["namespace"], meta["name"])
         if live is not None and not _owned(live, function):
-            return function_status.not_owned(meta["name"]), None
+            return Deployed(function_status.not_owned(meta["name"]))
         if spec.code.files is not None:
             code = make_config_map(function, spec.code.files)
             await apply(api, CONFIG_MAPS, code, await api.get(CONFIG_MAPS, meta["namespace"], code["metadata"]["name"]))
         service = await apply(api, KNATIVE_SERVICES, wanted, live)
         revision = await api.get(REVISIONS, meta["namespace"], wanted["spec"]["template"]["metadata"]["name"])
     except ApiError as error:
-        return function_status.refused(error), None
-    return function_status.aspects(spec, service, revision), service
+        return Deployed(function_status.refused(error))
+    pods: list[Object] = []
+    if revision is not None and not function_status.started(revision):
+        pods = await api.list(PODS, meta["namespace"], f"{_POD_OF}={revision['metadata']['name']}")
+    return Deployed(function_status.aspects(spec, service, revision, pods), service, revision)
 
 
 def code_problem(spec: FunctionSpec, config: OperatorConfig) -> str:
