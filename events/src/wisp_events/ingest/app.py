@@ -11,13 +11,13 @@ import asyncio
 import hmac
 import logging
 import re
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import prometheus_client
 
 from wisp_events.log import LogUnavailable
+from wisp_events.web import Receive, Refusal, Send
 
 if TYPE_CHECKING:
     from wisp_events.ingest.receive import Receiver
@@ -39,19 +39,6 @@ SECONDS = prometheus_client.Histogram(
     "From the token's check to the log's acknowledgement",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 20),
 )
-
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-
-
-class Refusal(Exception):  # noqa: N818 - an answer, not an error here
-    """Raised to answer a request with a status and a sentence."""
-
-    def __init__(self, status: int, message: str, **headers: str) -> None:
-        """`headers` with `_` for `-`."""
-        super().__init__(message)
-        self.status = status
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
 class App:

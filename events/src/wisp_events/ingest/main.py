@@ -5,7 +5,6 @@ the dead letters that belong to nobody), and those of `wisp_api.jetstream`.
 """
 
 import asyncio
-import contextlib
 import os
 from pathlib import Path
 
@@ -16,19 +15,10 @@ from wisp_events import process
 from wisp_events.ingest.app import App
 from wisp_events.ingest.receive import Receiver
 from wisp_events.schedule.scheduler import Scheduler
+from wisp_events.web import DRAIN_SECONDS, Server
 
 CONNECTIONS = 1024
 """Beyond these, uvicorn answers 503 by itself."""
-DRAIN_SECONDS = 20
-
-
-class Server(uvicorn.Server):
-    """Uvicorn without signal handlers of its own: `process.run` has them."""
-
-    @contextlib.contextmanager
-    def capture_signals(self):  # type: ignore[no-untyped-def]  # noqa: ANN201 - as uvicorn declares it
-        """Leave signals alone."""
-        yield
 
 
 async def main(stop: asyncio.Event) -> None:

@@ -1,23 +1,22 @@
 """The four S3 requests that the reader needs, each by a presigned URL.
 
 One way of signing serves both: the reader's own requests, and the HEAD request that it hands to the operator as proof.
-Spec: AWS Signature Version 4, "Authenticating Requests: Using Query Parameters". Buckets are addressed by path; redirects
-are not followed, so that a key is used at the endpoint that the Secret names and nowhere else.
+Buckets are addressed by path; redirects are not followed, so that a key is used at the endpoint that the Secret names and
+nowhere else.
 """
 
 import base64
 import hashlib
-import hmac
 import http.client
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
 from wisp_api import conditions
 
+from wisp_events.signing import Access
 from wisp_events.sources.reader import Trouble
 
 TIMEOUT_SECONDS: Final = 10
@@ -88,26 +87,8 @@ class S3Client:
 
     def presign(self, method: str, bucket: str, query: dict[str, str], seconds: int) -> str:
         """The URL of a request, signed; whoever holds it may make it for `seconds`."""
-        host = urlsplit(self.endpoint).netloc
-        now = datetime.now(UTC)
-        stamp, day = f"{now:%Y%m%dT%H%M%SZ}", f"{now:%Y%m%d}"
-        scope = f"{day}/{self.region}/s3/aws4_request"
-        path = "/" + quote(bucket, safe="-_.~")
-        signed = query | {
-            "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
-            "X-Amz-Credential": f"{self.access_key}/{scope}",
-            "X-Amz-Date": stamp,
-            "X-Amz-Expires": str(seconds),
-            "X-Amz-SignedHeaders": "host",
-        }
-        parameters = urlencode(sorted(signed.items()), quote_via=quote, safe="-_.~")
-        request = f"{method}\n{path}\n{parameters}\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD"
-        to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
-        key = f"AWS4{self.secret_key}".encode()
-        for part in (day, self.region, "s3", "aws4_request"):
-            key = hmac.digest(key, part.encode(), "sha256")
-        signature = hmac.digest(key, to_sign.encode(), "sha256").hex()
-        return f"{urlsplit(self.endpoint).scheme}://{host}{path}?{parameters}&X-Amz-Signature={signature}"
+        access = Access(self.endpoint, self.access_key, self.secret_key, self.region)
+        return access.presign(method, bucket, query, seconds)
 
     def _request(self, method: str, bucket: str, query: dict[str, str], body: bytes | None = None) -> bytes:
         """Make a request; returns the answer's body.
