@@ -26,6 +26,16 @@ class Retry(msgspec.Struct, rename="camel", kw_only=True):
     max_age_seconds: int = 86400
     initial_seconds: float = 1
     max_seconds: float = 300
+    bisect: bool = False
+    """Split a batch that failed, at no cost in attempts."""
+
+
+class Batch(msgspec.Struct, rename="camel", kw_only=True):
+    """How many events go together in one delivery."""
+
+    size: int = 10
+    window_seconds: float = 0
+    """How long the first event may wait for others."""
 
 
 class Route(msgspec.Struct, rename="camel", kw_only=True):
@@ -48,6 +58,8 @@ class Route(msgspec.Struct, rename="camel", kw_only=True):
     order: str = "key"
     """key: one event at a time per partition key, in stream order. none: no order."""
     parallelism: int = 10
+    batch: Batch | None = None
+    """None: each event is delivered alone, in binary mode; else as a JSON list, also where it is one."""
     timeout_seconds: float = 30
     """How long the function may take; the router waits a little longer."""
     retry: Retry = msgspec.field(default_factory=Retry)

@@ -181,6 +181,24 @@ class Retry(Struct, rename="camel", kw_only=True):
     """The first wait, on average half of it; it doubles with each attempt."""
     max_seconds: Annotated[float, Meta(ge=0.01, le=86400)] = 300
     """The longest wait."""
+    bisect: bool = False
+    """True: a batch that fails as a whole is sent again in halves, at no cost in attempts, until what fails it is alone.
+
+    Of no effect without batch.
+    """
+
+
+class Batch(Struct, rename="camel", kw_only=True):
+    """Several events in one delivery, as a JSON list of CloudEvents: as Lambda's event source mappings make them.
+
+    A function that answers {"batchItemFailures": [{"itemIdentifier": ID}]} is given only these events again; with order: key also
+    those behind them in their keys. An answer that names no event of the batch is a failure of the whole batch.
+    """
+
+    size: Annotated[int, Meta(ge=1, le=10000)] = 100
+    """Events in one delivery, at most. Also 6 MiB end a batch."""
+    window_seconds: Annotated[int, Meta(ge=0, le=300)] = 0
+    """How long the first event waits for others, at most. 0: what there is goes at once."""
 
 
 class SubscriptionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True):
@@ -206,6 +224,11 @@ class SubscriptionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True)
     """An EventBridge pattern on the event's attributes and data; what doesn't match wakes no pod: {data: {new: {total: [{numeric: [">", 100]}]}}}."""
     format: Literal["cloudevent"] = "cloudevent"
     """What the function receives: a CloudEvent."""
+    batch: Batch | None = None
+    """Several events in one delivery, as a JSON list of CloudEvents, also where it is one. Absent: each event alone.
+
+    The Function's signature is lambda, http or asgi: cloudevent takes single events only.
+    """
     order: Literal["key", "none"] | None = None
     """key: one event at a time per row, object or schedule, in order. none: no order. Absent: key for databases, none for buckets and schedules."""
     parallelism: Annotated[int, Meta(ge=1, le=1000)] = 10

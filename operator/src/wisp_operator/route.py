@@ -39,12 +39,14 @@ def make_route(wish: Wish, stream: str, server: str, function: Object | None, cl
         targets=_targets(function, cluster_domain),
         order=spec.order or ("key" if spec.source.postgres else "none"),
         parallelism=spec.parallelism,
+        batch=route.Batch(size=spec.batch.size, window_seconds=spec.batch.window_seconds) if spec.batch else None,
         timeout_seconds=timeout,
         retry=route.Retry(
             max_attempts=spec.retry.max_attempts,
             max_age_seconds=spec.retry.max_age_seconds,
             initial_seconds=spec.retry.initial_seconds,
             max_seconds=spec.retry.max_seconds,
+            bisect=spec.retry.bisect,
         ),
         suspend=spec.suspend,
     )

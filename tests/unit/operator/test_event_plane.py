@@ -152,6 +152,17 @@ def test_targets_are_the_functions_traffic() -> None:
     assert plan(View("media", wishes(item)), CONFIG, "cluster").routes["on-upload"].targets == []
 
 
+def test_batch_and_retry_are_the_subscriptions() -> None:
+    """A route batches and bisects as the Subscription says; without `batch` each event goes alone."""
+    item = make_subscription(source=postgres(), batch={"size": 7, "windowSeconds": 2}, retry={"bisect": True})
+    route = plan(View("media", wishes(item)), CONFIG, "cluster").routes["on-upload"]
+    assert route.batch
+    assert (route.batch.size, route.batch.window_seconds, route.retry.bisect) == (7, 2, True)
+    item = make_subscription(source=postgres())
+    route = plan(View("media", wishes(item)), CONFIG, "cluster").routes["on-upload"]
+    assert (route.batch, route.retry.bisect) == (None, False)
+
+
 def test_wrong_filter_keeps_the_last_good_route() -> None:
     """A mistake in an edited pattern does not stop what ran before; a new Subscription with one has no route."""
     view, before = settled(make_subscription(source=postgres()))

@@ -32,12 +32,13 @@ HEADER_BYTES: Final = 64 * 1024
 class Exchange:
     """One request and who waits for its outcome."""
 
-    __slots__ = ("deadline", "done", "repeated", "request", "seconds")
+    __slots__ = ("deadline", "done", "keep", "repeated", "request", "seconds")
 
-    def __init__(self, request: bytes, seconds: float, done: Callable[[Outcome], None]) -> None:
-        """`seconds`: how long the answer may take once the request is sent."""
+    def __init__(self, request: bytes, seconds: float, done: Callable[[Outcome], None], keep: int = BODY_BYTES) -> None:
+        """`seconds`: how long the answer may take once the request is sent; `keep`: bytes wanted of a success's body."""
         self.request = request
         self.seconds = seconds
+        self.keep = keep
         self.done = done
         self.deadline = 0.0
         self.repeated = False
@@ -118,8 +119,9 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """A part of the body; what is not kept is dropped."""
-        if len(self._body) < BODY_BYTES:
-            self._body += body[: BODY_BYTES - len(self._body)]
+        keep = self.exchange.keep if self.exchange and self._parser.get_status_code() < 300 else BODY_BYTES  # noqa: PLR2004
+        if len(self._body) < keep:
+            self._body += body[: keep - len(self._body)]
 
     def on_message_complete(self) -> None:
         """The answer is there; an interim one (1xx) is passed over."""
@@ -277,12 +279,14 @@ class Client:
         self._pools: dict[tuple[str, int], Pool] = {}
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
 
-    def send(self, to: Address, request: bytes, seconds: float, done: Callable[[Outcome], None]) -> None:
-        """Send a request; `done` gets its outcome, never before this returns."""
+    def send(
+        self, to: Address, request: bytes, seconds: float, done: Callable[[Outcome], None], keep: int = BODY_BYTES
+    ) -> None:
+        """Send a request; `done` gets its outcome, never before this returns, with `keep` bytes of a success's body at most."""
         pool = self._pools.get((to.host, to.port))
         if pool is None:
             pool = self._pools[to.host, to.port] = Pool(to.host, to.port, self._limit)
-        pool.send(Exchange(request, seconds, done))
+        pool.send(Exchange(request, seconds, done, keep))
 
     async def _sweep(self) -> None:
         while True:

@@ -128,7 +128,7 @@ class Delivery:
     @property
     def stalled(self) -> bool:
         """Whether the window is full of events that stand behind failing ones."""
-        return self.full and not self.schedule.ready and self._attempts == self._retries
+        return self.full and not self._startable() and self._attempts == self._retries
 
     @property
     def pending(self) -> int:
@@ -246,11 +246,31 @@ class Delivery:
         """Start as many attempts as may run now."""
         if self._draining or self.lost or self._paused or not self._shared.leased():
             return
-        while self.in_flight < self._limit and (item := self.schedule.take()):
-            self._attempt(item)
+        while self.in_flight < self._limit and self._start_one(time.time()):
+            pass
 
-    def _attempt(self, item: Item) -> None:
-        now = time.time()
+    # What `batched` does in its own way
+
+    def _startable(self) -> bool:
+        """Whether something could start now."""
+        return self.schedule.ready > 0
+
+    def _start_one(self, now: float) -> bool:
+        """Start an attempt; False without anything to start."""
+        item = self.schedule.take()
+        if item:
+            self._attempt(item, now)
+        return item is not None
+
+    def _make_ready(self, now: float) -> None:
+        """Make startable what is due."""
+        self.schedule.wake(now)
+
+    def _next_due(self, now: float) -> float | None:  # noqa: ARG002 - of use where a batch forms
+        """When something more is due."""
+        return self.schedule.next_due
+
+    def _attempt(self, item: Item, now: float) -> None:
         if item.burial:
             self._bury(item, *item.burial)
             return
@@ -279,20 +299,30 @@ class Delivery:
         item.tries += 1
         item.last = outcome
         judged = verdict.judge(outcome)
-        self.metrics.attempts[judged].inc()
-        now = time.time()
-        self.metrics.seconds.observe(now - sent)
+        now = self._note(judged, outcome, sent)
         if judged is Verdict.DELIVERED:
             self.cursor.delivered += 1
-            self.cursor.last_delivery = now
-            if self._limit < self.plan.route.parallelism:
-                self._limit += 1 / self._limit
             self._out(item)
         else:
             self.cursor.failed += 1
-            self.last_error = verdict.describe(outcome)
             self._failed(item, judged, outcome, now)
         self.pump()
+
+    def _note(self, judged: Verdict, outcome: Outcome, sent: float) -> float:
+        """Count an outcome and follow how much the target takes at once; returns the time."""
+        now = time.time()
+        self.metrics.attempts[judged].inc()
+        self.metrics.seconds.observe(now - sent)
+        if judged is Verdict.DELIVERED:
+            self.cursor.last_delivery = now
+            if self._limit < self.plan.route.parallelism:
+                self._limit += 1 / self._limit
+            return now
+        self.last_error = verdict.describe(outcome)
+        if verdict.overloaded(outcome) and now - self._shrunk > 1:
+            self._shrunk = now
+            self._limit = max(1.0, self._limit / 2)
+        return now
 
     def _failed(self, item: Item, judged: Verdict, outcome: Outcome, now: float) -> None:
         retry = self.plan.route.retry
@@ -303,9 +333,6 @@ class Delivery:
         if item.attempts >= retry.max_attempts:
             self._bury(item, "MaxAttempts", f"{item.attempts} attempts failed, the last with {self.last_error}")
             return
-        if verdict.overloaded(outcome) and now - self._shrunk > 1:
-            self._shrunk = now
-            self._limit = max(1.0, self._limit / 2)
         due = min(now + verdict.pause(retry, item.tries, outcome), self._expiry(item))
         self.failing[item.place] = item
         self.schedule.again(item, due)
@@ -317,14 +344,18 @@ class Delivery:
 
     def _wake(self) -> None:
         """Start what is due, and come back when the next one is."""
-        self.schedule.wake(time.time())
+        self._make_ready(time.time())
         self.pump()
+        self._arm()
+
+    def _arm(self) -> None:
         if self._timer:
             self._timer.cancel()
             self._timer = None
-        due = self.schedule.next_due
+        now = time.time()
+        due = self._next_due(now)
         if due is not None and not self.lost:
-            self._timer = asyncio.get_running_loop().call_later(max(0.001, due - time.time()), self._wake)
+            self._timer = asyncio.get_running_loop().call_later(max(0.001, due - now), self._wake)
 
     def _out(self, item: Item) -> None:
         """The event is done."""
@@ -342,6 +373,7 @@ class Delivery:
     def _expire(self) -> None:
         """Dead-letter what became too old while nothing may be attempted."""
         now = time.time()
+        self._make_ready(now)
         kept = []
         while self.in_flight < BURY_AT_ONCE and (item := self.schedule.take()):
             if now >= self._expiry(item):

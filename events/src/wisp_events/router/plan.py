@@ -36,7 +36,13 @@ class Plan:
     def reads_like(self, other: "Plan") -> bool:
         """Whether what was read under the other plan is good for this one."""
         mine, its = self.route, other.route
-        return (mine.uid, mine.stream, mine.subjects, mine.order) == (its.uid, its.stream, its.subjects, its.order)
+        return (mine.uid, mine.stream, mine.subjects, mine.order, mine.batch is None) == (
+            its.uid,
+            its.stream,
+            its.subjects,
+            its.order,
+            its.batch is None,
+        )
 
 
 class _Head(msgspec.Struct):
@@ -67,6 +73,8 @@ def compile_route(raw: bytes) -> Plan:
             raise ValueError(f"order is {route.order!r}; write key or none")  # noqa: TRY301
         if route.parallelism < 1:
             raise ValueError(f"parallelism is {route.parallelism}; write 1 or more")  # noqa: TRY301
+        if route.batch and route.batch.size < 1:
+            raise ValueError(f"batch.size is {route.batch.size}; write 1 or more")  # noqa: TRY301
         if route.start not in ("latest", "earliest"):
             start_time(route.start)
         return Plan(route, pattern.compile(*route.filters), [address(target.url) for target in route.targets])

@@ -19,7 +19,7 @@ import nats.js.errors
 from nats.aio.client import Client as Nats
 from wisp_api import names
 
-from wisp_events.router import bucket, janitor, metrics, status
+from wisp_events.router import batched, bucket, janitor, metrics, status
 from wisp_events.router.claim import claim
 from wisp_events.router.client import Client as Http
 from wisp_events.router.delivery import GRACE_SECONDS, Delivery, Shared
@@ -198,7 +198,8 @@ class Replica:
             return
         self._blocked.pop(key, None)
         if claimed:
-            delivery = self._owned[key] = Delivery(self._shared, plan, *claimed)
+            kind = batched.Batched if plan.route.batch else Delivery
+            delivery = self._owned[key] = kind(self._shared, plan, *claimed)
             delivery.start()
             logger.info("serving route %s from record %d of %s", key, claimed[0].floor + 1, plan.route.stream)
 

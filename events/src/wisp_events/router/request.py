@@ -1,4 +1,4 @@
-"""A delivery as an HTTP request: a CloudEvent in binary mode. Pure.
+"""A delivery as an HTTP request: a CloudEvent in binary mode, or several as a batch. Pure.
 
 Specification: CloudEvents HTTP protocol binding 1.0.2, section 3.1. `data` is copied, not decoded.
 """
@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 
 import msgspec
+from wisp_api import cloudevent
 from wisp_api.cloudevent import Event
 from wisp_api.route import Target
 
@@ -84,6 +85,22 @@ def render(event: Event, to: Address) -> bytes:
         lines.append(f"content-type: {_printable(content_type)}\r\n")
     lines.append(f"content-length: {len(body)}\r\n\r\n")
     return b"".join((to.head, "".join(lines).encode("ascii"), body))
+
+
+def render_batch(events: Sequence[tuple[Event, msgspec.Raw]], to: Address) -> bytes:
+    """The request that delivers events as a JSON list, each as it stands in the log with one hop more; the trace is the first one's."""
+    first = events[0][0]
+    lines = [f"{name}: {_value(value)}\r\n" for name in _TRACE if (value := getattr(first, name)) is not None]
+    body = b"[" + b",".join([_with_hop(event, bytes(raw)) for event, raw in events]) + b"]"
+    lines.append(f"content-type: {cloudevent.CONTENT_TYPE}\r\ncontent-length: {len(body)}\r\n\r\n")
+    return b"".join((to.head, "".join(lines).encode("ascii"), body))
+
+
+def _with_hop(event: Event, raw: bytes) -> bytes:
+    if b'"wisphops"' not in raw and raw.endswith(b"}"):
+        return raw[:-1] + b',"wisphops":1}'
+    again = msgspec.structs.replace(event, wisphops=event.wisphops + 1)
+    return cloudevent.encode(again)
 
 
 def _value(text: str) -> str:

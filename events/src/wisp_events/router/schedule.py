@@ -3,6 +3,8 @@
 Invariant, where a route is ordered: of each key at most the earliest undone event is ready, in an attempt, or waiting for
 its next one; the others stand behind it. An event without a key is a barrier for its lane (`delivery` gives all events of a
 table, or of an object event's kind, one lane): it waits for all before it in the lane, and all after it wait for it.
+Batches: several events of one key may be under way together, in one batch and nowhere else. While a batch forms its keys
+are open: what stands behind in them may join. A key moves on when the last of its events in the batch is out.
 Cost: constant per event; a retry costs a heap operation.
 """
 
@@ -26,6 +28,7 @@ class Item:
         "due",
         "event",
         "first",
+        "followed",
         "index",
         "key",
         "lane",
@@ -52,6 +55,8 @@ class Item:
         self.attempts = 0
         self.first = 0.0
         self.due = 0.0
+        self.followed = False
+        """Whether a later event of its key is in the same batch."""
         self.last: Outcome | None = None
         """Of the last attempt in this session."""
         self.burial: tuple[str, str] | None = None
@@ -85,6 +90,8 @@ class Schedule:
         self._later: list[tuple[float, int, int, Item]] = []
         self._keys: dict[str, deque[Item] | None] = {}
         self._lanes: dict[str, _Lane] = {}
+        self._open: dict[str, Item] = {}  # keys of the batch that forms -> their last event in it
+        self._joining: deque[str] = deque()  # open keys with events behind
         self.size = 0
         """Events admitted and not out."""
 
@@ -120,6 +127,48 @@ class Schedule:
         """Undo `take`."""
         self._ready.appendleft(item)
 
+    @property
+    def held_up(self) -> bool:
+        """Whether an event waits for all before it in its lane, or all after it wait for one."""
+        return any(lane.blocked for lane in self._lanes.values())
+
+    def open(self, item: Item) -> None:
+        """An event joined the batch that forms: those behind it may, too, until `close`."""
+        if not self._ordered or item.key is None:
+            return
+        self._open[item.key] = item
+        if self._keys[item.key]:
+            self._joining.append(item.key)
+
+    def join(self, now: float) -> Item | None:
+        """The next event behind one in the batch that forms, of each key in turn; follow with `open` or `unjoin`."""
+        while self._joining:
+            key = self._joining.popleft()
+            behind = self._keys[key]
+            if behind and not behind[0].burial and behind[0].due <= now:
+                item = behind.popleft()
+                self._open[key].followed = True
+                return item
+        return None
+
+    def unjoin(self, item: Item) -> None:
+        """Undo `join`, before anything else joined."""
+        if item.key is not None:
+            self._open[item.key].followed = False
+            self._behind(item.key).appendleft(item)
+
+    def close(self) -> None:
+        """The batch is formed."""
+        self._open.clear()
+        self._joining.clear()
+
+    def part(self, last: Item, later: list[Item]) -> None:
+        """This event is the last of its key in its batch; later ones that were in it stand behind again."""
+        last.followed = False
+        for item in reversed(later):
+            item.followed = False
+            self._behind(item.key or "").appendleft(item)
+
     def again(self, item: Item, due: float) -> None:
         """An attempt failed: the event is ready again at `due`."""
         item.due = due
@@ -139,7 +188,7 @@ class Schedule:
         lane.open -= 1
         if item.key is None:
             lane.barrier = False
-        else:
+        elif not item.followed:
             behind = self._keys[item.key]
             if behind:
                 self._release(behind.popleft())
@@ -160,10 +209,16 @@ class Schedule:
             self._keys[key] = None
             self._release(item)
         else:
-            behind = self._keys[key]
-            if behind is None:
-                behind = self._keys[key] = deque()
+            behind = self._behind(key)
+            if not behind and key in self._open:
+                self._joining.append(key)
             behind.append(item)
+
+    def _behind(self, key: str) -> deque[Item]:
+        behind = self._keys[key]
+        if behind is None:
+            behind = self._keys[key] = deque()
+        return behind
 
     def _release(self, item: Item) -> None:
         if item.due:
