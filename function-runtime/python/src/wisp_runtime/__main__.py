@@ -24,6 +24,7 @@ from wisp_runtime.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from wisp_runtime.auth.gate import Gate
     from wisp_runtime.local import Arguments
 
 TERMINATION_BYTES = 2048
@@ -63,7 +64,12 @@ class Server:
         self._settings = settings
         self._loop = loop = Loop()
         self._function = Function(loop, settings)
-        self._front = Front(loop, self._function, settings)
+        self._gate: Gate | None = None
+        if settings.auth_file:
+            from wisp_runtime.auth.gate import Gate  # noqa: PLC0415 - for functions that ask for a token
+
+            self._gate = Gate(loop, self._function, settings)
+        self._front = Front(loop, self._gate or self._function, settings)
         self._ending = False
 
     def run(self, local: Arguments | None) -> NoReturn:
@@ -78,6 +84,8 @@ class Server:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
         processes = self._function.processes
         processes.start()
+        if self._gate is not None:
+            self._gate.start()
         self._until(lambda: processes.ready or processes.failure is not None or self._front.draining)
         if processes.failure is not None:
             raise processes.failure

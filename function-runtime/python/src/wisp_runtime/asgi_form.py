@@ -62,6 +62,7 @@ class AsgiApp:
             "client": (head["peer"], 0),
             "server": (host or port, int(port) if host and port.isdecimal() else 443 if scheme == "https" else 80),
             "state": dict(self._state),
+            "extensions": {"wisp.jwt": head["jwt"]} if "jwt" in head else {},
         }
 
     async def lifespan(self, serve: Callable[[], Awaitable[None]]) -> None:

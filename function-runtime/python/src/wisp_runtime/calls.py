@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 REQUEST_ID = "wisp-request-id"
 FUNCTION_ERROR = "wisp-function-error"
 EVENT_FORMAT = "wisp-event-format"
+CLAIMS = "wisp-jwt-claims"
 _MAX_ID = 256
 _TRACEPARENT_LENGTH = 55
 
@@ -104,6 +105,9 @@ class Call:
                 "peer": request.peer,
             }
             self.body = request.body
+            if request.jwt is not None:
+                self.head["jwt"] = request.jwt
+                self.head["headers"] = [*request.headers, (CLAIMS, json.dumps(request.jwt["claims"]))]
         else:
             self._read_event(request, signature)
         self.head["id"] = self.id
@@ -182,7 +186,7 @@ class Call:
         message = f"Refused with {error.status}: {error.message}"
         self.keep(journal.emit("WARNING", message, self.id, self.trace, errorType=error.error_type))
         document = {"errorType": error.error_type, "errorMessage": error.message, "requestId": self.id}
-        self.answer(_document(error.status, document))
+        self.answer(_document(error.status, document, *error.headers))
 
     def log_error(self, error: dict[str, Any]) -> None:
         """Log the function's error: errorType, errorMessage, stackTrace."""

@@ -30,12 +30,13 @@ class InitError(Exception):
 class BadRequestError(Exception):
     """Raised when a request can't become an event for this handler; the caller's fault, answered with 4xx."""
 
-    def __init__(self, error_type: str, message: str, status: int = 400) -> None:
-        """Name the error type, a sentence that tells the cure, and the HTTP status."""
+    def __init__(self, error_type: str, message: str, status: int = 400, *headers: tuple[str, str]) -> None:
+        """Name the error type, a sentence that tells the cure, the HTTP status and headers of the answer."""
         super().__init__(message)
         self.error_type = error_type
         self.message = message
         self.status = status
+        self.headers = headers
 
 
 class InvalidResultError(Exception):

@@ -21,6 +21,8 @@ INVOKE, CANCEL, PAUSE, RESUME, STOP = 1, 2, 3, 4, 5
 READY, FAILED, RESULT, START, CHUNK, END, ERROR = 16, 17, 18, 19, 20, 21, 22
 # Between the front and its own zygote: who has imported the handler, who is to be forked, who was, who has ended.
 ZYGOTE, FORK, FORKED, EXITED = 64, 65, 66, 67
+# Between the front and its verifier: a token to check, the file of issuers anew, what is to be thought of it, what to log.
+CHECK, RELOAD, VERDICT, NOTE = 72, 73, 74, 75
 
 MAX_HEAD = 1 << 20
 MAX_PART = 64 << 20  # of a stream's body in one frame

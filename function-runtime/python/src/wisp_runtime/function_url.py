@@ -65,7 +65,7 @@ def _parameters(query: str) -> dict[str, str]:
 def _context(request: HttpRequest, path: str, request_id: str, host: str, user_agent: str) -> dict[str, Any]:
     """Make ``requestContext``."""
     now = time.time()
-    return {
+    context: dict[str, Any] = {
         "accountId": "anonymous",
         "apiId": host.partition(".")[0],
         "domainName": host,
@@ -83,6 +83,17 @@ def _context(request: HttpRequest, path: str, request_id: str, host: str, user_a
         "time": time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now)),
         "timeEpoch": int(now * 1000),
     }
+    if request.jwt is not None:
+        claims = {name: _claim(value) for name, value in request.jwt["claims"].items()}
+        context["authorizer"] = {"jwt": {"claims": claims, "scopes": request.jwt["scopes"] or None}}
+    return context
+
+
+def _claim(value: Any) -> str:
+    """Write a claim as API Gateway does: everything is a text, and a list has its words in brackets."""
+    if isinstance(value, list):
+        return f"[{' '.join(map(_claim, value))}]"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _text(body: bytes, media_type: str) -> str | None:

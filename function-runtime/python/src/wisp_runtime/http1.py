@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import json
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 _PHRASES = {
     200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 301: "Moved Permanently", 302: "Found",
@@ -33,9 +37,10 @@ class HttpRequest:
         peer: The caller's IP address.
         keep_alive: Whether the caller wants the connection kept.
         version: ``1.0`` or ``1.1``.
+        jwt: The caller's verified ``claims`` and ``scopes``, None where the Function doesn't ask for them.
     """
 
-    __slots__ = ("body", "fields", "headers", "held", "keep_alive", "method", "peer", "target", "version")
+    __slots__ = ("body", "fields", "headers", "held", "jwt", "keep_alive", "method", "peer", "target", "version")
 
     def __init__(self, method: str, target: str, headers: list[tuple[str, str]], peer: str) -> None:
         """Make a request whose body is still to come."""
@@ -48,6 +53,7 @@ class HttpRequest:
         self.held = 0
         self.keep_alive = True
         self.version = "1.1"
+        self.jwt: dict[str, Any] | None = None
 
 
 class Reply:

@@ -104,6 +104,8 @@ class BaseRequest:
         headers: Headers, whatever the case of the key.
         client: The caller's IP address.
         request_id: The id under which this request is logged.
+        claims: What the caller's token says, verified; empty where the Function's ``auth`` is not ``jwt``.
+        scopes: The token's scopes.
     """
 
     def __init__(self, invocation: Invocation) -> None:
@@ -112,6 +114,9 @@ class BaseRequest:
         self.method: str = head["method"]
         self.headers = MultiDict(head["headers"], dict(head["headers"]))
         self.client: str = head["peer"]
+        jwt = head.get("jwt") or {}
+        self.claims: dict[str, Any] = jwt.get("claims", {})
+        self.scopes: list[str] = jwt.get("scopes", [])
         self.request_id = invocation.request_id
         self._target: str = head["target"]
         self._body = invocation.body

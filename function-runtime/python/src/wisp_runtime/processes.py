@@ -39,6 +39,7 @@ class Processes:
     Attributes:
         workers: Those that serve or will.
         zygote: What they are forked from, if the handler's import allows it.
+        verifier: The gate's own, which is spared as they are and whose memory counts.
         signature: The handler's; empty until it is imported.
         failure: Why the handler can't be served, since it last could.
         starts: How often the handler was initialized.
@@ -50,6 +51,7 @@ class Processes:
         self.function = function
         self.workers: list[Worker] = []
         self.zygote: Worker | None = None
+        self.verifier: Worker | None = None
         self.signature = ""
         self.failure: InitError | None = None
         self.starts = 0
@@ -75,6 +77,11 @@ class Processes:
     def start(self) -> None:
         """Start the first process, which imports the handler."""
         self._add(self._spawn())
+
+    def adopt(self, verifier: Worker) -> None:
+        """See to the process that checks callers' tokens, too."""
+        self.verifier = verifier
+        self.children.learn(verifier, verifier.pid)
 
     def _spawn(self) -> Worker:
         settings = self.settings

@@ -46,6 +46,7 @@ class Settings:
         max_queue: ``WISP_MAX_QUEUE``, how many requests may wait for a worker.
         max_buffered: ``WISP_MAX_BUFFERED_BYTES``, bytes of request bodies that may be in hand at once.
         metrics_port: ``WISP_METRICS_PORT``, 0 for none.
+        auth_file: ``WISP_AUTH_FILE``, whose tokens callers may show (``auth.issuers``); empty: nobody needs one.
     """
 
     def __init__(self, env: Mapping[str, str], handler: str | None = None, code_dir: str | None = None) -> None:
@@ -72,6 +73,7 @@ class Settings:
         least = max(2 * self.max_body, self.memory * MIB // 4)
         self.max_buffered = int(_number(env, "WISP_MAX_BUFFERED_BYTES", least, 1, 1 << 50))
         self.metrics_port = int(_number(env, "WISP_METRICS_PORT", 0 if local else 9464, 0, 65535))
+        self.auth_file = env.get("WISP_AUTH_FILE", "")
         self.arn = f"arn:wisp:lambda:::function:{self.namespace}:{self.function}"
         self.log_group = f"/wisp/{self.namespace}/{self.function}"
         if not self.handler:

@@ -1,4 +1,4 @@
-"""Starting the function's processes: a fork of the front, a fork of the zygote, or another program.
+"""Starting the front's processes: a fork of the front, a fork of the zygote, or another program.
 
 Invariant: a process that is started has our socket, its log as descriptors 1 and 2, a process group of its own, and none
 of the front's other descriptors. In the forked child nothing of the front runs on, and nothing returns to it.
@@ -34,6 +34,17 @@ def fork_loader(loop: Loop, owner: Owner, settings: Settings, *, zygote: bool) -
         from wisp_runtime.loader import load_and_serve  # noqa: PLC0415 - the front never needs it
 
         load_and_serve(settings, sock, zygote=zygote)
+
+    return _fork(loop, owner, settings, run)
+
+
+def fork_verifier(loop: Loop, owner: Owner, settings: Settings, issuers: bytes) -> Worker:
+    """Fork the process that checks callers' tokens by this file of issuers."""
+
+    def run(sock: socket.socket) -> None:
+        from wisp_runtime.auth.verifier import serve  # noqa: PLC0415 - the front never needs it
+
+        serve(sock, issuers)
 
     return _fork(loop, owner, settings, run)
 
