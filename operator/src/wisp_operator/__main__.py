@@ -24,6 +24,7 @@ from wisp_operator.proof import Proofs
 from wisp_operator.resync import resync
 from wisp_operator.secrets import ensure_secrets
 from wisp_operator.watch import make_registry
+from wisp_operator.webhook import WEBHOOK_PORT, serve_webhook
 from wisp_operator.workqueue import WorkQueue
 
 _FUNCTION_WORKERS = 8
@@ -43,13 +44,19 @@ async def operate() -> int:
     identity = f"{os.environ.get('WISP_POD_NAME', 'wisp-operator')}-{secrets.token_hex(4)}"
     lease = Lease(kubernetes, settings.namespace, identity)
     try:
-        if await _first_of(stop.wait(), lease.acquire()) == 1:
-            await _first_of(stop.wait(), _end_without(lease), _act(kubernetes, settings, stop))
+        webhook = serve_webhook(kubernetes, settings, int(os.environ.get("WISP_WEBHOOK_PORT", WEBHOOK_PORT)))
+        await _first_of(stop.wait(), webhook, _lead(kubernetes, settings, lease, stop))
     finally:
         await lease.release()
         await health.cleanup()
         await kubernetes.close()
     return 0
+
+
+async def _lead(kubernetes: api.Api, settings: config.OperatorConfig, lease: Lease, stop: asyncio.Event) -> None:
+    """Act once the Lease is held; every replica answers the webhook, this one or another."""
+    await lease.acquire()
+    await _first_of(_end_without(lease), _act(kubernetes, settings, stop))
 
 
 def _on_signals(stop: asyncio.Event) -> None:
@@ -66,11 +73,13 @@ async def _end_without(lease: Lease) -> None:
 async def _first_of(*parts: Coroutine[Any, Any, Any]) -> int:
     """Run all until one ends, cancel the others; the one's place. What it raised is raised."""
     tasks = [asyncio.ensure_future(part) for part in parts]
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    ended = next(place for place, task in enumerate(tasks) if task.done())
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks, timeout=_STOP_SECONDS)
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:  # cancelled itself, it leaves none running
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=_STOP_SECONDS)
+    ended = next(place for place, task in enumerate(tasks) if task in done)
     tasks[ended].result()
     return ended
 

@@ -59,6 +59,9 @@ SECRETS: Final = Resource("v1", "Secret", "secrets")
 DEPLOYMENTS: Final = Resource("apps/v1", "Deployment", "deployments")
 NAMESPACES: Final = Resource("v1", "Namespace", "namespaces")
 LEASES: Final = Resource("coordination.k8s.io/v1", "Lease", "leases")
+VALIDATING_WEBHOOKS: Final = Resource(
+    "admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations"
+)
 EVENTS: Final = Resource("v1", "Event", "events")
 
 
@@ -153,7 +156,7 @@ class Api:
         return await self._send("PUT", path, {"fieldManager": names.FIELD_MANAGER}, wanted)
 
     async def merge(
-        self, resource: Resource, namespace: str, name: str, patch: Object, subresource: str = ""
+        self, resource: Resource, namespace: str | None, name: str, patch: Object, subresource: str = ""
     ) -> Object | None:
         """JSON merge patch; None where the object is gone.
 

@@ -20,6 +20,7 @@ from wisp_operator.apply import digest
 
 _OPERATIONS: Final = ("insert", "update", "delete")
 _SLOT_LENGTH: Final = 63
+_POSTGRES_NAME_BYTES: Final = 63
 _SCHEDULE_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -73,6 +74,16 @@ class Wish(NamedTuple):
         if self.spec.source.bucket:
             return [self.spec.source.bucket.name]
         return self.spec.source.postgres.tables if self.spec.source.postgres else []
+
+
+def table_mistake(wish: Wish) -> str:
+    """What is wrong with the tables' names that the CRD's rules can't see, since they count characters; empty if nothing."""
+    postgres = wish.spec.source.postgres
+    for table in postgres.tables if postgres else []:
+        for name in table.split("."):
+            if (size := len(name.encode())) > _POSTGRES_NAME_BYTES:
+                return f"spec.source.postgres.tables: {name!r} has {size} bytes; a name in PostgreSQL has at most {_POSTGRES_NAME_BYTES}"
+    return ""
 
 
 def decode(live: Object) -> Wish:

@@ -31,7 +31,7 @@ from wisp_operator.proof import Proof
 from wisp_operator.reader import CONNECTED, make_deployment, make_secret, reader_name
 from wisp_operator.route import filter_mistake
 from wisp_operator.schedule import schedule_aspect, schedule_in_short
-from wisp_operator.sources import ReaderKey, Wish, decode, stream_name
+from wisp_operator.sources import ReaderKey, Wish, decode, stream_name, table_mistake
 from wisp_operator.status import TRUE, Aspect, make_conditions, mark_false, write_event, write_status
 
 LOG_ERRORS: Final = (nats.errors.Error, OSError, TimeoutError)
@@ -229,6 +229,8 @@ def _aspects(view: View, made: Plan, wish: Wish, problems: Problems, now: dateti
 def _source_aspect(view: View, made: Plan, wish: Wish, problems: Problems, now: datetime) -> Aspect:
     if mistake := filter_mistake(wish):
         return mark_false(conditions.INVALID_FILTER, mistake)
+    if mistake := table_mistake(wish):
+        return mark_false(conditions.TABLE_NOT_FOUND, mistake)
     if problem := problems.streams.get(made.stream_of.get(wish.name, "")):
         return mark_false(
             conditions.LOG_REFUSED,

@@ -1,0 +1,99 @@
+"""The validating webhook: refuses on `kubectl apply` what schema and CEL rules can't see, in the words of the conditions.
+
+It is a courtesy, not a guard: where it is away, objects are taken (failure policy Ignore), and the same functions put the same
+mistake into a condition. Invariant: it never stands in the way of an object whose spec stays as it is, so that what was taken before
+it could be asked can still be labelled, finalized and deleted.
+"""
+
+import asyncio
+import json
+import logging
+import ssl
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import msgspec
+from aiohttp import web
+from wisp_api.function import FunctionSpec
+
+from wisp_operator.api import Api, ApiError, Object
+from wisp_operator.config import OperatorConfig
+from wisp_operator.handlers.function import code_problem
+from wisp_operator.route import filter_mistake
+from wisp_operator.schedule import schedule_mistake
+from wisp_operator.sources import decode, table_mistake
+from wisp_operator.webhook_certificate import Certificate, keep_certificate
+
+WEBHOOK_PORT: Final = 9443
+_LOOK_SECONDS: Final = 5
+_BODY_BYTES: Final = 8 * 1024 * 1024
+_log = logging.getLogger(__name__)
+
+
+def mistake(item: Object, config: OperatorConfig) -> str:
+    """What is wrong with a Function or Subscription, in a sentence; empty if nothing."""
+    try:
+        if item["kind"] == "Function":
+            return code_problem(msgspec.convert(item["spec"], FunctionSpec), config)
+        wish = decode(item)
+    except msgspec.ValidationError as error:
+        return f"spec: {error}"
+    return filter_mistake(wish) or table_mistake(wish) or (schedule_mistake(wish) if wish.spec.source.schedule else "")
+
+
+def review(request: Object, config: OperatorConfig) -> Object:
+    """The answer to an AdmissionReview's request."""
+    item, before = request["object"], request.get("oldObject") or {}
+    untouched = before.get("spec") == item.get("spec") or "deletionTimestamp" in item["metadata"]
+    if not untouched and (found := mistake(item, config)):
+        status = {"code": 422, "reason": "Invalid", "message": found}
+        return {"uid": request["uid"], "allowed": False, "status": status}
+    return {"uid": request["uid"], "allowed": True}
+
+
+async def serve_webhook(api: Api, config: OperatorConfig, port: int) -> None:
+    """Answer the API server for ever, with a certificate that is looked after."""
+
+    async def validate(request: web.Request) -> web.Response:
+        asked = await request.json()
+        return web.json_response(
+            {"apiVersion": asked["apiVersion"], "kind": asked["kind"], "response": review(asked["request"], config)}
+        )
+
+    app = web.Application(client_max_size=_BODY_BYTES)
+    app.add_routes([web.post("/validate", validate)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    context, served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ""
+    try:
+        while True:
+            held = await _certificate(api, config.namespace)
+            if held and held.certificate != served:
+                await asyncio.to_thread(_load, context, held)
+                if not served:
+                    await web.TCPSite(runner, None, port, ssl_context=context).start()
+                served = held.certificate
+            await asyncio.sleep(_LOOK_SECONDS)
+    finally:
+        await runner.cleanup()
+
+
+async def _certificate(api: Api, namespace: str) -> Certificate | None:
+    """The certificate as it should be; None while the API doesn't let us know."""
+    try:
+        return await keep_certificate(api, namespace, datetime.now(UTC))
+    except (ApiError, OSError, TimeoutError, aiohttp.ClientError, json.JSONDecodeError) as error:
+        _log.warning("the webhook's certificate could not be looked after: %s; tried again", error)
+        return None
+
+
+def _load(context: ssl.SSLContext, held: Certificate) -> None:
+    """Serve new connections with this certificate; Python takes it from a file only."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "tls.pem"
+        path.touch(0o600)
+        path.write_text(held.key + held.certificate)
+        context.load_cert_chain(path)

@@ -1,0 +1,71 @@
+"""The webhook refuses what a condition would complain of, never stands in the way of anything else, and its certificate never runs out."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from cryptography import x509
+from fixtures.objects import bucket, deleted, make_function, make_subscription, postgres, schedule
+from wisp_operator.config import OperatorConfig, Runtime
+from wisp_operator.webhook import review
+from wisp_operator.webhook_certificate import VALID, ends, make_certificate
+
+CONFIG = OperatorConfig(
+    namespace="wisp-system",
+    runtimes={"python3.13": Runtime(image="python")},
+    events_image="events",
+    nats_url="nats://log",
+)
+FOLDER = make_function(code={"files": {"lib/app.py": ""}})
+
+
+def ask(item: dict[str, Any], before: dict[str, Any] | None = None) -> tuple[bool, str]:
+    """Whether the object may be written, and what is wrong with it."""
+    answer = review({"uid": "1", "object": item, "oldObject": before}, CONFIG)
+    assert answer["uid"] == "1"
+    return answer["allowed"], answer.get("status", {}).get("message", "")
+
+
+@pytest.mark.parametrize(
+    ("case", "item", "word"),
+    [
+        ("folder", FOLDER, "lib/app.py"),
+        ("bytes of code", make_function(code={"files": {"app.py": "ø" * 98_305}}), "192 KiB"),
+        ("runtime without image", make_function(runtime="nodejs24"), "no image for it"),
+        ("pattern", make_subscription(source=bucket(), filter={"type": "text"}), "spec.filter"),
+        ("cron", make_subscription(source=schedule("61 * * * *")), "spec.source.schedule.cron"),
+        ("time zone", make_subscription(source=schedule(timezone="Europe/Atlantis")), "no time zone"),
+        ("a time that is over", make_subscription(source=schedule(None, at="2020-01-01T00:00:00Z")), "was over"),
+        ("bytes of a table", make_subscription(source=postgres("public." + "ø" * 40)), "80 bytes"),
+    ],
+)
+def test_refused(case: str, item: dict[str, Any], word: str) -> None:
+    """Each mistake that the schema can't see is refused with its field."""
+    allowed, message = ask(item)
+    assert not allowed, case
+    assert word in message, case
+
+
+@pytest.mark.parametrize(
+    ("case", "item", "before"),
+    [
+        ("right", make_function(), None),
+        ("right Subscription", make_subscription(source=schedule()), None),
+        ("spec as before", FOLDER, FOLDER),
+        ("being deleted", deleted(FOLDER), make_function()),
+    ],
+)
+def test_taken(case: str, item: dict[str, Any], before: dict[str, Any] | None) -> None:
+    """What is right is taken, and what was wrong before can still be labelled and deleted."""
+    assert ask(item, before) == (True, ""), case
+
+
+def test_certificate_is_for_the_service_and_a_year() -> None:
+    """It names the Service, and ends when it says."""
+    now = datetime.now(UTC)
+    made = make_certificate("wisp-operator.wisp-system.svc", now)
+    assert abs(ends(made.certificate) - now - VALID) < timedelta(minutes=1)
+    known = x509.load_pem_x509_certificate(made.bundle.encode())
+    hosts = known.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert "wisp-operator.wisp-system.svc" in hosts.get_values_for_type(x509.DNSName)
+    assert ends("no certificate") < now
