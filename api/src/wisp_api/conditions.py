@@ -21,6 +21,7 @@ TABLE_NOT_FOUND: Final = "TableNotFound"
 NO_REPLICA_IDENTITY: Final = "NoReplicaIdentity"
 LOGICAL_DECODING_OFF: Final = "LogicalDecodingOff"
 SLOT_LOST: Final = "SlotLost"
+SLOT_AT_RISK: Final = "SlotAtRisk"
 WAITING_FOR_TRANSACTIONS: Final = "WaitingForTransactions"
 LOG_UNAVAILABLE: Final = "LogUnavailable"
 

@@ -17,6 +17,7 @@ from wisp_operator.apply import covers
 TRUE = "True"
 FALSE = "False"
 UNKNOWN = "Unknown"
+AS_WANTED = "AsWanted"
 
 
 class Aspect(NamedTuple):
@@ -27,9 +28,9 @@ class Aspect(NamedTuple):
     message: str = ""
 
 
-def mark_true(reason: str = "AsWanted") -> Aspect:
-    """All is well."""
-    return Aspect(TRUE, reason)
+def mark_true(reason: str = AS_WANTED, message: str = "") -> Aspect:
+    """All is well; another reason than AsWanted is a warning of what threatens, which the message tells."""
+    return Aspect(TRUE, reason, message)
 
 
 def mark_false(reason: str, message: str) -> Aspect:
@@ -70,7 +71,7 @@ def make_conditions(live: Object, aspects: dict[str, Aspect], now: datetime) -> 
 
 
 async def write_status(api: Api, resource: Resource, live: Object, status: dict[str, Any], now: datetime) -> None:
-    """Write the status where it differs from the live one, None taking a field away; an Event tells of a Ready that turned False.
+    """Write the status where it differs from the live one, None taking a field away; an Event tells of a Ready that turned False, and of a new warning.
 
     Raises:
         ApiError: refused.
@@ -83,10 +84,16 @@ async def write_status(api: Api, resource: Resource, live: Object, status: dict[
         return
     meta = live["metadata"]
     await api.merge(resource, meta["namespace"], meta["name"], {"status": status}, "status")
-    ready = status["conditions"][0]
-    known = {item["type"]: item for item in before.get("conditions", [])}.get(conditions.READY, {})
-    if ready["status"] == FALSE and (known.get("status"), known.get("reason")) != (FALSE, ready["reason"]):
-        await write_event(api, live, ready["reason"], ready["message"], now)
+    known = {(item["type"], item["status"], item["reason"]) for item in before.get("conditions", [])}
+    for item in status["conditions"]:
+        if _alarming(item) and (item["type"], item["status"], item["reason"]) not in known:
+            await write_event(api, live, item["reason"], item["message"], now)
+
+
+def _alarming(condition: Object) -> bool:
+    if condition["type"] == conditions.READY:
+        return bool(condition["status"] == FALSE)
+    return bool(condition["status"] == TRUE and condition["reason"] != AS_WANTED)
 
 
 async def write_event(api: Api, about: Object, reason: str, message: str, now: datetime) -> None:

@@ -13,7 +13,7 @@ from wisp_operator.api import Object
 from wisp_operator.proof import Proof
 from wisp_operator.reader import reader_name
 from wisp_operator.sources import Wish
-from wisp_operator.status import TRUE, Aspect, mark_false, mark_true, mark_unknown
+from wisp_operator.status import AS_WANTED, TRUE, Aspect, mark_false, mark_true, mark_unknown
 
 STALE: Final = timedelta(minutes=2)
 """A reader reports every 30 s; one that did not for this long is away."""
@@ -47,7 +47,8 @@ def source_aspect(wish: Wish, version: str, report: ReaderStatus | None, proof: 
     behind = report.version != version or any(name not in report.items for name in wish.items)
     if behind and not _was_ready(wish):
         return mark_unknown(conditions.READER_UPDATING, "the reader is taking the change up")
-    return _proof_aspect(wish, wish.reader.connection, proof) if wish.reader.kind == S3 else mark_true()
+    well = mark_true(report.reason or AS_WANTED, report.message)
+    return _proof_aspect(wish, wish.reader.connection, proof) if wish.reader.kind == S3 else well
 
 
 def _served(wish: Wish, item: ItemStatus) -> bool:

@@ -1,9 +1,7 @@
 """A replication slot that is gone: what is said, and that a gap is told of wherever the reader dies on the way to a new one."""
 
 import contextlib
-from collections.abc import Iterator
 
-import psycopg2
 import pytest
 from fixtures.process import wait_until
 from fixtures.shop import ALL, Shop
@@ -21,21 +19,9 @@ def orders(shop: Shop) -> Shop:
     return shop
 
 
-@contextlib.contextmanager
-def transaction(shop: Shop, statement: str) -> Iterator[int]:
-    """A transaction that is open and has run a statement; yields its backend's pid."""
-    session = psycopg2.connect(shop.server.dsn(database=shop.database))
-    try:
-        with session.cursor() as cursor:
-            cursor.execute(statement)
-        yield session.info.backend_pid
-    finally:
-        session.close()
-
-
 def writing(shop: Shop) -> contextlib.AbstractContextManager[int]:
     """A transaction that holds up the making of any slot."""
-    return transaction(shop, "INSERT INTO others VALUES (1)")
+    return shop.transaction("INSERT INTO others VALUES (1)")
 
 
 def lose_slot(shop: Shop) -> None:
@@ -123,7 +109,7 @@ def test_killed_between_gap_event_and_comment(orders: Shop) -> None:
     """The successor writes the gap event again, under the same id: the log holds it once."""
     slot_without_gap_event(orders)
     assert orders.reader
-    with transaction(orders, f"COMMENT ON PUBLICATION {orders.slot} IS 'held up'"):
+    with orders.transaction(f"COMMENT ON PUBLICATION {orders.slot} IS 'held up'"):
         orders.plane.server.start()
         assert kinds(orders, 2) == ["insert", "gap"]
         waits = "application_name = 'wisp-reader' AND wait_event_type = 'Lock'"

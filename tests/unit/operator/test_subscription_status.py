@@ -90,6 +90,13 @@ def ready_before(item: dict[str, Any], generation: int = 1) -> dict[str, Any]:
             ("True", "AsWanted"),
         ),
         ("rows flow", ROWS, reader(items={"public.orders": WELL}), Proof.UNKNOWN, ("True", "AsWanted")),
+        (
+            "rows flow, and a warning",
+            ROWS,
+            reader(items={"public.orders": WELL}, reason="SlotAtRisk", message="m"),
+            Proof.UNKNOWN,
+            ("True", "SlotAtRisk"),
+        ),
         ("bucket proven", BUCKET, reader(items={"photos": WELL}), Proof.GRANTED, ("True", "AsWanted")),
         ("bucket refused", BUCKET, reader(items={"photos": WELL}), Proof.REFUSED, ("False", "PermissionDenied")),
         ("bucket not proven yet", BUCKET, reader(items={"photos": WELL}), Proof.UNKNOWN, ("Unknown", "ProofPending")),

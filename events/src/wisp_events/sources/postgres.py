@@ -17,7 +17,7 @@ import nats.errors
 import nats.js.errors
 from nats.js import JetStreamContext
 from wisp_api import cloudevent, conditions, names
-from wisp_api.source import PostgresConfig
+from wisp_api.source import PostgresConfig, ReaderStatus
 
 from wisp_events import log
 from wisp_events.sources import postgres_catalog, postgres_connection, postgres_slot, postgres_stream, postgres_tables
@@ -90,8 +90,8 @@ async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
     cursor = await postgres_connection.open_cursor(dsn, config.slot)
     types = functools.partial(postgres_catalog.types, dsn)
     stream = postgres_stream.Stream(cursor, js, config.stream, mapper, prepared.tables, types=types)
-    warning = f"{progress.gap}; changes before this may be missing, gap events say so" if progress.gap else ""
-    working = [asyncio.create_task(stream.run()), asyncio.create_task(_tend(reader, wish, stream, prepared, warning))]
+    gap = f"{progress.gap}; changes before this may be missing, gap events say so" if progress.gap else ""
+    working = [asyncio.create_task(stream.run()), asyncio.create_task(_tend(reader, wish, stream, prepared, gap))]
     try:
         done, _ = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
         for finished in done:
@@ -120,16 +120,18 @@ async def _make_slot(reader: Reader, wish: Wish, prepared: postgres_catalog.Prep
 
 
 async def _tend(
-    reader: Reader, wish: Wish, stream: postgres_stream.Stream, prepared: postgres_catalog.Prepared, warning: str
+    reader: Reader, wish: Wish, stream: postgres_stream.Stream, prepared: postgres_catalog.Prepared, gap: str
 ) -> None:
-    """Keep tables and report up to date while the stream runs; returns when the wish needs another connection."""
+    """Keep tables and report up to date while the stream runs; returns when the wish needs another connection.
+
+    `gap` says what may be missing from before the slot; empty where nothing is.
+    """
     loop = asyncio.get_running_loop()
     found, trouble, checked = prepared, None, loop.time()
     while True:
         away = f"{stream.trouble}; events wait in the database"
         stuck = Trouble(conditions.LOG_UNAVAILABLE, away) if stream.trouble else None
-        status = wish.report(trouble or stuck, found.items)
-        await reader.report(msgspec.structs.replace(status, message=status.message or warning))
+        await reader.report(_with_warnings(wish.report(trouble or stuck, found.items), found, gap))
         found = await _tell_replaced(wish, stream, found)
         newest = await reader.changed(wish, 1) or wish
         waiting = trouble or any(item.reason == conditions.WAITING_FOR_TRANSACTIONS for item in found.items.values())
@@ -147,6 +149,17 @@ async def _tend(
         if found.progress.stage or found.progress.epoch != prepared.progress.epoch:
             return
         stream.tables = found.tables
+
+
+def _with_warnings(status: ReaderStatus, found: postgres_catalog.Prepared, gap: str) -> ReaderStatus:
+    """The report with what threatens: a slot at risk, or else a gap, beside the trouble if there is one."""
+    risk = ""
+    if found.retention:
+        found.retention.expose()
+        risk = found.retention.warning()
+    reason = status.reason or (conditions.SLOT_AT_RISK if risk else "")
+    message = "; ".join(text for text in (status.message, risk) if text) or gap
+    return msgspec.structs.replace(status, reason=reason, message=message)
 
 
 async def _tell_replaced(

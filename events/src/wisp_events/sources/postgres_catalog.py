@@ -12,11 +12,12 @@ from psycopg2 import sql
 from wisp_api import conditions
 from wisp_api.source import ItemStatus, PostgresConfig
 
-from wisp_events.sources import postgres_slot, postgres_tables
+from wisp_events.sources import postgres_slot, postgres_tables, postgres_wal
 from wisp_events.sources.postgres_events import Place, Table
 from wisp_events.sources.postgres_session import connect, explained
 from wisp_events.sources.postgres_slot import FOLLOWED, NEW_SLOT, Progress, insert_only
 from wisp_events.sources.postgres_values import UserType
+from wisp_events.sources.postgres_wal import Retention
 from wisp_events.sources.reader import Trouble
 
 STATEMENT_SECONDS: Final = 20
@@ -39,6 +40,8 @@ class Prepared:
     """Of every table of the config that was ever followed."""
     position: int
     """Of the server's log (LSN)."""
+    retention: Retention | None
+    """What of its log the server keeps for the slot; None before there is one."""
 
 
 def prepare(dsn: str, config: PostgresConfig, held: Collection[Place]) -> Prepared:
@@ -64,7 +67,8 @@ def prepare(dsn: str, config: PostgresConfig, held: Collection[Place]) -> Prepar
         now = oids | {name: known[name] for name in replaced}
         if now != memory:
             cursor.execute(postgres_tables.memory(config.slot, now))
-        return Prepared(progress, following.tables, following.items, replaced, oids, postgres_slot.position(cursor))
+        position, kept = postgres_slot.position(cursor), postgres_wal.retention(cursor, config.slot)
+        return Prepared(progress, following.tables, following.items, replaced, oids, position, kept)
 
 
 def _compare(known: dict[str, int], following: postgres_tables.Following) -> tuple[dict[str, int], frozenset[str]]:

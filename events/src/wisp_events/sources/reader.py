@@ -113,7 +113,9 @@ class Reader:
         if self._status is not None and status == msgspec.structs.replace(self._status, time=status.time):
             return
         if self._status is None or status.reason != self._status.reason or status.message != self._status.message:
-            logger.info("ready" if status.ready else f"{status.reason}: {status.message}")
+            logger.info(
+                ": ".join(text for text in ("ready" if status.ready else "", status.reason, status.message) if text)
+            )
         self._status = status
         await self._send()
 
