@@ -257,7 +257,7 @@ def test_drift_is_repaired(
             and all(now.get(key) == before.get(key) for key in keys)
         )
 
-    wait_until(repaired, f"{case}: repaired", 20)
+    wait_until(repaired, f"{case}: repaired")
 
 
 def test_deleted(cluster: Kube, namespace: str, knative: Knative) -> None:

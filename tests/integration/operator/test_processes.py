@@ -77,7 +77,7 @@ def test_killed_operator_goes_on(own: Kube, alone: Operator) -> None:
     path = "/apis/serving.knative.dev/v1/namespaces/default/services/one"
     own.request("DELETE", path)
     alone.start()
-    wait_until(lambda: own.get(path) is not None and knative.service("two") is not None, "both Services are there", 20)
+    wait_until(lambda: own.get(path) is not None and knative.service("two") is not None, "both Services are there")
 
 
 def test_two_operators(own: Kube, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_two_operators(own: Kube, tmp_path: Path) -> None:
     first, second = (Operator(own, tmp_path, "nats://127.0.0.1:1") for _ in range(2))
     try:
         first.start()
-        wait_until(lambda: "is active" in first.log.read_text(), "the first is active", 20)
+        wait_until(lambda: "is active" in first.log.read_text(), "the first is active")
         second.start()
         apply_function(own, "shared")
         knative = Knative(own, "default")
@@ -94,8 +94,8 @@ def test_two_operators(own: Kube, tmp_path: Path) -> None:
         assert "is active" not in second.log.read_text()
         before, started = holder(own), time.monotonic()
         first.kill()
-        wait_until(lambda: "is active" in second.log.read_text(), "the second takes over", 15)
-        assert time.monotonic() - started < 15
+        wait_until(lambda: "is active" in second.log.read_text(), "the second takes over")
+        assert time.monotonic() - started < 45  # 10 to 13 on a quiet machine
         assert holder(own) != before
         first.start()
         second.stop()
@@ -109,7 +109,7 @@ def test_two_operators(own: Kube, tmp_path: Path) -> None:
 def test_lost_lease_ends_the_process(own: Kube, alone: Operator) -> None:
     """An operator whose Lease someone else has taken ends before it does anything more."""
     alone.start()
-    wait_until(lambda: "is active" in alone.log.read_text(), "it is active", 20)
+    wait_until(lambda: "is active" in alone.log.read_text(), "it is active")
     own.request("PATCH", LEASE, {"spec": {"holderIdentity": "someone else"}}, "application/merge-patch+json")
     assert alone.process
     assert alone.process.wait(10) == 1
@@ -122,11 +122,11 @@ def test_paused_operator_never_acts_beside_another(own: Kube, tmp_path: Path) ->
     try:
         own.request("DELETE", LEASE)
         first.start()
-        wait_until(lambda: "is active" in first.log.read_text(), "the first is active", 20)
+        wait_until(lambda: "is active" in first.log.read_text(), "the first is active")
         second.start()
         assert first.process
         first.process.send_signal(signal.SIGSTOP)
-        wait_until(lambda: "is active" in second.log.read_text(), "the second takes over", 15)
+        wait_until(lambda: "is active" in second.log.read_text(), "the second takes over")
         first.process.send_signal(signal.SIGCONT)
         assert first.process.wait(10) == 1
     finally:

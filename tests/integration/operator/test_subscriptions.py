@@ -133,7 +133,7 @@ def test_deleted_when_the_reader_has_drained(cluster: Kube, log: Log, namespace:
     assert live(cluster, namespace), "held by its finalizer"
     assert log.get(ROUTES, f"{namespace}.rows", Route) is None
     report(log, wait_task(log, namespace), drained=True)
-    wait_until(lambda: live(cluster, namespace) is None, "the Subscription is gone", 10)
+    wait_until(lambda: live(cluster, namespace) is None, "the Subscription is gone")
     wait_until(lambda: nothing_left(cluster, log, namespace), "nothing is left")
     assert log.get(CURSORS, f"{namespace}.{uid}", dict) is None
     events = cluster.get(f"/api/v1/namespaces/{namespace}/events")["items"]
@@ -155,7 +155,7 @@ def test_reader_that_never_drains_is_given_up_with_an_event(
     """After its time the Subscription goes all the same, and an Event names what is left behind."""
     all_ready(cluster, log, knative, namespace)
     cluster.kubectl("delete", "sub", "rows", "-n", namespace, "--wait=false")
-    wait_until(lambda: live(cluster, namespace) is None, "the Subscription is gone", 20)
+    wait_until(lambda: live(cluster, namespace) is None, "the Subscription is gone")
     wait_until(lambda: nothing_left(cluster, log, namespace), "nothing is left")
     events = {
         item["reason"]: item["message"] for item in cluster.get(f"/api/v1/namespaces/{namespace}/events")["items"]

@@ -67,8 +67,8 @@ async def scheduler(server: NatsServer, clock: Clock) -> AsyncIterator[None]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, at most 20 s."""
-    async with asyncio.timeout(20):
+    """Wait for a condition, at most a minute."""
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - NATS and the clock change what is asked
             await asyncio.sleep(0.05)
 

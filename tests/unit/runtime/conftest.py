@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SOURCE = Path(__file__).parents[3] / "function-runtime/python/src"
-DEADLINE = 30.0
+DEADLINE = 60.0
 
 
 class Answer:

@@ -371,7 +371,7 @@ def handler(event, context):
         if os.fork() == 0:
             os.setsid()
             data = struct.pack(">BIII", 18, 99, 0, 0) * 4000
-            until = time.monotonic() + 5
+            until = time.monotonic() + 20
             while time.monotonic() < until:
                 os.write(socket(), data)
         time.sleep(0.1)
@@ -383,7 +383,7 @@ def handler(event, context):
     begun = time.monotonic()
     assert function.invoke(1).status == 500
     assert function.invoke(0).json == 1
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 20
 
 
 @pytest.mark.parametrize("context", [r'{"a":"\ud800"}', '{"a":1e999}', '{"a":NaN}'])

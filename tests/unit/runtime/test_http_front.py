@@ -197,7 +197,7 @@ def handler(event, context):
     first, second, health = function.connect(), function.connect(), function.connect()
     headers = {"wisp-event-format": "lambda"}
     started = time.monotonic()
-    first.request("POST", "/", "1.0", headers)
+    first.request("POST", "/", "3.0", headers)
     second.request("POST", "/", "0.1", headers)
     times = []
     for _ in range(5):
@@ -205,7 +205,7 @@ def handler(event, context):
         health.request("GET", "/_wisp/health")
         assert json.loads(health.getresponse().read()) == {"status": "ok"}
         times.append(time.monotonic() - begun)
-    assert time.monotonic() - started < 1.0, times
+    assert time.monotonic() - started < 3.0, times
     assert first.getresponse().read() == b"0"
     assert second.getresponse().read() == b"0"
     for connection in (first, second, health):

@@ -37,8 +37,8 @@ def alive(pid: int) -> bool:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, for ten seconds at most."""
-    until = time.monotonic() + 10
+    """Wait for a condition, for a minute at most."""
+    until = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -56,7 +56,7 @@ def test_timeout(serve: Callable[..., FunctionProcess]) -> None:
     assert re.fullmatch(r"\d{4}-\S+Z r-1 Task timed out after 0\.50 seconds", answer.json["errorMessage"])
     begun = time.monotonic()
     second = function.invoke(0).json
-    assert time.monotonic() - begun < 0.3
+    assert time.monotonic() - begun < 30  # the first would have slept for 60
     assert second != first
     wait_until(lambda: not alive(first))
     line = function.log(lambda line: line.get("errorType") == "Sandbox.Timedout")
@@ -184,12 +184,12 @@ def test_per_instance(serve: Callable[..., FunctionProcess]) -> None:
     connections = [function.connect() for _ in range(4)]
     begun = time.monotonic()
     for connection in connections:
-        connection.request("POST", "/", "0.5", LAMBDA)
+        connection.request("POST", "/", "1", LAMBDA)
     pids = [json.loads(connection.getresponse().read()) for connection in connections]
     for connection in connections:
         connection.close()
     assert len(set(pids)) == 3
-    assert 1.0 <= time.monotonic() - begun < 1.4
+    assert 2 <= time.monotonic() - begun < 4
 
 
 @pytest.mark.parametrize(
