@@ -23,6 +23,8 @@ FRAME_EVENTS: Final = 256
 FRAME_BYTES: Final = 512 * 1024
 EVENT_BYTES: Final = 1024 * 1024
 """The largest encoded event that the log takes; a frame of one event may be this long."""
+TYPE_LENGTH: Final = 256
+"""The longest type that a bus takes: it is part of the subject."""
 CONTENT_TYPE: Final = "application/cloudevents-batch+json"
 
 
@@ -89,7 +91,8 @@ def decode(raw: bytes | msgspec.Raw) -> Event:
     except msgspec.ValidationError:
         pass
     members = _object_decoder.decode(raw)
-    extensions = {name: _scalar_decoder.decode(members[name]) for name in members.keys() - _KNOWN}
+    given = {name for name in members.keys() - _KNOWN if bytes(members[name]) != b"null"}  # null is absent
+    extensions = {name: _scalar_decoder.decode(members[name]) for name in given}
     event = _event_decoder.decode(_encoder.encode({name: members[name] for name in members.keys() & _KNOWN}))
     event.extensions = extensions
     return event

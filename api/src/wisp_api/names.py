@@ -22,7 +22,11 @@ KV_ROUTES: Final = "wisp-routes"
 """Operator writes, router reads: key `<namespace>.<subscription>`, value `route.Route`."""
 KV_SOURCES: Final = "wisp-sources"
 """Operator writes: `reader.<namespace>.<kind>.<connection>` (`source.ReaderConfig`, read by that reader) and
-`bucket.<server>.<bucket token>` (`source.BucketBinding`, read by the ingest)."""
+`bucket.<server>.<bucket token>` (`source.BucketBinding`), `bus.<namespace>.<bus>` (`source.Bus`) and TOKEN_KEYS, which the ingest reads."""
+TOKEN_KEYS: Final = "tokens"  # noqa: S105 - a key of the bucket, no secret
+"""In KV_SOURCES: `source.TokenKeys`, what the cluster's ServiceAccount tokens are checked with."""
+AUDIENCE: Final = "wisp.dev/ingest"
+"""What a ServiceAccount token has to be made for to be taken by the ingest."""
 KV_SCHEDULES: Final = "wisp-schedules"
 """Operator writes, the ingest reads: key `<namespace>.<subscription>`, value `source.ScheduleConfig`."""
 KV_STATUS: Final = "wisp-status"
@@ -63,7 +67,7 @@ def schedule_source(name: str, uid: str) -> str:
 
 
 def stream(namespace: str, kind: str, source: str) -> str:
-    """Name of the event stream of one source of one namespace; `kind` is s3, postgres or schedule, `source` a token (or two joined by `_`)."""
+    """Name of the event stream of one source of one namespace; `kind` is s3, postgres, schedule or bus, `source` a token (or two joined by `_`)."""
     return f"events_{namespace}_{kind}_{source}"
 
 
@@ -87,6 +91,12 @@ def object_subject(namespace: str, server: str, bucket: str, event_name: str, la
 def schedule_subject(namespace: str, name: str, uid: str) -> str:
     """Subject of a schedule's ticks."""
     return f"wisp.events.{namespace}.schedule.{schedule_source(name, uid)}.tick"
+
+
+def bus_subject(namespace: str, bus: str, event_type: str, lane_number: int | str) -> str:
+    """Subject of an event on a bus, by its type; `"*"` as type or lane gives a filter."""
+    kind = event_type if event_type == "*" else token(event_type)
+    return f"wisp.events.{namespace}.bus.{token(bus)}.{kind}.{lane_number}"
 
 
 def dead_letter_subject(namespace: str, origin: str, name: str) -> str:

@@ -57,6 +57,8 @@ class Route(msgspec.Struct, rename="camel", kw_only=True):
     """Empty: nothing is delivered yet, the events wait."""
     order: str = "key"
     """key: one event at a time per partition key, in stream order. none: no order."""
+    barriers: bool = True
+    """Where ordered: an event without a partition key waits for all before it, and all after it wait for it. False: it has no order."""
     parallelism: int = 10
     batch: Batch | None = None
     """None: each event is delivered alone, in binary mode; else as a JSON list, also where it is one."""

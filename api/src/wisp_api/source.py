@@ -143,6 +143,22 @@ class ScheduleStatus(msgspec.Struct, rename="camel", kw_only=True, omit_defaults
     """What is wrong and what to do."""
 
 
+class Bus(msgspec.Struct, rename="camel", kw_only=True):
+    """A bus that some Subscription names. Key: `bus.<namespace>.<bus>` in KV_SOURCES; the ingest takes events for no other."""
+
+    stream: str
+    allow_from: list[str] = []
+    """ServiceAccounts of other namespaces that may post: `namespace/name` or `namespace/*`."""
+
+
+class TokenKeys(msgspec.Struct, rename="camel", kw_only=True):
+    """What ServiceAccount tokens are checked with, as the Kubernetes API publishes it. Key: `TOKEN_KEYS` in KV_SOURCES."""
+
+    issuer: str
+    jwks: msgspec.Raw
+    """The JSON Web Key Set."""
+
+
 class BucketBinding(msgspec.Struct, rename="camel", kw_only=True):
     """Which namespaces receive a bucket's events. Key: `bucket.<server>.<bucket token>` in KV_SOURCES; written only for namespaces that proved their right."""
 

@@ -9,6 +9,9 @@ from wisp_api.kube import Conditions, Name, Time, rules
 S3: Final = "s3"
 POSTGRES: Final = "postgres"
 SCHEDULE: Final = "schedule"
+BUS: Final = "bus"
+_KINDS: Final = ("bucket", POSTGRES, SCHEDULE, BUS)
+"""Fields of a Source."""
 
 ObjectEvent = Literal[
     "ObjectCreated:*",
@@ -150,6 +153,30 @@ class ScheduleSource(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """The events' data, at most 64 KiB as JSON. Absent: none."""
 
 
+Poster = Annotated[
+    str,
+    Meta(max_length=127),
+    rules(
+        (
+            "self.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?/([*]|[a-z0-9]([-.a-z0-9]{0,61}[a-z0-9])?)$')",
+            "write namespace/serviceaccount, or namespace/* for all of a namespace",
+        )
+    ),
+]
+
+
+class BusSource(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """CloudEvents that are posted to a bus of this namespace. A bus is there as long as a Subscription names it."""
+
+    name: Annotated[Name, rules(("self == oldSelf", "the bus can't be changed: make another Subscription"))]
+    """The bus; can't be changed afterwards. Events are posted to the ingest: /v1/namespaces/NAMESPACE/buses/NAME/events."""
+    allow_from: Annotated[list[Poster], Meta(max_length=64, extra_json_schema={"x-kubernetes-list-type": "set"})] = []
+    """ServiceAccounts of other namespaces that may post to it, as shop/checkout or shop/*; those of this namespace always may.
+
+    Where several Subscriptions name one bus, whoever one of them allows may post.
+    """
+
+
 class Source(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """Where the events come from: exactly one of the fields."""
 
@@ -168,6 +195,8 @@ class Source(Struct, rename="camel", omit_defaults=True, kw_only=True):
         rules(("has(self.cron) != has(self.at)", "write exactly one of schedule.cron and schedule.at")),
     ] = None
     """The clock: cron, or a single time."""
+    bus: BusSource | None = None
+    """CloudEvents of your own."""
 
 
 class Retry(Struct, rename="camel", kw_only=True):
@@ -210,11 +239,11 @@ class SubscriptionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True)
         Source,
         rules(
             (
-                "[has(self.bucket), has(self.postgres), has(self.schedule)].exists_one(given, given)",
-                "write exactly one source: source.bucket, source.postgres or source.schedule",
+                f"[{', '.join(f'has(self.{kind})' for kind in _KINDS)}].exists_one(given, given)",
+                "write exactly one source: source.bucket, source.postgres, source.schedule or source.bus",
             ),
             (
-                "has(self.bucket) == has(oldSelf.bucket) && has(self.postgres) == has(oldSelf.postgres) && has(self.schedule) == has(oldSelf.schedule)",
+                " && ".join(f"has(self.{kind}) == has(oldSelf.{kind})" for kind in _KINDS),
                 "the kind of source can't be changed: make another Subscription",
             ),
         ),
@@ -230,7 +259,7 @@ class SubscriptionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True)
     The Function's signature is lambda, http or asgi: cloudevent takes single events only.
     """
     order: Literal["key", "none"] | None = None
-    """key: one event at a time per row, object or schedule, in order. none: no order. Absent: key for databases, none for buckets and schedules."""
+    """key: one event at a time per row, object, schedule or (bus) `partitionkey`, in order. none: no order. Absent: key for databases, none for the others."""
     parallelism: Annotated[int, Meta(ge=1, le=1000)] = 10
     """Deliveries that run at once, at most."""
     start: Start = "latest"
@@ -255,7 +284,7 @@ class SubscriptionStatus(Struct, rename="camel", omit_defaults=True, kw_only=Tru
     conditions: Conditions = []
     """Ready: events are delivered. SourceReady: they are read. FunctionReady: the Function takes them."""
     source: str | None = None
-    """The source in short: s3/photos, postgres/shop-db or schedule/0 2 * * *."""
+    """The source in short: s3/photos, postgres/shop-db, schedule/0 2 * * * or bus/default."""
     delivered: int = 0
     """Events that the function took."""
     failed: int = 0

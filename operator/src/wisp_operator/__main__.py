@@ -23,6 +23,7 @@ from wisp_operator.process import HEALTH_PORT, serve_health
 from wisp_operator.proof import Proofs
 from wisp_operator.resync import resync
 from wisp_operator.secrets import ensure_secrets
+from wisp_operator.token_keys import follow_token_keys
 from wisp_operator.watch import make_registry
 from wisp_operator.webhook import WEBHOOK_PORT, serve_webhook
 from wisp_operator.workqueue import WorkQueue
@@ -96,6 +97,7 @@ async def _act(kubernetes: api.Api, settings: config.OperatorConfig, stop: async
         tasks.create_task(functions.run(_FUNCTION_WORKERS))
         tasks.create_task(namespaces.run(_NAMESPACE_WORKERS))
         tasks.create_task(follow(context, namespaces))
+        tasks.create_task(follow_token_keys(context))
         tasks.create_task(resync(context, functions, namespaces))
         registry = make_registry(context, functions, namespaces)
         watchers = await kopf.spawn_tasks(registry=registry, clusterwide=True, standalone=True)

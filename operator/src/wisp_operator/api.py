@@ -124,6 +124,14 @@ class Api:
         answer = await self._send("GET", resource.path(namespace), query)
         return [{"apiVersion": resource.api_version, "kind": resource.kind} | item for item in answer["items"]]
 
+    async def read(self, path: str) -> Object:
+        """What a path that is no resource answers, as `/openid/v1/jwks`.
+
+        Raises:
+            ApiError: refused.
+        """
+        return await self._send("GET", path)
+
     async def apply(self, resource: Resource, wanted: Object) -> Object:
         """Server-side apply: make the fields of `wanted` what they say there, and take away those applied before that it leaves out.
 
@@ -196,7 +204,7 @@ class Api:
     ) -> Object:
         url = self._client.configuration.host + path + (f"?{urlencode(query)}" if query else "")
         for _ in range(_PATIENCE):
-            headers = {"Accept": "application/json", "Content-Type": content}
+            headers = {"Accept": "application/json, */*", "Content-Type": content}
             await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
             answer = await self._client.call_api(method, url, headers, body, _request_timeout=30)
             raw: bytes = await answer.read()  # type: ignore[no-untyped-call]

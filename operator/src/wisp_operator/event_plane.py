@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from wisp_api import conditions, names
 from wisp_api.route import Route, RouteStatus
-from wisp_api.source import BucketBinding, ReaderConfig, ReaderStatus, ScheduleConfig, ScheduleStatus
+from wisp_api.source import BucketBinding, Bus, ReaderConfig, ReaderStatus, ScheduleConfig, ScheduleStatus
 from wisp_api.subscription import S3
 
 from wisp_operator.api import Object
@@ -26,6 +26,8 @@ from wisp_operator.sources import (
     Wish,
     binding_key,
     bucket_stream,
+    bus_stream,
+    compile_bus,
     compile_reader,
     server_of,
     stream_name,
@@ -55,6 +57,7 @@ class View:
     """As the log holds them."""
     reports: dict[ReaderKey, ReaderStatus] = field(default_factory=dict)
     schedules: dict[str, ScheduleConfig] = field(default_factory=dict)
+    buses: dict[str, Bus] = field(default_factory=dict)
     schedule_reports: dict[str, ScheduleStatus] = field(default_factory=dict)
     routes: dict[str, Route] = field(default_factory=dict)
     route_reports: dict[str, RouteStatus] = field(default_factory=dict)
@@ -82,6 +85,7 @@ class Plan:
     streams: dict[str, str] = field(default_factory=dict)
     """Name to subjects."""
     schedules: dict[str, ScheduleConfig] = field(default_factory=dict)
+    buses: dict[str, Bus] = field(default_factory=dict)
     routes: dict[str, Route] = field(default_factory=dict)
     bindings: dict[str, BucketBinding] = field(default_factory=dict)
     """Buckets whose events this namespace may have; the namespaces are filled in by `rebind`."""
@@ -91,9 +95,10 @@ class Plan:
     """Subscriptions being deleted that nothing is left of."""
 
     def without_streams(self, refused: Iterable[str]) -> None:
-        """Leave out the routes, schedules and bindings of streams that could not be made: nothing may send to them."""
+        """Leave out the routes, schedules, buses and bindings of streams that could not be made: nothing may send to them."""
         for stream in refused:
             self.schedules = {name: one for name, one in self.schedules.items() if one.stream != stream}
+            self.buses = {name: bus for name, bus in self.buses.items() if bus.stream != stream}
             self.routes = {name: route for name, route in self.routes.items() if route.stream != stream}
             self.bindings = {
                 key: binding
@@ -114,6 +119,8 @@ def plan(view: View, config: OperatorConfig, cluster: str) -> Plan:
             made.streams |= {name: _subjects(view, name) for name in held}
             continue
         _plan_source(made, view, wish, server)
+        if bus := wish.spec.source.bus:
+            made.buses[bus.name] = compile_bus(view.namespace, bus.name, live)
         made.streams[stream] = _subjects(view, stream)
         made.stream_of[wish.name] = stream
         if not filter_mistake(wish):
@@ -131,6 +138,8 @@ def plan(view: View, config: OperatorConfig, cluster: str) -> Plan:
 
 def _stream(view: View, wish: Wish, server: str) -> str:
     """A Subscription's stream, empty while its bucket's server is unknown."""
+    if bus := wish.spec.source.bus:
+        return bus_stream(view.namespace, bus.name)
     if wish.reader is None:
         return schedule_stream(wish)
     if not wish.spec.source.bucket:

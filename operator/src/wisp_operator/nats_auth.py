@@ -79,7 +79,10 @@ def router_user() -> User:
 
 
 def ingest_user() -> User:
-    """Writes object events and what of them is poison, and schedules' ticks; reads which namespaces are bound to a bucket, and schedules; remembers ticks."""
+    """Writes object events and what of them is poison, schedules' ticks and events of buses; remembers ticks.
+
+    It reads which namespaces are bound to a bucket, schedules, buses, and the keys of the cluster's tokens.
+    """
     sources = f"KV_{names.KV_SOURCES}"
     publish = [
         "wisp.events.*.schedule.>",
@@ -88,10 +91,13 @@ def ingest_user() -> User:
         f"$JS.API.DIRECT.GET.KV_{names.KV_STATUS}.$KV.{names.KV_STATUS}.schedule.>",
         f"$KV.{names.KV_STATUS}.schedule.>",
         "wisp.events.*.s3.>",
+        "wisp.events.*.bus.>",
         "wisp.dead.*.s3.>",
         "$JS.API.INFO",
         f"$JS.API.STREAM.INFO.{sources}",
         f"$JS.API.DIRECT.GET.{sources}.$KV.{names.KV_SOURCES}.bucket.>",
+        f"$JS.API.DIRECT.GET.{sources}.$KV.{names.KV_SOURCES}.bus.>",
+        f"$JS.API.DIRECT.GET.{sources}.$KV.{names.KV_SOURCES}.{names.TOKEN_KEYS}",
     ]
     return User("ingest", publish)
 

@@ -2,12 +2,14 @@
 
 from typing import Any, Final
 
-from wisp_api import names, pattern, route
+from wisp_api import cloudevent, names, pattern, route
 
 from wisp_operator.api import Object
 from wisp_operator.sources import Wish
 
 _ALL_OPERATIONS: Final = {"insert", "update", "delete"}
+_SUBJECTS: Final = 32
+"""Types of a bus that the server tells apart for one Subscription, at most."""
 _DEFAULT_TIMEOUT: Final = 30
 """As in FunctionSpec; of no effect while there is no Function."""
 
@@ -38,6 +40,7 @@ def make_route(wish: Wish, stream: str, server: str, function: Object | None, cl
         start="earliest" if spec.source.schedule else spec.start,  # a schedule's stream holds nothing but its own ticks
         targets=_targets(function, cluster_domain),
         order=spec.order or ("key" if spec.source.postgres else "none"),
+        barriers=spec.source.bus is None,
         parallelism=spec.parallelism,
         batch=route.Batch(size=spec.batch.size, window_seconds=spec.batch.window_seconds) if spec.batch else None,
         timeout_seconds=timeout,
@@ -70,6 +73,8 @@ def _subjects(wish: Wish, server: str) -> list[str]:
             names.object_subject(namespace, server, source.bucket.name, event, "*")
             for event in sorted(source.bucket.events)
         ]
+    if source.bus:
+        return [names.bus_subject(namespace, source.bus.name, kind, "*") for kind in _types(wish)]
     if source.schedule:
         return [names.schedule_subject(namespace, wish.name, wish.uid)]
     assert source.postgres  # noqa: S101 - the CRD admits exactly one
@@ -77,6 +82,15 @@ def _subjects(wish: Wish, server: str) -> list[str]:
     return [
         names.row_subject(namespace, source.postgres.connection.name, schema, table, "*") for schema, table in tables
     ]
+
+
+def _types(wish: Wish) -> list[str]:
+    """The event types that a bus' Subscription can take: what the server does not send costs the router nothing."""
+    wanted = (wish.spec.filter or {}).get("type")
+    if not isinstance(wanted, list) or not 0 < len(wanted) <= _SUBJECTS:
+        return ["*"]
+    exact = all(isinstance(kind, str) and 0 < len(kind) <= cloudevent.TYPE_LENGTH and kind != "*" for kind in wanted)
+    return sorted(set(wanted)) if exact else ["*"]
 
 
 def _filters(wish: Wish) -> list[dict[str, Any]]:

@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 from wisp_api import names
-from wisp_api.source import BucketRule, PostgresConfig, ReaderConfig, S3Config, S3Server, TableConfig
-from wisp_api.subscription import POSTGRES, S3, SCHEDULE, SubscriptionSpec
+from wisp_api.source import BucketRule, Bus, PostgresConfig, ReaderConfig, S3Config, S3Server, TableConfig
+from wisp_api.subscription import BUS, POSTGRES, S3, SCHEDULE, SubscriptionSpec
 
 from wisp_operator.api import Object
 from wisp_operator.apply import digest
@@ -61,7 +61,7 @@ class Wish(NamedTuple):
 
     @property
     def reader(self) -> ReaderKey | None:
-        """Its reader; a schedule has none."""
+        """Its reader; a schedule and a bus have none."""
         if self.spec.source.bucket:
             return ReaderKey(S3, self.spec.source.bucket.connection.name)
         if self.spec.source.postgres:
@@ -125,6 +125,18 @@ def stream_name(namespace: str, reader: ReaderKey) -> str:
 def bucket_stream(namespace: str, server: str, bucket: str) -> str:
     """The stream of a bucket."""
     return names.stream(namespace, S3, names.bucket_source(server, bucket))
+
+
+def bus_stream(namespace: str, bus: str) -> str:
+    """The stream of a bus."""
+    return names.stream(namespace, BUS, names.token(bus))
+
+
+def compile_bus(namespace: str, bus: str, wishes: Iterable[Wish]) -> Bus:
+    """A bus from all Subscriptions that name it: what one of them allows is allowed."""
+    sources = [source for wish in wishes if (source := wish.spec.source.bus) and source.name == bus]
+    allowed = sorted({poster for source in sources for poster in source.allow_from})
+    return Bus(stream=bus_stream(namespace, bus), allow_from=allowed)
 
 
 def stream_subjects(namespace: str, stream: str) -> str:

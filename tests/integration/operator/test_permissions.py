@@ -12,6 +12,7 @@ from fixtures.kube import OPERATOR_USER, Kube
 from fixtures.objects import make_subscription, postgres
 from fixtures.process import wait_until
 from nats.aio.client import Client
+from wisp_api import names
 from wisp_operator.nats_auth import User, ingest_user, reader_user, router_user
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -169,6 +170,8 @@ def test_credentials_last_as_long_as_a_reader(
         (ingest_user(), publish("wisp.events.media.postgres.shop-db.public.orders.0")),
         (ingest_user(), publish("$KV.wisp-sources.bucket.minio.photos")),
         (ingest_user(), publish("$JS.API.DIRECT.GET.KV_wisp-sources.$KV.wisp-sources.reader.media.postgres.shop-db")),
+        (ingest_user(), publish(f"$KV.wisp-sources.{names.TOKEN_KEYS}")),
+        (ingest_user(), publish("$KV.wisp-sources.bus.media.orders")),
         (ingest_user(), listen("wisp.events.>")),
     ],
 )
@@ -190,6 +193,9 @@ def test_components_may_not(log: Log, cluster: Kube, user: User, act: Act) -> No
         (router_user(), request("$KV.wisp-members.router-0")),
         (ingest_user(), request("$JS.API.DIRECT.GET.KV_wisp-sources.$KV.wisp-sources.bucket.minio.photos")),
         (ingest_user(), request("wisp.dead.media.s3.minio")),
+        (ingest_user(), publish("wisp.events.media.bus.orders.created.0")),
+        (ingest_user(), request("$JS.API.DIRECT.GET.KV_wisp-sources.$KV.wisp-sources.bus.media.orders")),
+        (ingest_user(), request(f"$JS.API.DIRECT.GET.KV_wisp-sources.$KV.wisp-sources.{names.TOKEN_KEYS}")),
     ],
 )
 def test_components_may(log: Log, cluster: Kube, user: User, act: Act) -> None:

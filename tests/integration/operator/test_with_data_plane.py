@@ -2,6 +2,8 @@
 
 import io
 import json
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +42,8 @@ class World:
     postgres: Postgres
     knative: Knative
     log: Log
+    ingest: int
+    """The ingest's port."""
     readers: dict[str, Part] = field(default_factory=dict)
 
     def part(self, name: str, credentials: str, environment: dict[str, str]) -> Part:
@@ -105,7 +109,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         operator = Operator(cluster, directory, nats.url, settings)
         operator.start()
         knative, log = Knative(cluster, NAMESPACE), Log(cluster, nats.url)
-        made = World(cluster, nats, directory, operator, minio, shop, knative, log)
+        made = World(cluster, nats, directory, operator, minio, shop, knative, log, port)
         wait_until(lambda: cluster.get(f"/api/v1/namespaces/{SYSTEM}/secrets/wisp-nats-ingest") is not None, "the keys")
         nats.config = secret(cluster, SYSTEM, "wisp-nats-auth", "auth.conf")
         nats.start()
@@ -213,6 +217,51 @@ def test_ticks(world: World) -> None:
     ]
     wait_until(lambda: all(world.log.get(place, key, dict) is None for place, key in keys), "its keys are gone")
     assert refusals(world) == []
+
+
+def test_posted_events(world: World) -> None:
+    """A bus takes events as soon as a Subscription that names it is Ready, by tokens of the cluster's own API, and is gone with it."""
+    named = {"bus": {"name": "orders", "allowFrom": ["default/checkout"]}}
+    world.kube.apply(subscription("mail", named))
+    wait_condition(world.kube, "subscriptions", NAMESPACE, "mail", READY, OK)
+    wait_until(lambda: post(world, service_account_token(world, NAMESPACE, "app"), 1) == 202, "the keys are there")
+    assert post(world, service_account_token(world, "default", "checkout"), 2) == 202
+    assert post(world, service_account_token(world, "default", "other"), 3) == 403
+    assert post(world, service_account_token(world, NAMESPACE, "app", "https://kubernetes.default.svc"), 4) == 401
+    assert world.records(f"events_{NAMESPACE}_bus_orders") == 2
+    item = world.kube.get(f"/apis/wisp.dev/v1alpha1/namespaces/{NAMESPACE}/subscriptions/mail")
+    assert item["status"]["source"] == "bus/orders"
+    world.kube.kubectl("delete", "sub", "mail", "-n", NAMESPACE, "--wait=false")
+    wait_until(lambda: world.gone(NAMESPACE, "mail"), "everything is gone")
+    wait_until(lambda: world.log.get(SOURCES, f"bus.{NAMESPACE}.orders", dict) is None, "its entry is gone")
+    wait_until(lambda: post(world, service_account_token(world, NAMESPACE, "app"), 5) == 404, "it takes nothing more")
+    assert refusals(world) == []
+
+
+def service_account_token(world: World, namespace: str, name: str, audience: str = names.AUDIENCE) -> str:
+    """A token that the API server signs."""
+    path = f"/api/v1/namespaces/{namespace}/serviceaccounts"
+    world.kube.request("POST", path, {"metadata": {"name": name}})
+    asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": [audience]}}
+    status, answer = world.kube.request("POST", f"{path}/{name}/token", asked)
+    assert status == 201, answer
+    return str(answer["status"]["token"])
+
+
+def post(world: World, token: str, number: int) -> int:
+    """The status that a posted event is answered with."""
+    event = {"specversion": "1.0", "id": str(number), "source": "/shop", "type": "order.created"}
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{world.ingest}/v1/namespaces/{NAMESPACE}/buses/orders/events",
+        json.dumps(event).encode(),
+        {"Authorization": f"Bearer {token}", "Content-Type": "application/cloudevents+json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
 
 
 @pytest.mark.parametrize(

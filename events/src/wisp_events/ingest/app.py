@@ -1,26 +1,30 @@
-"""The ingest's HTTP interface, plain ASGI: `POST /v1/s3/<server>` with a bearer token.
+"""The ingest's HTTP interface, plain ASGI: `POST /v1/s3/<server>` for S3 servers, `POST /v1/namespaces/...` for everyone else.
 
-200: everything is in the log, or a dead letter. 401: wrong token. 404: unknown server or path. 408: the body stalled.
-413: more than any server sends. 503 with Retry-After: the log is away or full, send it again.
+An S3 server's token is compared here. 200: everything is in the log, or a dead letter. 401: wrong token. 404: unknown server or path.
+408: the body stalled. 413: more than any server sends. 503 with Retry-After: the log is away or full, send it again. The other doors
+have their own modules.
 
-Invariant: memory is bounded. At most CONCURRENT bodies of at most BODY_BYTES are held; other requests wait with what
-their socket buffers hold, and nothing of a body is read before its token is checked.
+Invariant: memory is bounded. At most CONCURRENT bodies of at most BODY_BYTES are held for S3 servers, and ROOM_BYTES for the others; other
+requests wait with what their socket buffers hold, and nothing of a body is read before its token is checked.
 """
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import prometheus_client
+from nats.aio.client import Client
 
+from wisp_events.ingest.bus import Buses
+from wisp_events.ingest.door import Answer, Body, Headers, Room, chunks, header
+from wisp_events.ingest.receive import Receiver
+from wisp_events.ingest.tokens import Tokens
 from wisp_events.log import LogUnavailable
 from wisp_events.web import Receive, Refusal, Send
-
-if TYPE_CHECKING:
-    from wisp_events.ingest.receive import Receiver
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +32,18 @@ BODY_BYTES: Final = 4 * 1024 * 1024
 """A longer body becomes a dead letter."""
 LONGEST_BODY: Final = 64 * 1024 * 1024
 """Of a longer one not even the end is awaited."""
-BODY_SECONDS: Final = 20
 CONCURRENT: Final = 32
 START_BYTES: Final = 4096
-_PATH = re.compile(r"/v1/s3/([A-Za-z0-9][A-Za-z0-9.-]{0,252})")
+ROOM_BYTES: Final = 32 * 1024 * 1024
+CALLER_BYTES: Final = 12 * 1024 * 1024
+"""Of these, what the requests of one namespace may hold."""
+_S3 = re.compile(r"/v1/s3/([A-Za-z0-9][A-Za-z0-9.-]{0,252})")
+_BUS = re.compile(r"/v1/namespaces/([a-z0-9-]{1,63})/buses/([a-z0-9-]{1,63})/events")
+_WHERE: Final = (
+    "post S3 event notifications to /v1/s3/<server>, CloudEvents to /v1/namespaces/<namespace>/buses/<bus>/events"
+)
 
-REQUESTS = prometheus_client.Counter("wisp_ingest_requests", "Webhook requests by answer", ["status"])
+REQUESTS = prometheus_client.Counter("wisp_ingest_requests", "Requests by answer", ["status"])
 SECONDS = prometheus_client.Histogram(
     "wisp_ingest_request_seconds",
     "From the token's check to the log's acknowledgement",
@@ -48,55 +58,69 @@ class App:
         """`tokens` is a directory with one file a server: its token."""
         self._tokens = tokens
         self._turn = asyncio.Semaphore(CONCURRENT)
-        self.receiver: Receiver | None = None
-        """None until NATS was reached for the first time."""
+        self._receiver: Receiver | None = None
+        self._buses: Buses | None = None
+
+    def connected(self, client: Client, system_namespace: str) -> None:
+        """NATS was reached for the first time; `system_namespace` gets the dead letters that belong to nobody."""
+        self._receiver = Receiver(client, system_namespace)
+        self._buses = Buses(client.jetstream(), Tokens(client.jetstream()), Room(ROOM_BYTES, CALLER_BYTES))
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        status, message, headers = 200, "ok", {}
+        body = Body(receive)
         try:
-            await self._answer(scope, receive)
+            answer = await self._answer(scope, body)
         except Refusal as refusal:
-            status, message, headers = refusal.status, str(refusal), refusal.headers
+            await body.drop()
+            answer = _said(refusal.status, str(refusal), refusal.headers)
         except LogUnavailable as error:
-            status, message, headers = 503, f"the event log: {error}", {"retry-after": "3"}
+            answer = _said(503, f"the event log: {error}", {"retry-after": "3"})
         except Exception:
             logger.exception("a request failed")
-            status, message = 500, "an error in the ingest; its log says more"
-        REQUESTS.labels(status).inc()
-        body = f"{message}\n".encode()
-        lines = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
-        lines += [(name.encode(), value.encode()) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": status, "headers": lines})
-        await send({"type": "http.response.body", "body": body})
+            answer = _said(500, "an error in the ingest; its log says more", {})
+        REQUESTS.labels(answer.status).inc()
+        lines = {"content-length": str(len(answer.body))} | answer.headers
+        encoded = [(name.encode(), value.encode()) for name, value in lines.items()]
+        await send({"type": "http.response.start", "status": answer.status, "headers": encoded})
+        await send({"type": "http.response.body", "body": answer.body})
 
-    async def _answer(self, scope: dict[str, Any], receive: Receive) -> None:
-        """Return once the notification is taken.
+    async def _answer(self, scope: dict[str, Any], receive: Receive) -> Answer:
+        """What is answered once everything is taken.
 
         Raises:
             Refusal: it is not.
             LogUnavailable: it could not be stored now.
         """
-        match = _PATH.fullmatch(scope["path"])
-        if match is None:
-            raise Refusal(404, "post S3 event notifications to /v1/s3/<server>")
-        server = match[1]
-        self._authenticate(server, dict(scope["headers"]).get(b"authorization", b""))
-        if scope["method"] in ("GET", "HEAD"):
+        if match := _BUS.fullmatch(scope["path"]):
+            if scope["method"] != "POST":
+                raise Refusal(405, "send POST", allow="POST")
+            if self._buses is None:
+                raise Refusal(503, "the event log was not reached yet", retry_after="3")
+            return await self._buses.post(match[1], match[2], scope["headers"], receive)
+        if match := _S3.fullmatch(scope["path"]):
+            await self._notified(match[1], scope["method"], scope["headers"], receive)
+            return _said(200, "ok", {})
+        raise Refusal(404, _WHERE)
+
+    async def _notified(self, server: str, method: str, headers: Headers, receive: Receive) -> None:
+        """Return once an S3 server's notification is taken; raises as `_answer`."""
+        self._authenticate(server, header(headers, b"authorization"))
+        if method in ("GET", "HEAD"):
             return  # probes of servers that look before they send
-        if scope["method"] != "POST":
+        if method != "POST":
             raise Refusal(405, "send POST", allow="POST")
-        if self.receiver is None:
+        if self._receiver is None:
             raise Refusal(503, "the event log was not reached yet", retry_after="3")
         async with self._turn:
             start, size, body = await _read(receive)
             with SECONDS.time():
                 if body is None:
-                    await self.receiver.refuse(server, start, size, BODY_BYTES)
+                    await self._receiver.refuse(server, start, size, BODY_BYTES)
                 elif body:
-                    await self.receiver.receive(server, body)
+                    await self._receiver.receive(server, body)
 
     def _authenticate(self, server: str, authorization: bytes) -> None:
         """Compare the token with the server's file as it is now.
@@ -115,30 +139,28 @@ class App:
             raise Refusal(401, "wrong or missing bearer token", www_authenticate="Bearer")
 
 
+def _said(status: int, message: str, headers: dict[str, str]) -> Answer:
+    """An answer in a sentence."""
+    return Answer(status, f"{message}\n".encode(), {"content-type": "text/plain"} | headers)
+
+
 async def _read(receive: Receive) -> tuple[bytes, int, bytes | None]:
     """A body's start, its size, and the body itself (None: longer than BODY_BYTES).
 
     Raises:
         Refusal: it stalled, was cut off, or does not end.
     """
-    chunks: list[bytes] = []
-    start, size, more = b"", 0, True
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Refusal(400, "the body was cut off")
-                chunk, more = message.get("body", b""), message.get("more_body", False)
-                size += len(chunk)
-                if len(start) < START_BYTES:
-                    start += chunk[: START_BYTES - len(start)]
-                if size > LONGEST_BODY:
-                    raise Refusal(413, f"a body of more than {LONGEST_BODY} bytes", connection="close")
-                if size > BODY_BYTES:
-                    chunks.clear()
-                else:
-                    chunks.append(chunk)
-    except TimeoutError:
-        raise Refusal(408, f"the body did not arrive within {BODY_SECONDS} s") from None
-    return start, size, b"".join(chunks) if size <= BODY_BYTES else None
+    parts: list[bytes] = []
+    start, size = b"", 0
+    async with contextlib.aclosing(chunks(receive)) as coming:
+        async for part in coming:
+            size += len(part)
+            if len(start) < START_BYTES:
+                start += part[: START_BYTES - len(start)]
+            if size > LONGEST_BODY:
+                raise Refusal(413, f"a body of more than {LONGEST_BODY} bytes", connection="close")
+            if size > BODY_BYTES:
+                parts.clear()
+            else:
+                parts.append(part)
+    return start, size, b"".join(parts) if size <= BODY_BYTES else None

@@ -1,4 +1,4 @@
-"""`python -m wisp_events ingest`: takes bucket notifications on port 8080, and writes what schedules tick.
+"""`python -m wisp_events ingest`: takes bucket notifications and events on port 8080, and writes what schedules tick.
 
 Environment: WISP_INGEST_PORT (8080), WISP_INGEST_TOKENS (/etc/wisp/s3, one file a server), WISP_NAMESPACE (wisp-system; gets
 the dead letters that belong to nobody), and those of `wisp_api.jetstream`.
@@ -13,7 +13,6 @@ from wisp_api import jetstream
 
 from wisp_events import process
 from wisp_events.ingest.app import App
-from wisp_events.ingest.receive import Receiver
 from wisp_events.schedule.scheduler import Scheduler
 from wisp_events.web import DRAIN_SECONDS, Server
 
@@ -58,7 +57,7 @@ async def main(stop: asyncio.Event) -> None:
     ticking = None
     if connecting.done():
         client = connecting.result()
-        app.receiver = Receiver(client, os.environ.get("WISP_NAMESPACE", "wisp-system"))
+        app.connected(client, os.environ.get("WISP_NAMESPACE", "wisp-system"))
         ticking = asyncio.create_task(Scheduler(client.jetstream()).run())
         await asyncio.wait([serving, stopped, given_up, ticking], return_when=asyncio.FIRST_COMPLETED)
     if ticking and ticking.done():

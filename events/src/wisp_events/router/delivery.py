@@ -216,6 +216,8 @@ class Delivery:
             0
         ]  # without the lane: an event without a key is a barrier for all of its table
         item = Item(sequence, index, event, raw, stored, entity)
+        if item.key is None and not self.plan.route.barriers:
+            item.key = f"\0{item.place}"  # a key of its own: in no order
         reason = message = ""
         try:
             if not self.plan.matcher(event):

@@ -15,7 +15,7 @@ import msgspec
 import nats.errors
 from nats.js.errors import APIError
 from wisp_api import conditions, names
-from wisp_api.subscription import S3
+from wisp_api.subscription import BUS, S3
 
 from wisp_operator import subscription_status
 from wisp_operator.accounts import Accounts
@@ -32,7 +32,7 @@ from wisp_operator.reader import CONNECTED, make_deployment, make_secret, reader
 from wisp_operator.route import filter_mistake
 from wisp_operator.schedule import schedule_aspect, schedule_in_short
 from wisp_operator.sources import ReaderKey, Wish, decode, stream_name, table_mistake
-from wisp_operator.status import TRUE, Aspect, make_conditions, mark_false, write_event, write_status
+from wisp_operator.status import TRUE, Aspect, make_conditions, mark_false, mark_true, write_event, write_status
 
 LOG_ERRORS: Final = (nats.errors.Error, OSError, TimeoutError)
 _LOG_RETRY_SECONDS: Final = 5.0
@@ -115,6 +115,7 @@ async def _carry_out(context: Context, log: EventLog, accounts: Accounts, view: 
             problems.readers[reader] = str(error)
     await _bind(context, log, view, made)
     await _put(log, names.KV_SCHEDULES, view.namespace, made.schedules, view.schedules)
+    await _put(log, names.KV_SOURCES, f"bus.{view.namespace}", made.buses, view.buses)
     await _put(log, names.KV_ROUTES, view.namespace, made.routes, view.routes)
     if not made.readers and (view.tasks or view.deployments):
         await accounts.remove(view.namespace)  # before what shows that it is there
@@ -123,17 +124,19 @@ async def _carry_out(context: Context, log: EventLog, accounts: Accounts, view: 
 
 
 async def _put(
-    log: EventLog, bucket: str, namespace: str, wanted: Mapping[str, msgspec.Struct], held: Mapping[str, msgspec.Struct]
+    log: EventLog, bucket: str, prefix: str, wanted: Mapping[str, msgspec.Struct], held: Mapping[str, msgspec.Struct]
 ) -> None:
     for name, value in wanted.items():
         if held.get(name) != value:
-            await log.put(bucket, f"{namespace}.{name}", msgspec.json.encode(value))
+            await log.put(bucket, f"{prefix}.{name}", msgspec.json.encode(value))
 
 
 async def _take_away(context: Context, log: EventLog, view: View, made: Plan) -> None:
     """Remove what the plan doesn't hold: routes first, streams after their writers."""
     for name in view.schedules.keys() - made.schedules.keys():
         await log.delete(names.KV_SCHEDULES, f"{view.namespace}.{name}")
+    for name in view.buses.keys() - made.buses.keys():
+        await log.delete(names.KV_SOURCES, f"bus.{view.namespace}.{name}")
     for name in view.routes.keys() - made.routes.keys():
         await log.delete(names.KV_ROUTES, f"{view.namespace}.{name}")
     for reader in (view.tasks.keys() | view.deployments.keys()) - made.readers.keys():
@@ -212,6 +215,8 @@ async def _write_status(context: Context, view: View, made: Plan, wish: Wish, pr
 
 
 def _in_short(wish: Wish) -> str:
+    if bus := wish.spec.source.bus:
+        return f"{BUS}/{bus.name}"
     if wish.reader is None:
         return schedule_in_short(wish)
     return "/".join((wish.reader.kind, wish.items[0] if wish.reader.kind == S3 else wish.reader.connection))
@@ -236,6 +241,8 @@ def _source_aspect(view: View, made: Plan, wish: Wish, problems: Problems, now: 
             conditions.LOG_REFUSED,
             f"the event log refused this source's stream: {problem}. An administrator has to make room (chart values log.streamMaxBytes and nats.maxFileStore)",
         )
+    if wish.spec.source.bus:
+        return mark_true()  # its stream is there, and the ingest finds it by the entry that was written before
     if wish.reader is None:
         return schedule_aspect(wish, view.schedule_reports.get(wish.name), now)
     return _read_aspect(view, made, wish, wish.reader, problems, now=now)
@@ -265,7 +272,7 @@ async def _release(context: Context, view: View, made: Plan) -> None:
 
 
 async def _tell_left(context: Context, wish: Wish) -> None:
-    """Tell what a reader did not take away; a schedule leaves nothing outside the log."""
+    """Tell what a reader did not take away; a schedule or a bus leaves nothing outside the log."""
     if wish.reader is None:
         return
     what = (
