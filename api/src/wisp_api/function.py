@@ -18,7 +18,7 @@ from wisp_api.kube import (
 CODE_BYTES: Final = 192 * 1024
 """Inline code in all, in bytes of UTF-8: kubectl copies the object into an annotation, which may hold 256 KiB."""
 CONTAINER: Final = "container"
-"""The runtime of images that serve HTTP themselves."""
+"""The runtime of images that serve HTTP themselves or, with signature lambda, speak Lambda's Runtime API."""
 
 Quantity = Annotated[str, Meta(min_length=1, max_length=16)]
 _SIZE_RULES = rules(
@@ -69,8 +69,8 @@ ListedVariable = Annotated[
     rules(
         ("!has(self.value) || !has(self.valueFrom)", "write value or valueFrom, not both"),
         (
-            "!self.name.startsWith('WISP_') && !self.name.startsWith('K_') && self.name != 'PORT'",
-            "names that start with WISP_ or K_, and PORT, belong to the platform: choose another",
+            "!self.name.startsWith('WISP_') && !self.name.startsWith('K_') && !(self.name in ['PORT', 'AWS_LAMBDA_RUNTIME_API'])",
+            "names that start with WISP_ or K_, PORT and AWS_LAMBDA_RUNTIME_API belong to the platform: choose another",
         ),
     ),
 ]
@@ -92,7 +92,8 @@ class Code(Struct, rename="camel", omit_defaults=True, kw_only=True):
     image: Image | None = None
     """A container image, best by digest.
 
-    With runtime container it serves HTTP on $PORT; with another it is built on that runtime's image, the handler in /var/task.
+    With runtime container it serves HTTP on $PORT, or asks AWS_LAMBDA_RUNTIME_API for its events (signature lambda); with another it is
+    built on that runtime's image, the handler in /var/task.
     """
 
 
@@ -135,16 +136,19 @@ class FunctionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """What the function is; every change makes a new revision, and the old one serves until the new one has started."""
 
     runtime: Literal["python3.13", "nodejs24", "provided", "container"]
-    """What runs the code: python3.13, nodejs24, provided (an executable `bootstrap`, Lambda's Runtime API) or container (an image that serves HTTP itself)."""
+    """What runs the code: python3.13, nodejs24, provided (an executable `bootstrap`, Lambda's Runtime API) or container (an image that serves HTTP itself
+    or, with signature lambda, brings a client of the Runtime API, as AWS' base images do)."""
     handler: Handler | None = None
     """The callable, as module.attribute: app.handler is `handler` in app.py, or in app.mjs, app.js, app.cjs, app.ts.
 
-    With runtime provided it is what `bootstrap` makes of it, and may be absent. Not with runtime container.
+    With runtime provided it is what `bootstrap` makes of it, and may be absent. With runtime container and signature lambda it is the
+    image's argument, in place of its CMD, and may be absent. Not with an image that serves HTTP itself.
     """
     signature: Literal["auto", "lambda", "cloudevent", "http", "asgi"] = "auto"
     """How the handler is called: lambda handler(event, context), cloudevent handler(event), http handler(request), asgi any ASGI 3 app.
 
-    auto finds out from the handler. asgi is Python's only.
+    auto finds out from the handler. asgi is Python's only. With runtime container auto is an image that serves HTTP itself, lambda one that
+    speaks Lambda's Runtime API.
     """
     code: Annotated[
         Code,
@@ -228,8 +232,16 @@ SPEC_RULES = rules(
         "handler is missing: write module.attribute, as app.handler",
     ),
     (
-        "self.runtime != 'container' || !has(self.handler)",
-        "runtime container takes no handler: the image itself serves HTTP on $PORT; remove handler or choose another runtime",
+        "self.runtime != 'container' || !has(self.handler) || self.signature == 'lambda'",
+        "runtime container takes no handler: the image itself serves HTTP on $PORT; remove handler, choose another runtime, or say signature lambda",
+    ),
+    (
+        "self.runtime != 'container' || self.signature in ['auto', 'lambda']",
+        "runtime container takes signature lambda, for an image that speaks Lambda's Runtime API, or none, for one that serves HTTP itself",
+    ),
+    (
+        "self.runtime != 'container' || self.signature != 'lambda' || self.scale.perInstance == 1",
+        "a client of Lambda's Runtime API takes one event at a time: with runtime container and signature lambda write scale.perInstance 1",
     ),
     (
         "self.runtime != 'container' || has(self.code.image)",

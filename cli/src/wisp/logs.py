@@ -16,7 +16,8 @@ from wisp_api import names
 from wisp.cluster import FUNCTION, POD, Cluster
 from wisp.errors import CommandError, UsageError
 
-_CONTAINER: Final = "function"
+_CONTAINERS: Final = ("front", "function")
+"""The second runs the code; the first is there where its image brings a client of the Runtime API, and writes what is logged of invocations."""
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LOOK_SECONDS: Final = 1
 """How often new pods are looked for while following."""
@@ -30,7 +31,7 @@ def read(cluster: Cluster, name: str, since: str | None) -> list[str]:
         CommandError: no such function, or not allowed.
     """
     _require(cluster, name)
-    stamped = [line for pod in _pods(cluster, name) for line in _stream(cluster, pod, _query(since))]
+    stamped = [line for place in _containers(cluster, name) for line in _stream(cluster, place, _query(since))]
     return [text for _, text in sorted(stamped, key=lambda line: line[0])]
 
 
@@ -42,21 +43,21 @@ def follow(cluster: Cluster, name: str, since: str | None) -> Iterator[str]:
     """
     _require(cluster, name)
     came: queue.Queue[str] = queue.Queue()
-    followed: set[str] = set()
+    followed: set[tuple[str, str]] = set()
     query = _query(since) | {"follow": "true"}
 
-    def pump(pod: str) -> None:
+    def pump(place: tuple[str, str]) -> None:
         try:
-            for _, text in _stream(cluster, pod, query):
+            for _, text in _stream(cluster, place, query):
                 came.put(text)
         except CommandError:
-            followed.discard(pod)  # its container has not started, or the connection broke: looked for again
+            followed.discard(place)  # its container has not started, or the connection broke: looked for again
 
     while True:
-        for pod in _pods(cluster, name):
-            if pod not in followed:
-                followed.add(pod)
-                threading.Thread(target=pump, args=(pod,), daemon=True).start()
+        for place in _containers(cluster, name):
+            if place not in followed:
+                followed.add(place)
+                threading.Thread(target=pump, args=(place,), daemon=True).start()
         yield from _drain(came, time.monotonic() + _LOOK_SECONDS)
 
 
@@ -99,20 +100,18 @@ def _require(cluster: Cluster, name: str) -> None:
         raise CommandError(f"there is no function {name} in namespace {cluster.namespace}: `wisp list` shows them")
 
 
-def _pods(cluster: Cluster, name: str) -> list[str]:
-    """Pods whose container has run."""
+def _containers(cluster: Cluster, name: str) -> list[tuple[str, str]]:
+    """(pod, container) of those that have run."""
     return [
-        pod["metadata"]["name"]
+        (pod["metadata"]["name"], state["name"])
         for pod in cluster.list(POD, f"{names.FUNCTION_LABEL}={name}")
-        if any(
-            state["name"] == _CONTAINER and "waiting" not in state.get("state", {})
-            for state in (pod.get("status") or {}).get("containerStatuses") or []
-        )
+        for state in (pod.get("status") or {}).get("containerStatuses") or []
+        if state["name"] in _CONTAINERS and "waiting" not in state.get("state", {})
     ]
 
 
 def _query(since: str | None) -> dict[str, str]:
-    query = {"container": _CONTAINER, "timestamps": "true"}
+    query = {"timestamps": "true"}
     return query | {"sinceSeconds": str(seconds(since))} if since else query
 
 
@@ -128,9 +127,10 @@ def seconds(text: str) -> int:
     return int(number) * _UNITS[unit]
 
 
-def _stream(cluster: Cluster, pod: str, query: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """(time, text) of each line of one pod's log."""
-    with cluster.lines(f"{POD.path(cluster.namespace, pod)}/log", query) as lines:
+def _stream(cluster: Cluster, place: tuple[str, str], query: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """(time, text) of each line of one container's log."""
+    pod, container = place
+    with cluster.lines(f"{POD.path(cluster.namespace, pod)}/log", query | {"container": container}) as lines:
         for raw in lines:
             stamp, _, text = raw.decode(errors="replace").rstrip("\n").partition(" ")
             yield stamp, text

@@ -11,11 +11,12 @@ from typing import Final
 
 import msgspec
 from wisp_api import names
-from wisp_api.function import CONTAINER, FunctionSpec, Scale
+from wisp_api.function import FunctionSpec, Scale
 from wisp_api.kube import EnvVar
 
 from wisp_operator.api import Object
 from wisp_operator.apply import digest
+from wisp_operator.client_image import add_to_client, brings_client, client_env, make_front, serves_itself
 
 HASH_LENGTH: Final = 10
 PROGRESS_SECONDS: Final = 120
@@ -27,6 +28,13 @@ _TIMEOUT_MARGIN: Final = 5
 _KNATIVE_TIMEOUT: Final = 600
 """max-revision-timeout-seconds of a Knative that nobody configured; a margin is no reason to ask for more."""
 _LIVENESS_PERIOD: Final = 10
+_SECURITY_CONTEXT: Final[Object] = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
 
 
 def make_owner_reference(function: Object) -> Object:
@@ -69,7 +77,7 @@ def make_config_map(function: Object, files: dict[str, str]) -> Object:
 
 
 def make_knative_service(function: Object, spec: FunctionSpec, runtime_image: str) -> Object:
-    """The Knative Service; `runtime_image` runs code that comes without an image."""
+    """The Knative Service; `runtime_image` runs code that comes without an image, or beside one that speaks the Runtime API."""
     meta = function["metadata"]
     labels = make_labels(meta["name"])
     if spec.visibility == "cluster":
@@ -92,7 +100,7 @@ def make_knative_service(function: Object, spec: FunctionSpec, runtime_image: st
 def _make_template(function: Object, spec: FunctionSpec, runtime_image: str) -> Object:
     pod = msgspec.to_builtins(spec.pod) if spec.pod else {}
     pod_spec: Object = {
-        "containers": [_make_container(function, spec, runtime_image)],
+        "containers": _make_containers(function, spec, runtime_image),
         "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": quantity(spec.ephemeral_storage)}}],
         "timeoutSeconds": _knative_timeout(spec),
         "responseStartTimeoutSeconds": _knative_timeout(spec),
@@ -120,7 +128,7 @@ def _make_template(function: Object, spec: FunctionSpec, runtime_image: str) -> 
 
 def _knative_timeout(spec: FunctionSpec) -> int:
     """Seconds after which Knative ends a request: a little later than the runtime does it, whose answer says why and is marked as the function's."""
-    if spec.runtime == CONTAINER:
+    if serves_itself(spec):
         return spec.timeout_seconds
     return max(spec.timeout_seconds, min(spec.timeout_seconds + _TIMEOUT_MARGIN, _KNATIVE_TIMEOUT))
 
@@ -139,27 +147,31 @@ def _scaling(scale: Scale) -> dict[str, str]:
     }
 
 
+def _make_containers(function: Object, spec: FunctionSpec, runtime_image: str) -> list[Object]:
+    """The code's container, and before it the front where the code is in an image with a client of its own, which looks for it at once."""
+    container = _make_container(function, spec, runtime_image)
+    if not brings_client(spec):
+        return [container]
+    add_to_client(container, spec)
+    return [make_front(runtime_image, _platform_env(function, spec), _SECURITY_CONTEXT), container]
+
+
 def _make_container(function: Object, spec: FunctionSpec, runtime_image: str) -> Object:
     memory = mebibytes(spec.memory)
     cpu = _millicpu(spec.cpu) if spec.cpu else -(-memory * 1000 // _MIB_PER_CPU)
+    told = client_env(function, spec, memory) if brings_client(spec) else _platform_env(function, spec)
     container: Object = {
         "name": "function",
         "image": spec.code.image or runtime_image,
-        "env": _platform_env(function, spec) + [_make_env(variable) for variable in spec.env or []],
+        "env": told + [_make_env(variable) for variable in spec.env or []],
         "resources": {
             "requests": {"cpu": _canonical_cpu(cpu), "memory": quantity(spec.memory)},
             "limits": {"memory": quantity(spec.memory)},
         },
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": True,
-            "runAsNonRoot": True,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": _SECURITY_CONTEXT,
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - the pod's own
     }
-    if spec.runtime != CONTAINER:
+    if not serves_itself(spec):
         # No period: Knative's queue-proxy then probes every few milliseconds, which is what makes a cold start short.
         health = {"httpGet": {"path": "/_wisp/health", "port": 0}, "successThreshold": 1}
         container["readinessProbe"] = health

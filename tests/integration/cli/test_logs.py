@@ -46,6 +46,12 @@ def test_lines_of_all_pods_are_merged_by_time(hello: Wisp, node: Kubelet) -> Non
     assert [json.loads(text)["message"] for text in raw.splitlines()] == ["third"]
 
 
+def test_both_containers_of_a_pod_are_read(hello: Wisp, node: Kubelet) -> None:
+    """Where an image brings its own client, the front's lines stand among the client's."""
+    node.run_pod(hello.namespace, "two", "hello", ["2026-01-01T10:00:02Z said"], [line(1, "START"), line(3, "END")])
+    assert [text.split()[-1] for text in hello("logs", "hello").out.splitlines()] == ["START", "said", "END"]
+
+
 def test_since_is_asked_of_the_cluster(hello: Wisp, node: Kubelet) -> None:
     """--since 10m asks for the lines of the last 600 seconds; a wrong one is exit code 2."""
     node.run_pod(hello.namespace, "one", "hello", [])

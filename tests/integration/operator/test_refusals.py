@@ -35,6 +35,21 @@ def plain(item: dict[str, Any], name: str | None = None) -> dict[str, Any]:
             "runtime container takes no handler",
         ),
         (
+            "another signature of a container",
+            make_function(runtime="container", handler=None, signature="http", code={"image": "a"}),
+            "runtime container takes signature lambda",
+        ),
+        (
+            "events side by side at a client of the Runtime API",
+            make_function(runtime="container", signature="lambda", code={"image": "a"}, scale={"perInstance": 2}),
+            "write scale.perInstance 1",
+        ),
+        (
+            "the Runtime API's address",
+            make_function(env=[{"name": "AWS_LAMBDA_RUNTIME_API", "value": "x"}]),
+            "belong to the platform",
+        ),
+        (
             "files in a container",
             make_function(runtime="container", handler=None),
             "runtime container needs code.image",

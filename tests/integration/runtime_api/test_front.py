@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fixtures.node import node
-from fixtures.process import free_port, listens, wait_until
+from fixtures.process import wait_until
 from integration.runtime_api.test_node_client import APP as NODE_APP
 from integration.runtime_api.test_node_client import client
 from unit.runtime.conftest import DEADLINE, start
@@ -130,30 +128,3 @@ def test_a_streamed_response_of_node(serve: Callable[..., FunctionProcess]) -> N
     answer = function.request("/")
     assert (answer.status, answer.headers["x-a"], answer.headers["set-cookie"]) == (201, "1", "c=2")
     assert answer.body == b"first," + b"x" * 10_000_000
-
-
-def test_a_runtime_in_another_container(serve: Callable[..., FunctionProcess], tmp_path: Path) -> None:
-    """It is started by somebody else, finds the API at the agreed address, and outlives an event's timeout."""
-    address = f"127.0.0.1:{free_port()}"
-    (tmp_path / "app.py").write_text(APP.replace("time.sleep(60)", "time.sleep(1.5)"))
-    env = os.environ | {
-        "AWS_LAMBDA_RUNTIME_API": address,
-        "AWS_LAMBDA_FUNCTION_NAME": "hello",
-        "PYTHONPATH": str(tmp_path),
-    }
-    with ThreadPoolExecutor(1) as other:
-
-        def run() -> subprocess.Popen[bytes]:
-            wait_until(lambda: listens(int(address.partition(":")[2])), "the bridge doesn't listen", DEADLINE)
-            return subprocess.Popen([sys.executable, "-m", "awslambdaric", "app.handler"], env=env, cwd=tmp_path)
-
-        starting = other.submit(run)
-        try:
-            function = serve(WISP_RUNTIME_API=address, WISP_TIMEOUT_SECONDS="1")
-            pid = function.invoke(1).json["pid"]
-            assert function.invoke("hang").status == 504
-            assert function.invoke("raise").json["errorType"] == "ValueError"
-            assert function.invoke(2).json["pid"] == pid
-        finally:
-            starting.result().kill()
-            starting.result().wait()

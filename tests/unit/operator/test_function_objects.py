@@ -109,6 +109,55 @@ def test_container_runtime_is_probed_by_port_only() -> None:
     assert {variable["name"] for variable in made["env"]}.isdisjoint({"WISP_HANDLER", "WISP_SIGNATURE"})
 
 
+CLIENT: dict[str, Any] = {
+    "runtime": "container",
+    "signature": "lambda",
+    "handler": None,
+    "code": {"image": "registry.example/a:1"},
+}
+
+
+def test_an_image_with_its_own_client_has_our_front_beside_it() -> None:
+    """Two containers, the front's first; Knative's one port and the probes are the image's, as default flags have it."""
+    front, own = template(**CLIENT)["containers"]
+    assert (front["name"], front["image"]) == ("front", IMAGE)
+    assert (own["name"], own["image"], own["ports"]) == ("function", "registry.example/a:1", [{"containerPort": 8080}])
+    assert not {"ports", "readinessProbe", "livenessProbe", "volumeMounts"} & front.keys()
+    assert own["readinessProbe"]["httpGet"]["path"] == "/_wisp/health"
+    assert own["livenessProbe"]["httpGet"]["path"] == "/_wisp/life"
+    assert (own["livenessProbe"]["failureThreshold"], own["livenessProbe"]["terminationGracePeriodSeconds"]) == (1, 1)
+
+
+def test_front_and_client_meet_at_one_address() -> None:
+    """The front has the platform's settings, the image AWS Lambda's environment and the Function's; none has the other's."""
+    front, own = (
+        {item["name"]: item.get("value") for item in made["env"]}
+        for made in template(**CLIENT, env=[{"name": "KEY", "value": "secret"}, {"name": "TZ", "value": "CET"}])[
+            "containers"
+        ]
+    )
+    assert front["WISP_RUNTIME_API"] == own["AWS_LAMBDA_RUNTIME_API"] == "127.0.0.1:9001"
+    assert front["WISP_TIMEOUT_SECONDS"] == "30"
+    assert not any(name.startswith("WISP_") for name in own)
+    assert "KEY" not in front
+    assert (own["KEY"], own["TZ"], own["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]) == ("secret", "CET", "128")
+
+
+def test_both_containers_are_restricted() -> None:
+    """As any function's; the image's own USER doesn't count, as in AWS Lambda: most of these images have none, which is root."""
+    front, own = (made["securityContext"] for made in template(**CLIENT)["containers"])
+    assert front == container()["securityContext"]
+    assert own == front | {"runAsUser": 993}
+
+
+def test_the_handler_is_the_images_argument() -> None:
+    """As AWS' base images and clients take it; without one the image's CMD says it."""
+    assert "args" not in template(**CLIENT)["containers"][1]
+    own = template(**CLIENT | {"handler": "app.handler"})["containers"][1]
+    assert own["args"] == ["app.handler"]
+    assert {"name": "_HANDLER", "value": "app.handler"} in own["env"]
+
+
 def test_pods_are_restricted() -> None:
     """Non-root, no capabilities, no escalation, read-only root, default seccomp, no token."""
     context = container()["securityContext"]

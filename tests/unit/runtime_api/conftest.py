@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,6 @@ from fixtures.process import listens, wait_until
 from fixtures.worker import DEADLINE, END, ERROR, RESULT, Frame, WorkerProcess
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Iterator
 
 SOURCE = Path(__file__).parents[3] / "function-runtime/python/src"
@@ -103,7 +103,13 @@ class Bridge(WorkerProcess):
         }
         self.folder = task
         self.clients: list[Client] = []
-        super().__init__([sys.executable, "-m", "wisp_runtime.bridge"], task, variables | env)
+        command = [sys.executable, "-m", "wisp_runtime.bridge"]
+        if address := env.get("WISP_RUNTIME_API"):
+            host, _, port = address.partition(":")
+            with socket.create_server((host, int(port))) as listener:  # as the front gives it
+                super().__init__(command, task, variables | env, listener.fileno())
+        else:
+            super().__init__(command, task, variables | env)
 
     def wait_log(self, start: str) -> str:
         """Wait for a line of the log that starts so, and return the rest of it."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fixtures.worker import CANCEL, ERROR, RESULT
+from fixtures.worker import ERROR, RESULT
 from unit.runtime_api.conftest import NEXT
 
 if TYPE_CHECKING:
@@ -228,18 +229,66 @@ def test_an_unknown_response_mode(bridge: Callable[..., Bridge]) -> None:
 
 
 def test_a_runtime_in_another_container(bridge: Callable[..., Bridge], free_port: int) -> None:
-    """With WISP_RUNTIME_API nothing is started; several polls run side by side, and a late answer is taken and dropped."""
+    """With WISP_RUNTIME_API nothing is started, and an answer to what nobody waits for any more is taken and dropped."""
     address = f"127.0.0.1:{free_port}"
-    worker = bridge(None, WISP_RUNTIME_API=address, WISP_CONCURRENCY="2")
-    one, two = worker.external(address), worker.external(address)
-    one.send("GET", NEXT)
-    kind, _, head, _ = worker.receive()
-    assert head["concurrency"] == 2, kind
-    first, second = worker.invoke(b"1", id="one"), worker.invoke(b"2", id="two")
-    assert one.receive().body == b"1"
-    assert two.next().body == b"2"
-    worker.send(CANCEL, first, {"reason": "timeout"})
-    assert worker.answer(first)[0][2]["errorType"] == "Sandbox.Timedout"
-    assert one.respond("one", b"late").status == 202
-    assert two.respond("two", b"3").status == 202
-    assert worker.answer(second) == [(RESULT, second, {}, b"3")]
+    worker = bridge(None, WISP_RUNTIME_API=address)
+    runtime = worker.external(address)
+    assert runtime.respond("of-an-earlier-bridge", b"late").status == 202
+    runtime.send("GET", NEXT)
+    worker.ready()
+    number = worker.invoke(b"1", id="one")
+    assert runtime.receive().body == b"1"
+    assert runtime.respond("one", b"2").status == 202
+    assert worker.answer(number) == [(RESULT, number, {}, b"2")]
+
+
+def test_a_second_poll_from_another_container(bridge: Callable[..., Bridge], free_port: int) -> None:
+    """Its client has been started anew: what the one before had fails, and isn't given out again."""
+    address = f"127.0.0.1:{free_port}"
+    worker = bridge(None, WISP_RUNTIME_API=address)
+    first, second = worker.external(address), worker.external(address)
+    first.send("GET", NEXT)
+    worker.ready()
+    number = worker.invoke(b"1", id="one")
+    assert first.receive().body == b"1"
+    second.send("GET", NEXT)
+    assert worker.answer(number)[0].head["errorType"] == "Runtime.ExitError"
+    number = worker.invoke(b"2", id="two")
+    assert second.receive().body == b"2"
+    assert second.respond("two", b"3").status == 202
+    assert worker.answer(number) == [(RESULT, number, {}, b"3")]
+
+
+def test_a_poll_that_ends_in_another_container(bridge: Callable[..., Bridge], free_port: int) -> None:
+    """The bridge ends too, so that the pod isn't ready, unless another poll comes at once."""
+    address = f"127.0.0.1:{free_port}"
+    worker = bridge(None, WISP_RUNTIME_API=address)
+    first, second = worker.external(address), worker.external(address)
+    first.send("GET", NEXT)
+    worker.ready()
+    second.send("GET", NEXT)
+    first.connection.close()
+    number = worker.invoke(b"1", id="one")
+    assert second.receive().body == b"1"
+    assert second.respond("one", b"2").status == 202
+    assert worker.answer(number) == [(RESULT, number, {}, b"2")]
+    second.connection.close()
+    third = worker.connect(address)
+    third.send("GET", NEXT)
+    third.connection.close()
+    assert worker.end() == 0
+
+
+def test_big_events_leave_nothing_behind(bridge: Callable[..., Bridge]) -> None:
+    """What an event and its answer took is free when it is answered, not when the garbage collector next comes by."""
+    worker = bridge()
+    runtime = worker.polling()
+    for number in range(1, 21):
+        worker.invoke(b'"' + b"x" * 5_000_000 + b'"')
+        event = runtime.receive().body
+        runtime.send("POST", f"/2018-06-01/runtime/invocation/r-{number}/response", event)
+        assert worker.receive().body == event
+        assert runtime.receive().status == 202
+        runtime.send("GET", NEXT)
+    status = Path(f"/proc/{worker.process.pid}/status").read_text()
+    assert int(status.partition("RssAnon:")[2].split()[0]) < 80_000

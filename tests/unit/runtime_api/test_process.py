@@ -213,7 +213,6 @@ def test_the_end_leaves_nothing_behind(bridge: Callable[..., Bridge]) -> None:
     ("env", "word"),
     [
         ({"WISP_SIGNATURE": "http"}, "signature"),
-        ({"WISP_RUNTIME_API": "0.0.0.0:80"}, "WISP_RUNTIME_API"),
         ({"WISP_MAX_BODY_BYTES": "much"}, "WISP_MAX_BODY_BYTES"),
     ],
 )

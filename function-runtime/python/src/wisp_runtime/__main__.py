@@ -69,7 +69,7 @@ class Server:
             from wisp_runtime.auth.gate import Gate  # noqa: PLC0415 - for functions that ask for a token
 
             self._gate = Gate(loop, self._function, settings)
-        self._front = Front(loop, self._gate or self._function, settings)
+        self._front = Front(loop, self._gate or self._function, settings, self._function.processes.elsewhere)
         self._ending = False
 
     def run(self, local: Arguments | None) -> NoReturn:
@@ -82,13 +82,11 @@ class Server:
             self._loop.on_signal(number, self._drain)
         self._loop.on_signal(signal.SIGCHLD, self._bury)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
-        processes = self._function.processes
-        processes.start()
+        self._function.processes.start()
         if self._gate is not None:
             self._gate.start()
-        self._until(lambda: processes.ready or processes.failure is not None or self._front.draining)
-        if processes.failure is not None:
-            raise processes.failure
+        if not self._settings.external:
+            self._wait_for_start()
         if local:
             self._be_local(local)
         if not self._front.draining:
@@ -97,10 +95,17 @@ class Server:
             freeze()
             journal.emit("INFO", f"Serving {self._settings.handler} on port {port}")
         self._until(lambda: self._front.draining and not self._front.connections)
-        processes.stop(self._end)
+        self._function.processes.stop(self._end)
         self._until(lambda: self._ending)
         journal.flush(journal.LAST_SECONDS)
         os._exit(0)
+
+    def _wait_for_start(self) -> None:
+        """Open no port before the handler is imported, and end if it can't be: another container may come when it likes."""
+        processes = self._function.processes
+        self._until(lambda: processes.ready or processes.failure is not None or self._front.draining)
+        if processes.failure is not None:
+            raise processes.failure
 
     def _be_local(self, local: Arguments) -> None:
         """Run once, if that is asked for, or look for changes of the code."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from wisp_runtime.http1 import HttpRequest
     from wisp_runtime.request_reader import RequestReader
 
-HEALTH_PATH = "/_wisp/health"
+HEALTH_PATH, LIFE_PATH = "/_wisp/health", "/_wisp/life"
 READ_SIZE = 64 * 1024
 STREAM_BUFFER = 256 * 1024
 STALL_SECONDS = 60.0  # for a request that doesn't arrive, a reply that isn't read
@@ -165,8 +165,9 @@ class Connection:
             request = reader.take()
             if request is None:
                 break
-            if request.target == HEALTH_PATH and request.method in ("GET", "HEAD"):
-                self._send(request, self.front.health())
+            if request.target in (HEALTH_PATH, LIFE_PATH) and request.method in ("GET", "HEAD"):
+                front = self.front
+                self._send(request, front.health() if request.target == HEALTH_PATH else front.life())
                 continue
             self.front.deadlines.pop(self.fd, None)
             self.request = request

@@ -165,7 +165,7 @@ class Exchange:
         worker.log.read(whole=True)
         call.ended = time.monotonic()
         init_ms, worker.init_ms = worker.init_ms, 0.0
-        used = used_mib(worker)
+        used = 0 if self._settings.external else used_mib(worker)  # the other container's can't be seen
         function = self._function
         function.counts.end(status, call.ended - call.begun, used)
         journal.end(call, self._settings.memory, used, init_ms, status)

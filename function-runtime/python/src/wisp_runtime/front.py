@@ -19,6 +19,7 @@ from wisp_runtime.request_reader import Budget, RequestReader
 
 if TYPE_CHECKING:
     from wisp_runtime.calls import Call
+    from wisp_runtime.elsewhere import Elsewhere
     from wisp_runtime.http1 import HttpRequest
     from wisp_runtime.loop import Loop
     from wisp_runtime.settings import Settings
@@ -30,6 +31,8 @@ DRAIN_TICK_SECONDS = 0.05
 DRAIN_GRACE_SECONDS = 0.25  # for requests already on the wire when the pod is told to stop
 DRAIN_STALL_SECONDS = 5.0  # as STALL_SECONDS, when the pod is told to stop
 DRAIN_MARGIN_SECONDS = 0.5  # for the answers of invocations whose time is over at the very end
+
+OK = Reply(200, [("content-type", "application/json")], b'{"status":"ok"}')
 
 
 class Submits(Protocol):
@@ -45,8 +48,8 @@ class Submits(Protocol):
 class Front:
     """The connections of the process."""
 
-    def __init__(self, loop: Loop, function: Submits, settings: Settings) -> None:
-        """Serve a function; nothing listens yet."""
+    def __init__(self, loop: Loop, function: Submits, settings: Settings, elsewhere: Elsewhere | None = None) -> None:
+        """Serve a function, whose code may run elsewhere; nothing listens yet."""
         self.loop = loop
         self.function = function
         self.connections: dict[int, Connection] = {}
@@ -55,6 +58,7 @@ class Front:
         self.grace_ends = 0.0  # while draining: the deadline of idle connections
         self._drain_ends = 0.0  # and of all
         self.listener: socket.socket | None = None
+        self._elsewhere = elsewhere
         self._settings = settings
         self._budget = Budget(settings.max_buffered)
         self._ticking = False
@@ -74,7 +78,15 @@ class Front:
         """Say that the handler is imported and the process serves; a draining one asks to be left alone."""
         if self.draining:
             return error_reply(503, "ServiceUnavailable", "This instance is stopping")
-        return Reply(200, [("content-type", "application/json")], b'{"status":"ok"}')
+        if self._elsewhere is not None and not self._elsewhere.here:
+            return error_reply(503, "ServiceUnavailable", "The runtime has not asked for an event")
+        return OK
+
+    def life(self) -> Reply:
+        """Say whether the code's container may live on."""
+        if self._elsewhere is not None and not self._elsewhere.alive():
+            return error_reply(503, "ServiceUnavailable", "The runtime is at an event whose time is over")
+        return OK
 
     def drain(self) -> None:
         """Take what the kernel has already accepted for us, then no new connection; idle ones end after a short grace.

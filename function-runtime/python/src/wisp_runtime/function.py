@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from wisp_runtime.workers import Worker
 
 CANCEL_SECONDS = 1.0  # for a cancelled invocation to end by itself
+ABSENT = "The runtime in the other container has not asked for an event"
 
 
 class Function:
@@ -74,12 +75,17 @@ class Function:
             self._run(self.idle[-1], call)
         elif processes.failure is not None and not processes.workers:
             self.exchange.fail_to_start(call, processes.failure)
+        elif processes.elsewhere and processes.elsewhere.missed:
+            self._refuse(call, 503, "ServiceUnavailable", ABSENT)
         elif len(self.queue) >= self.settings.max_queue:
-            self.counts.refused += 1
-            retry = [("retry-after", "1")]
-            connection.answer(error_reply(429, "TooManyRequests", f"{len(self.queue)} requests wait already", retry))
+            self._refuse(call, 429, "TooManyRequests", f"{len(self.queue)} requests wait already")
         else:
             self.queue.append(call)
+
+    def _refuse(self, call: Call, status: int, error_type: str, message: str) -> None:
+        """Send a caller away; the answer has no mark, because the function never had the event."""
+        self.counts.refused += 1
+        call.connection.answer(error_reply(status, error_type, message, [("retry-after", "1")]))
 
     def withdraw(self, call: Call) -> None:
         """Let nobody run it and nobody wait behind it any more, where it waits: its caller has gone."""
@@ -100,7 +106,8 @@ class Function:
             self.idle.remove(worker)
             if not self.idle and len(self.processes.workers) < self.settings.concurrency:
                 self.processes.fill()
-        self._memory.begin()
+        if self.processes.elsewhere is None:
+            self._memory.begin()
         if not self._sweeping:
             self._sweeping = True
             self._loop.after(self.settings.timeout, self._sweep)
@@ -127,6 +134,11 @@ class Function:
         while self.queue:
             self.exchange.fail_to_start(self.queue.popleft(), error)
 
+    def refuse_waiting(self) -> None:
+        """Let nobody wait any longer for a runtime in another container, which may come whenever it likes."""
+        while self.queue:
+            self._refuse(self.queue.popleft(), 503, "ServiceUnavailable", ABSENT)
+
     # What goes wrong.
 
     def _sweep(self) -> None:
@@ -146,6 +158,8 @@ class Function:
         told = call.ended != 0.0
         if not told:
             self.exchange.timed_out(worker, call)
+            if self.processes.elsewhere is not None:
+                self.processes.elsewhere.overran()
         if worker.concurrency > 1 and not told:
             call.deadline = now + CANCEL_SECONDS
             worker.send(CANCEL, call.number, {"reason": "timeout"})

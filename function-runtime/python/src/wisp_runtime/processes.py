@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisp_runtime import journal
 from wisp_runtime.children import Children
+from wisp_runtime.elsewhere import Elsewhere
 from wisp_runtime.errors import InitError
 from wisp_runtime.frames import EXITED, FAILED, FORKED, READY, STOP, ZYGOTE, ProtocolError, whole_number
 from wisp_runtime.spawning import fork_from, fork_loader, run_program
@@ -43,6 +44,7 @@ class Processes:
         signature: The handler's; empty until it is imported.
         failure: Why the handler can't be served, since it last could.
         starts: How often the handler was initialized.
+        elsewhere: The other container's runtime, where the code runs in one.
     """
 
     def __init__(self, loop: Loop, settings: Settings, function: Function) -> None:
@@ -52,7 +54,8 @@ class Processes:
         self.workers: list[Worker] = []
         self.zygote: Worker | None = None
         self.verifier: Worker | None = None
-        self.signature = ""
+        self.signature = "lambda" if settings.external else ""
+        self.elsewhere = Elsewhere(settings.external) if settings.external else None
         self.failure: InitError | None = None
         self.starts = 0
         self._loop = loop
@@ -86,7 +89,8 @@ class Processes:
     def _spawn(self) -> Worker:
         settings = self.settings
         if settings.worker_command:
-            worker = run_program(self._loop, self, settings)
+            listener = self.elsewhere.listener.fileno() if self.elsewhere is not None else None
+            worker = run_program(self._loop, self, settings, listener)
         elif self.zygote is not None:
             number = self.children.next_number()
             worker = fork_from(self.zygote, self._loop, self, number)
@@ -94,7 +98,8 @@ class Processes:
         else:
             worker = fork_loader(self._loop, self, settings, zygote=self._forks)
         seconds = settings.init_timeout + INIT_GRACE_SECONDS
-        worker.init_timer = self._loop.after(seconds, lambda: self._check_init(worker))
+        check = self._check_init if self.elsewhere is None else self._check_arrival
+        worker.init_timer = self._loop.after(seconds, lambda: check(worker))
         return worker
 
     def _add(self, worker: Worker) -> None:
@@ -148,6 +153,12 @@ class Processes:
             worker.kill("init")
             self.on_end(worker)
 
+    def _check_arrival(self, worker: Worker) -> None:
+        """Let nobody wait any longer for a runtime that we can't end."""
+        if self.elsewhere is not None and not (worker.ready or worker.gone):
+            self.elsewhere.missed = True
+            self.function.refuse_waiting()
+
     # What they say.
 
     def on_frame(self, worker: Worker, kind: int, number: int, head: dict[str, Any], body: bytes) -> None:
@@ -196,6 +207,9 @@ class Processes:
             source = self.zygote or worker
             worker.init_ms = source.init_ms or (time.monotonic() - worker.begun) * 1000
             source.init_ms = worker.init_ms if source is worker else 0.0
+        if self.elsewhere is not None:
+            self.elsewhere.came()
+            worker.init_ms = 0.0  # when another container was started isn't known here
         if self._forks and self.zygote is None:
             self._forks = False  # its import can't be shared: from now on each imports by itself
         self.fill()
@@ -251,6 +265,8 @@ class Processes:
 
     def _drop(self, worker: Worker) -> None:
         self.function.retire(worker)
+        if self.elsewhere is not None:
+            self.elsewhere.left()
         if worker in self.workers:
             self.workers.remove(worker)
 

@@ -42,6 +42,7 @@ class Settings:
         isolation: ``WISP_ISOLATION``: ``worker``, each event alone in its process, or ``shared``: those of asynchronous
             handlers together in one.
         worker_command: ``WISP_WORKER``, the program that runs the code in place of Python, as a list of words.
+        external: ``WISP_RUNTIME_API``, the port of 127.0.0.1 that code in another container knows; 0 where it runs here.
         log_format: ``WISP_LOG_FORMAT``, ``json`` or ``text``.
         max_queue: ``WISP_MAX_QUEUE``, how many requests may wait for a worker.
         max_buffered: ``WISP_MAX_BUFFERED_BYTES``, bytes of request bodies that may be in hand at once.
@@ -67,6 +68,7 @@ class Settings:
         self.termination_log = env.get("WISP_TERMINATION_LOG", "" if local else "/dev/termination-log")
         self.concurrency = int(_number(env, "WISP_CONCURRENCY", 1, 1, 1000))
         self.isolation = _choice(env, "WISP_ISOLATION", ISOLATIONS)
+        self.external = _port(env.get("WISP_RUNTIME_API", ""))
         self.log_format = _choice(env, "WISP_LOG_FORMAT", LOG_FORMATS)
         self.worker_command = _words(env.get("WISP_WORKER", ""))
         self.max_queue = int(_number(env, "WISP_MAX_QUEUE", 256, 0, 1 << 20))
@@ -109,6 +111,15 @@ def _choice(env: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
         message = f"{name} must be one of {', '.join(choices)}, not {value!r}"
         raise InitError("Runtime.InvalidConfiguration", message)
     return value
+
+
+def _port(address: str) -> int:
+    """Read the address that was given to another container."""
+    host, _, port = address.rpartition(":")
+    if not address or (host == "127.0.0.1" and port.isdecimal() and 0 < int(port) < 1 << 16):
+        return int(port or 0)
+    message = f"WISP_RUNTIME_API must be 127.0.0.1:PORT, as it is given to the code's container, not {address!r}"
+    raise InitError("Runtime.InvalidConfiguration", message)
 
 
 def _words(text: str) -> list[str]:

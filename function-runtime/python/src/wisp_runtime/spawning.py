@@ -49,8 +49,8 @@ def fork_verifier(loop: Loop, owner: Owner, settings: Settings, issuers: bytes) 
     return _fork(loop, owner, settings, run)
 
 
-def run_program(loop: Loop, owner: Owner, settings: Settings) -> Worker:
-    """Start the program that is this function's worker."""
+def run_program(loop: Loop, owner: Owner, settings: Settings, stdin: int | None = None) -> Worker:
+    """Start the program that is this function's worker, with a descriptor of ours as its 0 if one is given."""
     command = settings.worker_command
 
     def run(sock: socket.socket) -> None:
@@ -63,7 +63,7 @@ def run_program(loop: Loop, owner: Owner, settings: Settings) -> Worker:
         except OSError as error:
             os.write(2, f"The worker {command[0]} can't be started in {settings.code_dir}: {error}\n".encode())
 
-    return _fork(loop, owner, settings, run)
+    return _fork(loop, owner, settings, run, stdin)
 
 
 def fork_from(zygote: Worker, loop: Loop, owner: Owner, number: int) -> Worker:
@@ -84,18 +84,26 @@ def _ends() -> tuple[socket.socket, socket.socket, int, int]:
     return ours, theirs, reader, writer
 
 
-def _fork(loop: Loop, owner: Owner, settings: Settings, run: Callable[[socket.socket], None]) -> Worker:
+def _fork(
+    loop: Loop, owner: Owner, settings: Settings, run: Callable[[socket.socket], None], stdin: int | None = None
+) -> Worker:
     ours, theirs, reader, writer = _ends()
     pid = os.fork()
     if pid == 0:
-        _be_child(loop, settings, theirs, writer, run)
+        _be_child(loop, settings, theirs, writer, run, stdin=stdin)
     theirs.close()
     os.close(writer)
     return Worker(loop, owner, ours, reader, pid)
 
 
 def _be_child(
-    loop: Loop, settings: Settings, sock: socket.socket, log: int, run: Callable[[socket.socket], None]
+    loop: Loop,
+    settings: Settings,
+    sock: socket.socket,
+    log: int,
+    run: Callable[[socket.socket], None],
+    *,
+    stdin: int | None,
 ) -> NoReturn:
     """Leave the front behind and run; the objects of its sockets stay referenced by our callers, and are never closed."""
     try:
@@ -103,7 +111,7 @@ def _be_child(
         loop.close_in_child()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         take_log(log)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(os.open(os.devnull, os.O_RDONLY) if stdin is None else stdin, 0)
         os.closerange(3, sock.fileno())
         os.closerange(sock.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
         settings.export(os.environ)

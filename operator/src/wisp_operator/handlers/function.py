@@ -11,6 +11,7 @@ from wisp_api.function import CODE_BYTES, FunctionSpec
 from wisp_operator import function_status, start_failure
 from wisp_operator.api import CONFIG_MAPS, FUNCTIONS, KNATIVE_SERVICES, PODS, REVISIONS, Api, ApiError, Object
 from wisp_operator.apply import apply
+from wisp_operator.client_image import FRONT_RUNTIME, brings_client
 from wisp_operator.config import OperatorConfig
 from wisp_operator.context import Context, FunctionKey
 from wisp_operator.function_objects import make_config_map, make_knative_service
@@ -88,11 +89,13 @@ def code_problem(spec: FunctionSpec, config: OperatorConfig) -> str:
         return "spec.code.files holds more than 192 KiB in all: put larger code into an image and name it in spec.code.image"
     if spec.code.image is None and spec.runtime not in config.runtimes:
         return f"spec.runtime {spec.runtime}: this installation has no image for it (chart value images); name one in spec.code.image"
+    if brings_client(spec) and not _runtime_image(spec, config):
+        return f"spec.signature lambda: this installation has no image of the runtime {FRONT_RUNTIME} (chart value images), which runs beside yours"
     return ""
 
 
 def _runtime_image(spec: FunctionSpec, config: OperatorConfig) -> str:
-    runtime = config.runtimes.get(spec.runtime)
+    runtime = config.runtimes.get(FRONT_RUNTIME if brings_client(spec) else spec.runtime)
     return runtime.image if runtime else ""
 
 

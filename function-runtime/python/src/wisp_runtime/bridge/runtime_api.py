@@ -1,7 +1,8 @@
 """The Runtime API, ``/2018-06-01/runtime``: invocations go out as answers to ``next``, responses come in.
 
 Invariant: an invocation is with at most one poll at a time and answered once. A runtime that asks for the next one without
-having answered gets the same one again, as in AWS Lambda; one that answers what it wasn't asked gets 400 or 403.
+having answered gets the same one again, as in AWS Lambda; one that answers what it wasn't asked gets 400 or 403. In another
+container it has been started anew, and what its predecessor had fails.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ class Lifecycle(Protocol):
 
     def runtime_polls(self) -> None:
         """The runtime asks for its next invocation."""
+
+    def runtime_left(self) -> None:
+        """The runtime no longer waits for the invocation that it asked for."""
 
     def may_run(self) -> bool:
         """Whether the next invocation may begin."""
@@ -105,22 +109,11 @@ class RuntimeApi:
         self._queue.append(Invocation(number, head, event))
         self.dispatch()
 
-    def cancel(self, number: int, reason: str) -> None:
-        """End an invocation whose caller has its answer; what the runtime still says to it is taken and dropped."""
-        error = {"errorType": "Sandbox.Timedout" if reason == "timeout" else "Runtime.Cancelled"}
-        error["errorMessage"] = f"The invocation was ended: {reason}"
-        for invocation in self._open():
-            if invocation.number == number:
-                self._abandon(invocation, error)
-
-    def fail_all(self, error_type: str, text: str) -> None:
+    def fail_all(self, error: dict[str, Any]) -> None:
         """Answer what is open with an error, and say that the worker ends."""
-        for invocation in self._open():
-            message = f"RequestId: {invocation.id} Error: {text}"
-            self._abandon(invocation, {"errorType": error_type, "errorMessage": message, "ends": True})
-
-    def _open(self) -> list[Invocation]:
-        return [*self._queue, *self._running.values()]
+        for invocation in (*self._queue, *self._running.values()):
+            message = f"RequestId: {invocation.id} {error['errorMessage']}"
+            self._abandon(invocation, error | {"errorMessage": message, "ends": True})
 
     def _abandon(self, invocation: Invocation, error: dict[str, Any]) -> None:
         """Answer in the runtime's place; what it still says is taken and dropped."""
@@ -144,6 +137,11 @@ class RuntimeApi:
     def stranded(self) -> bool:
         """Whether invocations wait that the runtime never got, and none that it got is unanswered."""
         return bool(self._queue) and not self._running
+
+    @property
+    def attended(self) -> bool:
+        """Whether the runtime waits for an invocation, or has one."""
+        return bool(self._waiting or self._running)
 
     def dispatch(self) -> None:
         """Give what waits to who waits, if it may run."""
@@ -188,7 +186,11 @@ class RuntimeApi:
         exchange.complete = complete if exchange.method == wanted else _wrong_method
 
     def _next(self, exchange: Exchange) -> None:
-        current = next(iter(self._running.values()), None) if self._settings.concurrency == 1 else None
+        current = next(iter(self._running.values()), None)
+        if current is not None and self._settings.external:
+            message = f"RequestId: {current.id} Error: Runtime exited without providing a reason"
+            self._abandon(current, {"errorType": "Runtime.ExitError", "errorMessage": message})
+            current = None
         if self._state == _INIT_ERROR or (current is not None and current.state != _READY):
             self._forbid(exchange, current.state if current else self._state, _READY)
             return
@@ -196,13 +198,18 @@ class RuntimeApi:
             self._deliver(current, exchange)
             return
         self._waiting.append(exchange)
-        exchange.broken = self._waiting.remove
+        exchange.broken = self._left
         self._state = _READY
         self._process.runtime_polls()
         self.dispatch()
 
+    def _left(self, exchange: Exchange) -> None:
+        self._waiting.remove(exchange)
+        if self._settings.external:
+            self._process.runtime_left()
+
     def _init_error(self, exchange: Exchange) -> None:
-        if self._state != _STARTED:
+        if self._state != _STARTED and not self._settings.external:
             self._forbid(exchange, self._state, _INIT_ERROR)
             return
         self._state = _INIT_ERROR
@@ -273,6 +280,7 @@ class RuntimeApi:
         if self._running.pop(invocation.id, None) is None:
             return False
         self._sent = invocation.id
+        invocation.exchange, invocation.event = None, b""  # a circle of megabytes would wait long for the collector
         self._process.done(invocation, error_type)
         return True
 

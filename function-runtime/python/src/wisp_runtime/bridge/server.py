@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 MAX_HEAD = 2 << 20  # bytes; a runtime may describe an error's cause in a header of 1 MiB
 MAX_DOCUMENT = 1 << 20  # bytes of a body that nobody has given another limit
 READ_SIZE = 64 * 1024
-BACKLOG = 128
 _REASONS = {
     200: "OK",
     202: "Accepted",
@@ -98,18 +97,11 @@ def refuse(status: int, error_type: str, message: str) -> Callable[[Exchange], N
 class Server:
     """The listening socket and its connections."""
 
-    def __init__(self, loop: Loop, host: str, port: int, begin: Callable[[Exchange], None]) -> None:
-        """Listen; ``begin(exchange)`` is told of each request when its head is there.
-
-        Raises:
-            OSError: The port can't be opened.
-        """
+    def __init__(self, loop: Loop, listener: socket.socket, begin: Callable[[Exchange], None]) -> None:
+        """Accept; ``begin(exchange)`` is told of each request when its head is there."""
         self._loop = loop
         self._begin = begin
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind((host, port))
-        self._socket.listen(BACKLOG)
+        self._socket = listener
         self._socket.setblocking(False)  # noqa: FBT003 - socket's own signature
         self.address: str = "%s:%d" % self._socket.getsockname()  # noqa: UP031 - a pair fits it best
         loop.watch(self._socket.fileno(), READ, self._accept)

@@ -13,7 +13,6 @@ from wisp_runtime.errors import InitError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-HOST = "127.0.0.1"
 # What AWS Lambda keeps from an extension.
 _NOT_FOR_EXTENSIONS = frozenset(
     ("AWS_LAMBDA_LOG_GROUP_NAME", "AWS_LAMBDA_LOG_STREAM_NAME", "LAMBDA_RUNTIME_DIR", "LAMBDA_TASK_ROOT", "_HANDLER")
@@ -25,9 +24,7 @@ class Settings:
 
     Attributes:
         worker_fd: ``WISP_WORKER_FD``, the socket to the front.
-        external: Whether the runtime runs in another container: ``WISP_RUNTIME_API`` is set.
-        port: The Runtime API's port: that of ``WISP_RUNTIME_API`` (``127.0.0.1:9001``), or 0 for a free one.
-        concurrency: ``WISP_CONCURRENCY`` where the runtime is external, as many polls it may have; else 1.
+        external: Whether the runtime runs in another container: ``WISP_RUNTIME_API`` is set, and the API's port is descriptor 0.
         max_body: ``WISP_MAX_BODY_BYTES``, bytes that a response may have.
         json_logs: Whether ``WISP_LOG_FORMAT`` is ``json``.
         bootstraps: Where the executable may be, in order.
@@ -44,10 +41,7 @@ class Settings:
         """Read the environment."""
         self._env = env
         self.worker_fd = _number(env, "WISP_WORKER_FD", -1)
-        address = env.get("WISP_RUNTIME_API", "")
-        self.external = bool(address)
-        self.port = _port(address) if address else 0
-        self.concurrency = _number(env, "WISP_CONCURRENCY", 1) if self.external else 1
+        self.external = bool(env.get("WISP_RUNTIME_API"))
         self.max_body = _number(env, "WISP_MAX_BODY_BYTES", 6 << 20)
         self.json_logs = env.get("WISP_LOG_FORMAT", "json") == "json"
         opt = env.get("WISP_OPT_DIR") or "/opt"
@@ -88,15 +82,6 @@ def _append(env: dict[str, str], name: str, folder: str) -> None:
 
 def _invalid(message: str) -> InitError:
     return InitError("Runtime.InvalidConfiguration", message)
-
-
-def _port(address: str) -> int:
-    host, _, port = address.rpartition(":")
-    if host == HOST and port.isdigit() and int(port) < 1 << 16:
-        return int(port)
-    raise _invalid(
-        f"WISP_RUNTIME_API must be {HOST}:PORT, the address given to the runtime's container, not {address!r}"
-    )
 
 
 def _number(env: Mapping[str, str], name: str, default: int) -> int:

@@ -19,9 +19,9 @@ from wisp_runtime.bridge import extensions, runtime_api, telemetry
 from wisp_runtime.bridge.processes import HeardProcess, Process, end_like, executables
 from wisp_runtime.bridge.report import Report
 from wisp_runtime.bridge.server import Server
-from wisp_runtime.bridge.settings import HOST, Settings
+from wisp_runtime.bridge.settings import Settings
 from wisp_runtime.errors import InitError
-from wisp_runtime.frames import CANCEL, FAILED, INVOKE, PAUSE, READY, RESUME, STOP, FrameReader, pack
+from wisp_runtime.frames import FAILED, INVOKE, PAUSE, READY, RESUME, STOP, FrameReader, pack
 from wisp_runtime.loop import READ, Loop
 
 if TYPE_CHECKING:
@@ -31,21 +31,18 @@ if TYPE_CHECKING:
     from wisp_runtime.bridge.server import Exchange
 
 READ_SIZE = 64 * 1024
-BIND_SECONDS = 2.0  # for the port of a bridge that was killed just now
+BACKLOG = 128
 # After STOP the front waits 2 seconds.
 RUNTIME_END_SECONDS = 0.5
 END_SECONDS = 1.8
+LEFT_SECONDS = 1.0  # for a client that gives a poll up to ask again
 
 
 class Worker:
     """The bridge."""
 
     def __init__(self, settings: Settings, sock: socket.socket) -> None:
-        """Serve the APIs; nothing is started yet.
-
-        Raises:
-            InitError: The port can't be opened.
-        """
+        """Serve the APIs; nothing is started yet."""
         self._settings = settings
         self._socket = sock
         self._reader = FrameReader()
@@ -54,7 +51,7 @@ class Worker:
         self.extensions = extensions.Extensions(settings, self._advance, self._extension_failed)
         self.telemetry = telemetry.Telemetry(self.loop, self.extensions, json_logs=settings.json_logs)
         self.report = Report(settings, self.telemetry)
-        self._server = _open(self.loop, settings, self._begin)
+        self._server = Server(self.loop, _listener(settings), self._begin)
         self._runtime: Process | None = None
         self._agents: list[Process] = []
         self._polled = self._ready = self._ending = False
@@ -96,9 +93,17 @@ class Worker:
         self._polled = True
         self._advance()
 
+    def runtime_left(self) -> None:
+        """The runtime of another container no longer waits: end with it, unless it asks anew."""
+        self.loop.after(LEFT_SECONDS, self._end_if_alone)
+
+    def _end_if_alone(self) -> None:
+        if not self.runtime_api.attended:
+            self._end_at_once(0)
+
     def may_run(self) -> bool:
-        """Whether the extensions have done with the last invocation; where several run at once nobody waits for them."""
-        return self._settings.concurrency > 1 or self.extensions.idle
+        """Whether the extensions have done with the last invocation."""
+        return self.extensions.idle
 
     def began(self, invocation: Invocation) -> None:
         """Tell the extensions of an invocation."""
@@ -120,7 +125,10 @@ class Worker:
         self.report.done(invocation, error_type, self._runtime)
 
     def init_failed(self, error: dict[str, Any]) -> None:
-        """Give up: the function can't be made ready."""
+        """Give up: the function can't be made ready, or not again after its container ended."""
+        if self._ready:
+            self.runtime_api.fail_all(error)
+            self._end_at_once(1)
         self.report.init_done(error["errorType"])
         self.send(FAILED, 0, error)
         self._end_at_once(1)
@@ -172,7 +180,7 @@ class Worker:
             self.report.init_done(None)
             self.extensions.open = False
             self.telemetry.close()
-            self.send(READY, 0, {"signature": "lambda", "concurrency": self._settings.concurrency})
+            self.send(READY, 0, {"signature": "lambda", "concurrency": 1})
 
     def _init_error(self, error_type: str, message: str) -> Never:
         self.send(FAILED, 0, {"errorType": error_type, "errorMessage": f"Error: {message}", "stackTrace": []})
@@ -204,7 +212,7 @@ class Worker:
         if not self._ready:
             self._init_error(error_type, f"extension {name}: {text}")
         os.write(2, f"{error_type}: extension {name}: {text}\n".encode())
-        self.runtime_api.fail_all(error_type, f"extension {name}: {text}")
+        self.runtime_api.fail_all({"errorType": error_type, "errorMessage": f"Error: extension {name}: {text}"})
         self._end_at_once(1)
 
     # The front.
@@ -217,8 +225,6 @@ class Worker:
         for kind, number, head, body in self._reader.feed(data):
             if kind == INVOKE:
                 self.runtime_api.invoke(number, head, body)
-            elif kind == CANCEL:
-                self.runtime_api.cancel(number, head.get("reason", ""))
             elif kind in (PAUSE, RESUME):
                 self.runtime_api.pause(number, paused=kind == PAUSE)
             elif kind == STOP:
@@ -260,17 +266,14 @@ class Worker:
         os._exit(status)
 
 
-def _open(loop: Loop, settings: Settings, begin: Any) -> Server:
-    """Open the Runtime API's port; a fixed one may still be held by a bridge that is just being killed."""
-    last = time.monotonic() + BIND_SECONDS
-    while True:
-        try:
-            return Server(loop, HOST, settings.port, begin)
-        except OSError as error:
-            if time.monotonic() > last:
-                message = f"port {settings.port} of the Runtime API can't be opened: {error.strerror}"
-                raise InitError("Runtime.PortError", message) from None
-        time.sleep(0.01)
+def _listener(settings: Settings) -> socket.socket:
+    """Return the API's port: a free one, or for a runtime in another container the front's, which is our descriptor 0."""
+    if settings.external:
+        return socket.socket(fileno=0)
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(BACKLOG)
+    return listener
 
 
 def _exec_error(path: str, error: OSError) -> str:
