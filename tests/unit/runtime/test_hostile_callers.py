@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from unit.runtime.conftest import function_is_busy, read_all
 from wisp_runtime import journal
+from wisp_runtime.budget import FREE, Budget
 from wisp_runtime.calls import Call
 from wisp_runtime.connection import Connection
 from wisp_runtime.counting import MAX_VALUES, check_values
@@ -19,7 +20,7 @@ from wisp_runtime.errors import BadRequestError
 from wisp_runtime.front import Front
 from wisp_runtime.http1 import HttpRequest, Reply
 from wisp_runtime.loop import Loop
-from wisp_runtime.request_reader import FREE, MAX_PIPELINED, SLICE, Budget, RequestReader
+from wisp_runtime.request_reader import MAX_PIPELINED, SLICE, RequestReader
 from wisp_runtime.settings import Settings
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from unit.runtime.conftest import function_is_busy, read_all
+from wisp_runtime.budget import Budget
 from wisp_runtime.front import MAX_CONNECTIONS
 from wisp_runtime.loop import PollAdapter
-from wisp_runtime.request_reader import MAX_HEAD, MAX_HEADERS, Budget, RequestReader
+from wisp_runtime.request_reader import MAX_HEAD, MAX_HEADERS, RequestReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -36,6 +36,11 @@ class AsgiApp:
 
     async def run(self, invocation: Invocation, session: Session) -> None:
         """Run the application for one request."""
+        if invocation.head["form"] == "websocket":
+            from wisp_runtime.asgi_websocket import run_websocket  # noqa: PLC0415 - for apps that are asked to
+
+            await run_websocket(self._app, self._scope(invocation.head), session)
+            return
         exchange = _Exchange(invocation.body, session)
         await self._app(self._scope(invocation.head), exchange.receive, exchange.send)
         if session.open:

@@ -32,6 +32,7 @@ from wisp_runtime.values import encode_json, media_type, parse_json
 
 if TYPE_CHECKING:
     from wisp_runtime.connection import Connection
+    from wisp_runtime.websocket_connection import WebSocketConnection
     from wisp_runtime.workers import Worker
 
 REQUEST_ID = "wisp-request-id"
@@ -59,14 +60,14 @@ class Call:
     """
 
     __slots__ = (
-        "_is_url", "_tail", "begun", "body", "connection", "deadline", "ended", "head", "id", "number", "request",
+        "_accept", "_is_url", "_tail", "begun", "body", "connection", "deadline", "ended", "head", "id", "number", "request",
         "streaming", "trace", "worker", "xray",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, request: HttpRequest) -> None:
         """Give a request its id."""
         fields = request.fields
-        self.connection = connection
+        self.connection: Connection | WebSocketConnection = connection
         self.request = request
         trace = fields.get("traceparent", "")
         self.trace = trace if len(trace) >= _TRACEPARENT_LENGTH and _is_sane(trace) else ""
@@ -79,6 +80,7 @@ class Call:
         self.begun = self.ended = self.deadline = 0.0
         self.streaming = False
         self._is_url = False
+        self._accept = ""  # what a WebSocket's handshake is to be answered with
         self._tail: list[bytes] | None = [] if fields.get("x-amz-log-type") == "Tail" else None
 
     @property
@@ -96,8 +98,13 @@ class Call:
         """
         request = self.request
         if signature in ("http", "asgi"):
+            if signature == "asgi" and request.asks_for_websocket:
+                from wisp_runtime.handshake import accept_handshake  # noqa: PLC0415 - for functions that are asked to
+
+                self._accept = accept_handshake(request)
+                request.keep_alive = False  # if it is answered in HTTP: its caller won't speak that again
             self.head = {
-                "form": "http",
+                "form": "websocket" if self._accept else "http",
                 "method": request.method,
                 "target": request.target,
                 "version": request.version,
@@ -210,6 +217,28 @@ class Call:
             self._tail.append(line)
             if len(self._tail) > 64:  # noqa: PLR2004 - now and then
                 self._tail = [b"".join(self._tail)[-journal.TAIL_BYTES :]]
+
+    # A WebSocket's.
+
+    def switch(self, head: dict[str, Any], max_message: int) -> None:
+        """Make the caller's connection a WebSocket, as START says with status 101.
+
+        Raises:
+            InvalidResultError: Its headers can't be sent, or the caller asked for no WebSocket.
+        """
+        from wisp_runtime.handshake import make_reply  # noqa: PLC0415 - for functions that are asked to
+        from wisp_runtime.websocket_connection import WebSocketConnection  # noqa: PLC0415
+
+        reply = make_reply(self._accept, head)
+        self._mark(reply)
+        self.streaming = True
+        if self.connection.call is self:  # else the caller has gone
+            http: Any = self.connection  # as it is until now
+            self.connection = WebSocketConnection(http, self, reply, max_message)
+
+    def leave(self) -> bool:
+        """Tell both sides of a WebSocket that its time is over; false if it is none, or they know."""
+        return self._accept != "" and self.streaming and self.connection.go_away("The function's time is over")
 
     # The connection calls these.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wisp_runtime.http1 import LAST_CHUNK, Reply, chunk, error_reply
 from wisp_runtime.loop import READ, WRITE
@@ -101,6 +101,9 @@ class Connection:
         if data and request is not None and self.state == _OPEN and not self._muted:
             self._write(chunk(data) if self._chunked else data)
 
+    def take(self, kind: int, head: dict[str, Any], body: bytes) -> None:
+        """Ignore what only a WebSocket has."""
+
     def finish(self) -> None:
         """End a streamed reply."""
         request, self.request, self.call = self.request, None, None
@@ -116,6 +119,16 @@ class Connection:
         """Break a streamed reply off, so that its caller sees that it is not whole."""
         self.request = self.call = None
         self.close()
+
+    def hand_over(self) -> tuple[socket.socket, bytes]:
+        """Give the socket to who speaks another protocol on it, with what the caller has already sent of that."""
+        rest = self.reader.rest
+        self.state = _CLOSED
+        self.front.remove(self)
+        self.front.loop.forget(self.fd)
+        self.reader.drop()
+        self.call = self.request = None
+        return self.sock, rest
 
     # Reading.
 
@@ -284,6 +297,13 @@ class Connection:
         self.front.loop.change(self.fd, mask)
 
     # Closing.
+
+    def go_away(self, reason: str) -> bool:
+        """Wait for little more, because the process ends; false: what runs goes on."""
+        del reason  # which HTTP has no place for
+        if self.idle:
+            self.front.deadlines[self.fd] = self.front.grace_ends
+        return False
 
     def close(self) -> None:
         """End it; what runs for it has nobody to answer any more."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisp_runtime import journal
 from wisp_runtime.errors import BadRequestError, InvalidResultError
-from wisp_runtime.frames import CHUNK, END, ERROR, RESULT, START
+from wisp_runtime.frames import CHUNK, CLOSE, END, ERROR, MESSAGE, RESULT, START, TAKEN
 from wisp_runtime.logs import timestamp
 from wisp_runtime.memory import used_mib
 from wisp_runtime.results import check_size
@@ -52,6 +52,8 @@ class Exchange:
             self._start(worker, call, head, body)
         elif kind == CHUNK and call.streaming:
             self._chunk(worker, call, body)
+        elif kind in (MESSAGE, TAKEN, CLOSE):
+            self._speak(worker, call, kind, head, body)
         elif kind in (RESULT, ERROR, END):
             self._end(worker, call, head, body)
 
@@ -80,6 +82,9 @@ class Exchange:
 
     def _start(self, worker: Worker, call: Call, head: dict[str, Any], body: bytes) -> None:
         try:
+            if head.get("status") == SWITCHING_PROTOCOLS:
+                call.switch(head, self._settings.max_body)
+                return
             reply = call.make_reply(head or STREAM, body, self._function.processes.signature)
         except (InvalidResultError, ValueError, TypeError, AttributeError) as error:
             call.log_error({"errorType": "Runtime.InvalidResponse", "errorMessage": str(error)})
@@ -92,6 +97,13 @@ class Exchange:
     def _chunk(self, worker: Worker, call: Call, body: bytes) -> None:
         if call.connection.call is call:
             call.connection.stream(body)
+            self._pace(worker, call)
+
+    def _speak(self, worker: Worker, call: Call, kind: int, head: dict[str, Any], body: bytes) -> None:
+        """Hand on what the function says through a WebSocket."""
+        connection = call.connection
+        if call.streaming and connection.call is call:
+            connection.take(kind, head, body)
             self._pace(worker, call)
 
     def _end(self, worker: Worker, call: Call, head: dict[str, Any], body: bytes) -> None:
@@ -171,4 +183,5 @@ class Exchange:
         journal.end(call, self._settings.memory, used, init_ms, status)
 
 
+SWITCHING_PROTOCOLS = 101
 STREAM = {"status": 200, "headers": [("content-type", "application/octet-stream")]}

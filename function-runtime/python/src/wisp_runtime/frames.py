@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     Frame = tuple[int, int, dict[str, Any], bytes]
 
-INVOKE, CANCEL, PAUSE, RESUME, STOP = 1, 2, 3, 4, 5
-READY, FAILED, RESULT, START, CHUNK, END, ERROR = 16, 17, 18, 19, 20, 21, 22
+INVOKE, CANCEL, PAUSE, RESUME, STOP, INPUT, INPUT_END = 1, 2, 3, 4, 5, 6, 7
+READY, FAILED, RESULT, START, CHUNK, END, ERROR, MESSAGE, TAKEN, CLOSE = 16, 17, 18, 19, 20, 21, 22, 23, 24, 25
 # Between the front and its own zygote: who has imported the handler, who is to be forked, who was, who has ended.
 ZYGOTE, FORK, FORKED, EXITED = 64, 65, 66, 67
 # Between the front and its verifier: a token to check, the file of issuers anew, what is to be thought of it, what to log.

@@ -11,11 +11,12 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from wisp_runtime import journal
+from wisp_runtime.budget import Budget
 from wisp_runtime.connection import Connection
 from wisp_runtime.errors import InitError
 from wisp_runtime.http1 import Reply, error_reply
 from wisp_runtime.loop import READ
-from wisp_runtime.request_reader import Budget, RequestReader
+from wisp_runtime.request_reader import RequestReader
 
 if TYPE_CHECKING:
     from wisp_runtime.calls import Call
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from wisp_runtime.http1 import HttpRequest
     from wisp_runtime.loop import Loop
     from wisp_runtime.settings import Settings
+    from wisp_runtime.websocket_connection import WebSocketConnection
 
 BACKLOG = 1024
 MAX_CONNECTIONS = 1024
@@ -52,7 +54,7 @@ class Front:
         """Serve a function, whose code may run elsewhere; nothing listens yet."""
         self.loop = loop
         self.function = function
-        self.connections: dict[int, Connection] = {}
+        self.connections: dict[int, Connection | WebSocketConnection] = {}
         self.deadlines: dict[int, float] = {}  # by descriptor: when to give a stalled connection up
         self.draining = False
         self.grace_ends = 0.0  # while draining: the deadline of idle connections
@@ -60,7 +62,7 @@ class Front:
         self.listener: socket.socket | None = None
         self._elsewhere = elsewhere
         self._settings = settings
-        self._budget = Budget(settings.max_buffered)
+        self.budget = Budget(settings.max_buffered)
         self._ticking = False
 
     def listen(self, port: int) -> int:
@@ -107,9 +109,8 @@ class Front:
         self._drain_ends = now + self._settings.timeout + DRAIN_MARGIN_SECONDS
         for fd, deadline in self.deadlines.items():
             self.deadlines[fd] = min(deadline, now + DRAIN_STALL_SECONDS)
-        for connection in self.connections.values():
-            if connection.idle:
-                self.deadlines[connection.fd] = self.grace_ends
+        for connection in list(self.connections.values()):
+            connection.go_away("This instance is stopping")
         self.loop.after(DRAIN_TICK_SECONDS, self._tick)
 
     def give_time(self, fd: int, seconds: float) -> None:
@@ -119,7 +120,7 @@ class Front:
             self._ticking = True
             self.loop.after(TICK_SECONDS, self._tick)
 
-    def remove(self, connection: Connection) -> None:
+    def remove(self, connection: Connection | WebSocketConnection) -> None:
         """Forget a connection that closes."""
         self.connections.pop(connection.fd, None)
         self.deadlines.pop(connection.fd, None)
@@ -142,7 +143,7 @@ class Front:
                 continue
             sock.setblocking(False)  # noqa: FBT003 - socket's own signature
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            reader = RequestReader(address[0].removeprefix("::ffff:"), self._settings.max_body, self._budget)
+            reader = RequestReader(address[0].removeprefix("::ffff:"), self._settings.max_body, self.budget)
             connection = Connection(self, sock, reader)
             self.connections[connection.fd] = connection
 

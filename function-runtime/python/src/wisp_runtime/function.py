@@ -155,6 +155,10 @@ class Function:
 
     def _expire(self, worker: Worker, call: Call, now: float) -> None:
         """Tell the caller that its time is over, and end what runs."""
+        if call.leave():
+            call.deadline = now + CANCEL_SECONDS
+            worker.send(CANCEL, call.number, {"reason": "timeout"})
+            return
         told = call.ended != 0.0
         if not told:
             self.exchange.timed_out(worker, call)

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 _PHRASES = {
+    101: "Switching Protocols",
     200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 301: "Moved Permanently", 302: "Found",
     303: "See Other", 304: "Not Modified", 307: "Temporary Redirect", 308: "Permanent Redirect", 400: "Bad Request",
     401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout",
     409: "Conflict", 413: "Content Too Large", 415: "Unsupported Media Type", 417: "Expectation Failed",
-    422: "Unprocessable Content", 429: "Too Many Requests", 431: "Request Header Fields Too Large",
+    422: "Unprocessable Content", 426: "Upgrade Required", 429: "Too Many Requests", 431: "Request Header Fields Too Large",
     500: "Internal Server Error", 501: "Not Implemented", 502: "Bad Gateway", 503: "Service Unavailable",
     504: "Gateway Timeout", 505: "HTTP Version Not Supported",
 }  # fmt: skip
@@ -37,10 +38,13 @@ class HttpRequest:
         peer: The caller's IP address.
         keep_alive: Whether the caller wants the connection kept.
         version: ``1.0`` or ``1.1``.
+        upgrade: Whether it asks for another protocol, in the right form and without a body.
         jwt: The caller's verified ``claims`` and ``scopes``, None where the Function doesn't ask for them.
     """
 
-    __slots__ = ("body", "fields", "headers", "held", "jwt", "keep_alive", "method", "peer", "target", "version")
+    __slots__ = (
+        "body", "fields", "headers", "held", "jwt", "keep_alive", "method", "peer", "target", "upgrade", "version",
+    )  # fmt: skip
 
     def __init__(self, method: str, target: str, headers: list[tuple[str, str]], peer: str) -> None:
         """Make a request whose body is still to come."""
@@ -52,8 +56,15 @@ class HttpRequest:
         self.body = b""
         self.held = 0
         self.keep_alive = True
+        self.upgrade = False
         self.version = "1.1"
         self.jwt: dict[str, Any] | None = None
+
+    @property
+    def asks_for_websocket(self) -> bool:
+        """Whether it is the handshake of a WebSocket; llhttp has seen to it that ``connection`` says upgrade."""
+        upgrade = self.fields.get("upgrade", "").lower()
+        return self.upgrade and upgrade == "websocket" and self.method == "GET" and self.version == "1.1"
 
 
 class Reply:

@@ -12,9 +12,10 @@ import socket
 from typing import TYPE_CHECKING, NoReturn
 
 from wisp_runtime import journal
+from wisp_runtime.budget import Budget
 from wisp_runtime.connection import Connection
 from wisp_runtime.errors import InitError
-from wisp_runtime.request_reader import Budget, RequestReader
+from wisp_runtime.request_reader import RequestReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,6 +13,7 @@ from collections import deque
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
+from wisp_runtime.budget import Budget, Share
 from wisp_runtime.http1 import HttpRequest
 
 MAX_HEAD = 64 * 1024
@@ -21,9 +22,6 @@ MAX_HEADERS = 128
 MAX_FRAMING = 8
 MAX_PIPELINED = 32
 SLICE = 4096  # bytes that are parsed at once: no more requests than these hold come out beyond what is wanted
-FREE = (
-    8192  # bytes that a connection may hold whatever the others do, lest health is refused where bodies fill the budget
-)
 _REQUEST_COST, _HEADER_COST = 1024, 128  # what a request and a header take beside their text
 
 
@@ -40,16 +38,6 @@ class Refusal:
         self.headers = [("retry-after", "1")] if status == 429 else []  # noqa: PLR2004 - too many requests
 
 
-class Budget:
-    """The bytes of requests that the process may hold at once, whoever sends them."""
-
-    __slots__ = ("left",)
-
-    def __init__(self, most: int) -> None:
-        """Allow so many bytes."""
-        self.left = most
-
-
 class RequestReader:
     """The reading side of one connection.
 
@@ -62,8 +50,8 @@ class RequestReader:
 
     def __init__(self, peer: str, max_body: int, budget: Budget) -> None:
         """Read requests of ``peer`` whose bodies have at most ``max_body`` bytes and fit into the budget of all."""
-        self._budget = budget
-        self._held = self._taken = 0  # bytes of what is not answered yet; those of them that the budget knows of
+        self._share = Share(budget)  # of what is not answered yet
+        self._halted = False  # a WebSocket's handshake was read: what follows may be no HTTP
         self.ready: deque[HttpRequest] = deque()
         self.refusal: Refusal | None = None
         self.partial = False
@@ -79,10 +67,17 @@ class RequestReader:
         """Whether more bytes should wait until a request has been taken."""
         return bool(self._unread) or len(self.ready) >= MAX_PIPELINED
 
+    @property
+    def rest(self) -> bytes:
+        """What came after the handshake of a WebSocket."""
+        return self._unread
+
     def take(self) -> HttpRequest | None:
         """Return the oldest complete request, if there is one."""
-        if self._unread and not self.ready:
-            self.feed(b"")
+        if not self.ready:
+            self._halted = False  # the handshake was answered in HTTP
+            if self._unread:
+                self.feed(b"")
         return self.ready.popleft() if self.ready else None
 
     def feed(self, data: bytes) -> None:
@@ -90,14 +85,14 @@ class RequestReader:
         if self._unread:
             data = self._unread + data
         at = 0
-        while at < len(data) and self.refusal is None and len(self.ready) < MAX_PIPELINED:
-            self._parse(data[at : at + SLICE])
-            at += SLICE
+        while at < len(data) and self.refusal is None and len(self.ready) < MAX_PIPELINED and not self._halted:
+            piece = data[at : at + SLICE]
+            at += len(piece) - len(self._parse(piece))
         self._unread = b"" if self.refusal is not None else data[at:]
 
-    def _parse(self, data: bytes) -> None:
-        """Have so much parsed, and see whether what is not complete yet is too long."""
-        while data and self.refusal is None:
+    def _parse(self, data: bytes) -> bytes:
+        """Have so much parsed, and see whether what is not complete yet is too long; return what must wait."""
+        while data and self.refusal is None and not self._halted:
             self._fed += len(data)
             try:
                 self._parser.feed_data(data)
@@ -112,18 +107,24 @@ class RequestReader:
                     self._refuse(400, "BadRequest", "The request could not be read")
             except HttpParserError as error:
                 if self.ready and not self.ready[-1].keep_alive:
-                    return  # bytes after the last request: not ours to judge
+                    return b""  # bytes after the last request: not ours to judge
                 self._refuse(400, "BadRequest", f"The request is not valid HTTP/1.1: {error}")
         if self.partial and self._request is None:
             self._check_head()
             self._charge(_HEADER_COST * len(self._headers) + self._fed - self._charged)
         elif self._fed > MAX_HEAD + MAX_FRAMING * self._max_body:
             self._refuse_body()
+        return data
 
     def _ignore_upgrade(self) -> None:
-        """Go on in HTTP/1.1, as RFC 9110, section 7.8 allows, where llhttp stops; it has skipped the request's body."""
+        """Go on in HTTP/1.1, as RFC 9110, section 7.8 allows, where llhttp stops; it has skipped the request's body.
+
+        Behind the handshake of a WebSocket nothing is read before that is answered.
+        """
         self._parser = HttpRequestParser(self)
-        if self._request is not None:
+        if self._request is None:
+            self._halted = self.ready[-1].asks_for_websocket
+        else:
             length = self._request.fields.get("content-length")
             framing = "transfer-encoding: chunked" if length is None else f"content-length: {length}"
             self._parser.feed_data(f"POST / HTTP/1.1\r\n{framing}\r\n\r\n".encode())  # which no callback takes note of
@@ -140,31 +141,20 @@ class RequestReader:
 
     def release(self, size: int) -> None:
         """Give back what an answered request has taken."""
-        self._hold(-size)
+        self._share.add(-size)
 
     def drop(self) -> None:
         """Let go of all that is held: the connection has ended."""
-        self._hold(-self._held)
+        self._share.set(0)
         self.ready.clear()
         self._unread = b""
         self._start()
-
-    def _hold(self, more: int) -> bool:
-        """Hold so many bytes more, or less; false where the budget hasn't got them."""
-        taken = max(0, self._held + more - FREE)
-        wanted = taken - self._taken
-        if wanted > max(0, self._budget.left):
-            return False
-        self._budget.left -= wanted
-        self._taken = taken
-        self._held += more
-        return True
 
     def _charge(self, more: int) -> None:
         """Hold so much more of the message that is being read, or refuse it."""
         if self.refusal is not None:
             return
-        if self._hold(more):
+        if self._share.add(more):
             self._charged += more
         else:
             self._refuse(429, "TooManyRequests", "The requests in hand hold all the memory there is for them")
@@ -201,7 +191,9 @@ class RequestReader:
             raise ValueError(self.refusal.message)  # makes httptools stop; feed() has the refusal
         fields = request.fields
         has_body = "transfer-encoding" in fields or int(fields.get("content-length", 0)) > 0
-        self._body_follows = has_body and parser.should_upgrade()
+        upgrade = parser.should_upgrade()
+        self._body_follows = has_body and upgrade
+        request.upgrade = upgrade and not has_body
 
     def _check_request(self, request: HttpRequest) -> None:
         """Refuse a request that its head alone condemns."""
@@ -283,6 +275,6 @@ class RequestReader:
         """Read no further; what was read of the message is let go."""
         if self.refusal is None:
             self.refusal = Refusal(status, error_type, message)
-            self._hold(-self._charged)
+            self._share.add(-self._charged)
             self._charged = 0
             self._headers, self._body = [], b""

@@ -17,7 +17,9 @@ from wisp_runtime.frames import (
     CHUNK,
     END,
     ERROR,
+    INPUT_END,
     INVOKE,
+    MESSAGE,
     PAUSE,
     READ_SIZE,
     READY,
@@ -36,6 +38,12 @@ if TYPE_CHECKING:
 
     from wisp_runtime.invocation import Handler
 
+LEAVE_SECONDS = 0.5  # for a WebSocket's function to end by itself when its time is over
+
+
+class CallerGoneError(OSError):
+    """Raised when something is sent to a caller that has left; an ``OSError``, as the ASGI spec wants it."""
+
 
 class Session:
     """One invocation's way to the front.
@@ -46,8 +54,8 @@ class Session:
         started: Whether its answer has begun.
     """
 
-    def __init__(self, worker: SharedWorker, number: int) -> None:
-        """Answer as a number."""
+    def __init__(self, worker: SharedWorker, number: int, *, listens: bool) -> None:
+        """Answer as a number; ``listens``: its caller goes on speaking."""
         self._worker = worker
         self._number = number
         self.go = asyncio.Event()
@@ -55,27 +63,43 @@ class Session:
         self.gone = asyncio.Event()
         self.open = True
         self.started = False
+        self.inbox: asyncio.Queue[tuple[int, dict[str, Any], bytes]] | None = asyncio.Queue() if listens else None
 
     async def send(self, kind: int, head: dict[str, Any], body: bytes = b"") -> None:
-        """Send a frame of the answer, when the caller is ready for it."""
+        """Send a frame of the answer, when the caller is ready for it.
+
+        Raises:
+            CallerGoneError: There would be more to come, and the caller has left.
+        """
         if not self.open:
             return
-        if kind == CHUNK:
+        if kind in (CHUNK, MESSAGE):
             await self.go.wait()
+            if self.gone.is_set():
+                raise CallerGoneError("The caller has left")
         self.started = True
-        self.open = kind in (START, CHUNK)
+        self.open = kind not in (RESULT, END, ERROR)
         await self._worker.write(pack(kind, self._number, head, body))
 
     async def fail(self, error: BaseException) -> None:
         """Answer with an error, or break off what has begun."""
         if isinstance(error, BadRequestError):
             await self.send(ERROR, bad_request(error))
+        elif self.gone.is_set() and _is_of_the_end(error):
+            await self.send(END, {})
         elif self.open:
             await self.send(END if self.started else ERROR, function_error(error))
         elif not isinstance(error, asyncio.CancelledError):
             document = function_error(error)
             message = f"{document['errorType']}: {document['errorMessage']}"
             logs.emit("ERROR", message, errorType=document["errorType"], stackTrace=document["stackTrace"])
+
+
+def _is_of_the_end(error: BaseException | None) -> bool:
+    """Whether an error comes of the caller's leaving, whatever a framework has made of it."""
+    while error is not None and not isinstance(error, CallerGoneError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 class SharedWorker:
@@ -112,7 +136,7 @@ class SharedWorker:
 
     def _take(self, kind: int, number: int, head: dict[str, Any], body: bytes) -> None:
         if kind == INVOKE:
-            session = Session(self, number)
+            session = Session(self, number, listens=head.get("form") == "websocket")
             task = asyncio.get_running_loop().create_task(self._run(session, number, head, body))
             self._sessions[number] = session, task
             return
@@ -123,11 +147,25 @@ class SharedWorker:
             session.go.clear()
         elif kind == RESUME:
             session.go.set()
+        elif session.inbox is not None:
+            self._take_input(session, task, kind, head, body)
         elif kind == CANCEL:
             session.gone.set()
             session.go.set()
             if head.get("reason") == "timeout" or self._handler.run_app is None:
                 task.cancel()
+
+    def _take_input(
+        self, session: Session, task: asyncio.Task[None], kind: int, head: dict[str, Any], body: bytes
+    ) -> None:
+        """Take what the caller says, or that it says no more; whose time is over may end by itself, if it does so soon."""
+        if session.inbox is not None:
+            session.inbox.put_nowait((kind, head, body))
+        if kind in (CANCEL, INPUT_END):
+            session.gone.set()
+            session.go.set()
+        if head.get("reason") == "timeout" and kind == CANCEL:
+            asyncio.get_running_loop().call_later(LEAVE_SECONDS, task.cancel)
 
     async def _run(self, session: Session, number: int, head: dict[str, Any], body: bytes) -> None:
         logs.begin_invocation(head["id"], head.get("trace", ""))
