@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from wisp_runtime.websocket import (
     BINARY,
@@ -58,7 +58,7 @@ pings = st.binary(max_size=125).map(lambda data: (PING, data))
     st.lists(st.integers(0, 2000), max_size=8),
     st.integers(1, 200),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_messages_come_out_as_they_went_in(messages: list[tuple[int, bytes]], cuts: list[int], step: int) -> None:
     """Whatever the messages, their fragments and the pieces they arrive in: the same messages, in their order."""
     data = b""
@@ -73,7 +73,7 @@ def test_messages_come_out_as_they_went_in(messages: list[tuple[int, bytes]], cu
 
 
 @given(st.binary(max_size=400), st.lists(st.integers(0, 400), max_size=4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_nonsense_is_refused_or_read(data: bytes, cuts: list[int]) -> None:
     """Any bytes are messages within the limits or a ``WebSocketError``, wherever they are cut: nothing else."""
     try:
@@ -88,7 +88,7 @@ def test_nonsense_is_refused_or_read(data: bytes, cuts: list[int]) -> None:
 
 
 @given(st.integers(1000, 4999), st.text(max_size=200))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_close_frame_is_one_that_may_be_sent(code: int, reason: str) -> None:
     """Whatever code and reason a function gives, the frame is short enough, in UTF-8, with a code that may be sent."""
     made = encode_close(code, reason)
@@ -100,7 +100,7 @@ def test_a_close_frame_is_one_that_may_be_sent(code: int, reason: str) -> None:
 
 
 @given(st.binary(max_size=70), st.binary(min_size=4, max_size=4))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_unmasking_is_exclusive_or(data: bytes, mask: bytes) -> None:
     """Each byte is exclusive-or the mask's in turn."""
     assert unmask(data, mask) == bytes(byte ^ mask[at % 4] for at, byte in enumerate(data))
