@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fixtures.router_world import NAMESPACE, Router, World, event, world
 from wisp_api import cloudevent, names
-from wisp_api.route import Batch, Target
+from wisp_api.route import Batch, Replay, Target
 
 ROUNDS = 3
 EVENTS = 60_000
@@ -81,8 +81,8 @@ async def until(count: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def measure(frame_events: int, total: int, **route: Any) -> tuple[float, float]:
-    """Events per second of wall clock and of the router's CPU time."""
+async def measure(frame_events: int, total: int, *, replay: bool = False, **route: Any) -> tuple[float, float]:
+    """Events per second of wall clock and of the router's CPU time; with `replay` of the second time that they are delivered."""
     server = await asyncio.get_running_loop().create_server(Target200, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     with tempfile.TemporaryDirectory() as directory:
@@ -94,6 +94,14 @@ async def measure(frame_events: int, total: int, **route: Any) -> tuple[float, f
             Target200.count = 0
             cpu, began = cpu_seconds(router), time.perf_counter()
             await w.subscribe(targets=[Target(url=url)], parallelism=64, generation=2, **route)
+            if replay:
+                await until(total)
+                order = Replay(since="2026-01-01T00:00:00Z", request="bench")
+                await w.subscribe(targets=[], parallelism=64, generation=2, replay=order, **route)
+                await w.status(lambda status: status.replay is not None)
+                Target200.count = 0
+                cpu = cpu_seconds(router)
+                await w.subscribe(targets=[Target(url=url)], parallelism=64, generation=3, replay=order, **route)
             await until(1)
             first = time.perf_counter()
             await until(total)
@@ -112,6 +120,8 @@ def main() -> None:
         ("frames of 256, order none", 256, {"order": "none"}),
         ("frames of 256, order key, filter on data", 256, data_filter),
         ("frames of 1, order key", 1, {}),
+        ("replay, frames of 256, order key", 256, {"replay": True}),
+        ("replay, frames of 256, order key, batches of 100", 256, {"replay": True, "batch": Batch(size=100)}),
         ("frames of 256, order key, batches of 100", 256, {"batch": Batch(size=100)}),
         ("frames of 256, order none, batches of 100", 256, {"batch": Batch(size=100), "order": "none"}),
     ]

@@ -38,6 +38,24 @@ class Batch(msgspec.Struct, rename="camel", kw_only=True):
     """How long the first event may wait for others."""
 
 
+class Replay(msgspec.Struct, rename="camel", kw_only=True):
+    """The order to move a Subscription back in the log."""
+
+    since: str
+    """RFC 3339."""
+    request: str
+    """Names the order: each is carried out once."""
+
+
+class ReplayReport(msgspec.Struct, rename="camel", kw_only=True):
+    """What became of the last such order."""
+
+    request: str
+    moved: bool
+    message: str
+    """From where events come again, or why they don't."""
+
+
 class Route(msgspec.Struct, rename="camel", kw_only=True):
     """One Subscription as the router sees it. Key: `<namespace>.<name>` in KV_ROUTES."""
 
@@ -66,6 +84,7 @@ class Route(msgspec.Struct, rename="camel", kw_only=True):
     """How long the function may take; the router waits a little longer."""
     retry: Retry = msgspec.field(default_factory=Retry)
     suspend: bool = False
+    replay: Replay | None = None
 
 
 class RouteStatus(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
@@ -88,6 +107,7 @@ class RouteStatus(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=Tr
     """RFC 3339."""
     owner: str = ""
     """The router replica that serves it."""
+    replay: ReplayReport | None = None
 
 
 class DeadLetter(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):

@@ -276,6 +276,17 @@ class SubscriptionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True)
     """True: deliver nothing; the events wait, and become dead letters at retry.maxAgeSeconds. A schedule makes none: schedule.missed decides afterwards."""
 
 
+class ReplayStatus(Struct, rename="camel", kw_only=True):
+    """What became of the last order to replay events."""
+
+    request: str
+    """The order, as the annotation wisp.dev/replay names it."""
+    moved: bool
+    """Whether events come again."""
+    message: str
+    """From where, or why not."""
+
+
 class SubscriptionStatus(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """What became of the spec; the figures are at most 30 s old, exact ones are metrics."""
 
@@ -295,6 +306,8 @@ class SubscriptionStatus(Struct, rename="camel", omit_defaults=True, kw_only=Tru
     """Events that wait, an upper bound."""
     last_delivery: Time | None = None
     """When the function last took one."""
+    replay: ReplayStatus | None = None
+    """The last `wisp replay`."""
 
 
 class Subscription(Struct, rename="camel", kw_only=True):

@@ -23,6 +23,8 @@ Object = dict[str, Any]
 """A Kubernetes object as JSON."""
 
 FIELD_MANAGER: Final = "wisp-cli"
+_ANNOTATOR: Final = f"{FIELD_MANAGER}-orders"
+"""Another manager, because what `apply` leaves out it takes away."""
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
 _TOO_MANY: Final = 429
@@ -105,6 +107,16 @@ class Cluster:
         query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", "force": str(force).lower()}
         path = kind.path(self.namespace, wanted["metadata"]["name"])
         return self._json("PATCH", path, query, wanted)
+
+    def annotate(self, kind: Kind, name: str, annotation: str, text: str) -> Object:
+        """Set an annotation of an object that is there, and nothing else.
+
+        Raises:
+            RefusedError: not allowed.
+        """
+        wanted = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"annotations": {annotation: text}}}
+        query = {"fieldManager": _ANNOTATOR, "force": "true"}
+        return self._json("PATCH", kind.path(self.namespace, name), query, wanted)
 
     def delete(self, kind: Kind, name: str) -> bool:
         """Delete the object and what it owns; False where there is none.

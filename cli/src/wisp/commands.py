@@ -254,6 +254,31 @@ def delete(
         output.tell(note)
 
 
+@app.command()
+def replay(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The subscription's name.", show_default=False)],
+    *,
+    since: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME", help="How far back: 90s, 10m, 2h, 1d, or 2026-01-31T12:00:00Z.", show_default=False
+        ),
+    ],
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is moved back.")] = True,
+    namespace: Namespace = None,
+    format_: Output = Format.text,
+) -> None:
+    """Deliver a subscription's events again, from a time on that the log still holds. The exit code is 1 if it doesn't."""
+    from wisp import replay as replaying
+    from wisp.cluster import Cluster
+
+    done = replaying.replay(Cluster(namespace), name, since, wait=wait)
+    if format_ is Format.json:
+        output.show_json(done)
+    else:
+        output.show(f"subscription/{name}: {done['message']}")
+
+
 @events.command("test-pattern")
 def match_pattern(
     *,

@@ -98,7 +98,7 @@ def _essence(change: Change) -> bytes:
     try:
         if change.key.startswith("route."):
             route = msgspec.json.decode(change.value, type=RouteStatus)
-            return msgspec.json.encode((route.uid, route.generation, route.state, route.message))
+            return msgspec.json.encode((route.uid, route.generation, route.state, route.message, route.replay))
         if change.key.startswith("schedule."):
             schedule = msgspec.json.decode(change.value, type=ScheduleStatus)
             return msgspec.json.encode((schedule.uid, schedule.generation, schedule.reason, not schedule.next))

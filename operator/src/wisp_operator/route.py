@@ -52,7 +52,14 @@ def make_route(wish: Wish, stream: str, server: str, function: Object | None, cl
             bisect=spec.retry.bisect,
         ),
         suspend=spec.suspend,
+        replay=_replay(meta.get("annotations", {}).get(names.REPLAY_ANNOTATION, "")),
     )
+
+
+def _replay(order: str) -> route.Replay | None:
+    """The order to move back; whether its time can be read the router tells."""
+    since, _, request = order.strip().partition(" ")
+    return route.Replay(since=since, request=request.strip() or since) if since else None
 
 
 def _targets(function: Object | None, cluster_domain: str) -> list[route.Target]:

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+import msgspec
 from wisp_api import conditions
 from wisp_api.route import RouteStatus
 from wisp_api.source import ItemStatus, ReaderStatus
@@ -116,6 +117,13 @@ def figures(wish: Wish, report: RouteStatus | None) -> dict[str, Any]:
         "pending": report.pending,
         "lastDelivery": report.last_delivery,
     }
+
+
+def replayed(wish: Wish, report: RouteStatus | None) -> dict[str, Any]:
+    """What became of the last order to replay events, if there was one."""
+    if report is None or report.uid != wish.uid or report.replay is None:
+        return {}
+    return {"replay": msgspec.to_builtins(report.replay)}
 
 
 def is_stale(report: ReaderStatus, now: datetime) -> bool:

@@ -31,6 +31,39 @@ def test_list_shows_both_kinds(deployed: Wisp, operator: Operator) -> None:
     ]
 
 
+def test_replay_orders_once_and_tells_what_became_of_it(deployed: Wisp, operator: Operator) -> None:
+    """The order is an annotation of its own; the spec and its owner stay, and the answer to this very order is awaited."""
+
+    def answer(moved: str, message: str) -> None:
+        wait_until(lambda: order() not in ("", before), "the order")
+        operator.judge("subscriptions", "on-upload", READY, replay=_answer(order(), moved, message))
+
+    def order() -> str:
+        annotations = operator.get("subscriptions", "on-upload")["metadata"].get("annotations", {})
+        return str(annotations.get("wisp.dev/replay", ""))
+
+    before, spec = "", operator.get("subscriptions", "on-upload")["spec"]
+    running = deployed.start("replay", "on-upload", "--since", "2026-01-31T13:00:00+01:00")
+    answer("yes", "events come again")
+    done = end(running)
+    assert (done.code, done.out) == (0, "subscription/on-upload: events come again\n")
+    assert order().startswith("2026-01-31T12:00:00Z ")
+    before = order()
+    running = deployed.start("replay", "on-upload", "--since", "2h")
+    answer("", "the log holds events since noon only")
+    done = end(running)
+    assert done.code == 1
+    assert "the log holds events since noon only" in done.err
+    assert operator.get("subscriptions", "on-upload")["spec"] == spec
+    assert deployed("replay", "on-upload", "--since", "soon").code == 2
+    assert deployed("replay", "on-upload", "--since", "2026-01-31T12:00:00").code == 2
+    assert "there is no subscription nobody" in deployed("replay", "nobody", "--since", "1h").err
+
+
+def _answer(order: str, moved: str, message: str) -> dict[str, object]:
+    return {"request": order.partition(" ")[2], "moved": bool(moved), "message": message}
+
+
 def test_list_of_nothing_says_so(wisp: Wisp) -> None:
     """An empty namespace is no error, and standard output stays empty."""
     done = wisp("list")

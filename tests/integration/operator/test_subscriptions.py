@@ -22,7 +22,7 @@ from fixtures.nats import NatsServer
 from fixtures.objects import bucket, make_function, make_subscription, postgres
 from fixtures.process import wait_until
 from nats.aio.client import Client
-from wisp_api.route import Route, RouteStatus
+from wisp_api.route import Replay, ReplayReport, Route, RouteStatus
 from wisp_api.source import BucketBinding, ItemStatus, ReaderConfig
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -121,6 +121,24 @@ def test_rows_flow(cluster: Kube, log: Log, namespace: str, knative: Knative) ->
     assert message == "the function is too slow"
     status = live(cluster, namespace)["status"]
     assert (status["delivered"], status["deadLettered"], status["source"]) == (7, 2, "postgres/shop-db")
+
+
+def test_replay_order_reaches_the_route_and_its_answer_the_status(
+    cluster: Kube, log: Log, namespace: str, knative: Knative
+) -> None:
+    """The annotation is copied into the route without a change of the spec; what the router says of it stands in the status at once."""
+    all_ready(cluster, log, knative, namespace)
+    order = "2026-01-31T12:00:00Z again"
+    cluster.kubectl("annotate", "sub", "rows", "-n", namespace, f"wisp.dev/replay={order}")
+
+    def ordered() -> bool:
+        route = log.get(ROUTES, f"{namespace}.rows", Route)
+        return route is not None and route.replay == Replay(since="2026-01-31T12:00:00Z", request="again")
+
+    wait_until(ordered, "the order in the route")
+    report_route(log, cluster, namespace, replay=ReplayReport(request="again", moved=True, message="on its way"))
+    said = {"request": "again", "moved": True, "message": "on its way"}
+    wait_until(lambda: live(cluster, namespace)["status"].get("replay") == said, "the answer in the status")
 
 
 def test_deleted_when_the_reader_has_drained(cluster: Kube, log: Log, namespace: str, knative: Knative) -> None:

@@ -163,6 +163,22 @@ def test_batch_and_retry_are_the_subscriptions() -> None:
     assert (route.batch, route.retry.bisect) == (None, False)
 
 
+@pytest.mark.parametrize(
+    ("annotation", "order"),
+    [
+        ("2026-01-31T12:00:00Z ab12", ("2026-01-31T12:00:00Z", "ab12")),
+        ("2026-01-31T12:00:00Z", ("2026-01-31T12:00:00Z",) * 2),
+        (" ", None),
+    ],
+)
+def test_replay_is_ordered_by_annotation(annotation: str, order: tuple[str, str] | None) -> None:
+    """The order goes to the router as it is written; without a request of its own it is named by its time."""
+    item = make_subscription(source=postgres())
+    item["metadata"]["annotations"] = {"wisp.dev/replay": annotation}
+    found = plan(View("media", wishes(item)), CONFIG, "cluster").routes["on-upload"].replay
+    assert (found and (found.since, found.request)) == order
+
+
 def test_wrong_filter_keeps_the_last_good_route() -> None:
     """A mistake in an edited pattern does not stop what ran before; a new Subscription with one has no route."""
     view, before = settled(make_subscription(source=postgres()))

@@ -12,6 +12,7 @@ import bisect
 from collections.abc import Iterator
 
 import msgspec
+from wisp_api.route import ReplayReport
 
 
 class Trouble(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -49,6 +50,27 @@ class Cursor(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
     """The replica that serves the route; empty: released."""
     session: str = ""
     """The owner's process: a restarted replica is another session under the same name."""
+    replay: ReplayReport | None = None
+    """The last order to move back that was carried out or refused."""
+
+    def rewind(self, position: int, now: float) -> bool:
+        """Forget what is done after a stream sequence; False where nothing was. Never forward: what is undone stays so.
+
+        Ages count from now on, or what comes again would be too old at once.
+        """
+        if position >= max(self.floor, self.head):
+            return False
+        self.started = now
+        if position < self.floor:
+            self.floor, self.head, self.parked, self.partial, self.troubles = position, 0, [], {}, {}
+            return True
+        self.head = position
+        self.parked = [(first, min(last, position)) for first, last in self.parked if first <= position]
+        self.partial = {place: bits for place, bits in self.partial.items() if int(place) <= position}
+        self.troubles = {
+            place: kept for place, kept in self.troubles.items() if int(place.partition(".")[0]) <= position
+        }
+        return True
 
     def done(self, sequence: int, size: int) -> int:
         """Bits of the done events of a frame of `size` events."""

@@ -5,20 +5,19 @@ retention or the stream is filled above HIGH_WATER. Routes and cursors are read 
 absence counts; if anything can't be read or decoded, or a route has no cursor yet, nothing is purged.
 """
 
-import json
 import logging
 import time
 from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
-import nats.errors
 from nats.aio.client import Client
 from wisp_api import names
 
 from wisp_events.router import bucket, metrics
 from wisp_events.router.cursor import Cursor
 from wisp_events.router.ownership import owner
+from wisp_events.router.replay import first_since
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +67,8 @@ async def _purge(client: Client, stream: str, floor: int, retention_seconds: flo
     state, quota = info.state, info.config.max_bytes or 0
     if not state.messages:
         return
-    keep_from = await _first_since(client, stream, time.time() - retention_seconds) or state.last_seq + 1
+    since = datetime.fromtimestamp(max(0.0, time.time() - retention_seconds), UTC)
+    keep_from = await first_since(client, stream, since) or state.last_seq + 1
     if quota > 0 and state.bytes > HIGH_WATER * quota:
         surplus = (state.bytes - LOW_WATER * quota) / (state.bytes / state.messages)
         keep_from = max(keep_from, state.first_seq + int(surplus))
@@ -77,15 +77,3 @@ async def _purge(client: Client, stream: str, floor: int, retention_seconds: flo
         await js.purge_stream(stream, seq=keep_from)
         metrics.PURGED.inc(keep_from - state.first_seq)
         logger.info("purged delivered records of %s before %d", stream, keep_from)
-
-
-async def _first_since(client: Client, stream: str, seconds: float) -> int | None:
-    """Sequence of the first record stored at or after a Unix time."""
-    since = datetime.fromtimestamp(max(0.0, seconds), UTC).isoformat()
-    request = json.dumps({"batch": 1, "start_time": since}).encode()
-    headers = (await client.request(f"$JS.API.DIRECT.GET.{stream}", request, timeout=5)).headers or {}
-    if sequence := headers.get("Nats-Sequence"):
-        return int(sequence)
-    if headers.get("Status") == "404":
-        return None
-    raise nats.errors.Error(f"reading {stream} since {since}: {headers}")

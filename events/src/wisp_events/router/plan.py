@@ -36,12 +36,13 @@ class Plan:
     def reads_like(self, other: "Plan") -> bool:
         """Whether what was read under the other plan is good for this one."""
         mine, its = self.route, other.route
-        return (mine.uid, mine.stream, mine.subjects, mine.order, mine.batch is None) == (
+        return (mine.uid, mine.stream, mine.subjects, mine.order, mine.batch is None, mine.replay) == (
             its.uid,
             its.stream,
             its.subjects,
             its.order,
             its.batch is None,
+            its.replay,
         )
 
 
@@ -89,9 +90,21 @@ def start_time(text: str) -> datetime:
         ValueError: it is not RFC 3339 with an offset.
     """
     try:
+        return parse_time("start", text)
+    except ValueError:
+        raise ValueError(f"start is {text!r}; write latest, earliest or a time as 2026-01-31T12:00:00Z") from None
+
+
+def parse_time(what: str, text: str) -> datetime:
+    """RFC 3339 with an offset.
+
+    Raises:
+        ValueError: it is not.
+    """
+    try:
         time = datetime.fromisoformat(text)
     except ValueError:
         time = None
     if time is None or time.tzinfo is None:
-        raise ValueError(f"start is {text!r}; write latest, earliest or a time as 2026-01-31T12:00:00Z")
+        raise ValueError(f"{what} is {text!r}; write a time as 2026-01-31T12:00:00Z")
     return time

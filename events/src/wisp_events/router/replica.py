@@ -255,7 +255,7 @@ class Replica:
             wanted = status.unclaimed(plan.route.uid, plan.route.generation, self._blocked[key], self._me)
         else:
             return
-        changed = before is None or (before[1].state, before[1].generation) != (wanted.state, wanted.generation)
+        changed = before is None or _state(before[1]) != _state(wanted)
         if changed or (due and before and before[1] != wanted):
             await bucket.write(self._js, names.KV_STATUS, f"route.{key}", msgspec.json.encode(wanted))
             self._sent[key] = now, wanted
@@ -267,3 +267,8 @@ class Replica:
                 await janitor.clean(self._nats, self._me, self._members.sharing(time.monotonic()), self._retention)
             except (*bucket.LOG_ERRORS, ValueError) as error:
                 logger.warning("streams can't be purged now: %s", error)
+
+
+def _state(status: "RouteStatus") -> tuple[object, ...]:
+    """What of a status is told at once."""
+    return status.state, status.generation, status.replay

@@ -26,6 +26,7 @@ def report(delivery: Delivery, me: str) -> RouteStatus:
         pending=delivery.pending,
         last_delivery=rfc3339(cursor.last_delivery) if cursor.last_delivery else None,
         owner=me,
+        replay=cursor.replay,
     )
 
 

@@ -198,6 +198,7 @@ async def _write_status(context: Context, view: View, made: Plan, wish: Wish, pr
     status: dict[str, Any] = {
         "conditions": make_conditions(wish.live, _aspects(view, made, wish, problems, now), now),
         "source": _in_short(wish),
+        **subscription_status.replayed(wish, report),
     }
     before = wish.live.get("status", {})
     figures = subscription_status.figures(wish, report)
