@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from fixtures.node import worker_command
+from fixtures.node import node, worker_command
+from integration.runtime_api.test_node_client import client
 from unit.runtime.conftest import FunctionProcess
+from unit.runtime_api.conftest import write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,11 +21,27 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 LANGUAGES = ("python", "nodejs")
+CLIENTS = {"awslambdaric": "python", "aws-lambda-ric": "nodejs"}
+"""AWS' clients of the Runtime API, unmodified, behind the bridge; and the language of their functions."""
+SUFFIXES = {"python": "py", "nodejs": "mjs"}
 
 
-def environment(language: str) -> dict[str, str]:
-    """What the image of a language sets."""
-    return {"WISP_WORKER": shlex.join(worker_command())} if language == "nodejs" else {}
+def environment(language: str, folder: Path) -> dict[str, str]:
+    """What the image of a language sets; a client is the bootstrap of a layer."""
+    if language not in CLIENTS:
+        return {"WISP_WORKER": shlex.join(worker_command())} if language == "nodejs" else {}
+    command = [sys.executable, "-m", "awslambdaric"] if language == "awslambdaric" else [str(node()), str(client())]
+    write(folder.parent / "opt/bootstrap", f"#!/bin/sh\nexec {shlex.join(command)} $_HANDLER\n", 0o755)
+    return {
+        "WISP_WORKER": f"{sys.executable} -m wisp_runtime.bridge",
+        "WISP_OPT_DIR": str(folder.parent / "opt"),
+        "AWS_EXECUTION_ENV": "AWS_Lambda_nodejs24.x" if language == "aws-lambda-ric" else "AWS_Lambda_python3.13",
+    }
+
+
+def suffix(language: str) -> str:
+    """What a language's files end in."""
+    return SUFFIXES[CLIENTS.get(language, language)]
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +54,8 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
         if key not in running:
             folder = tmp_path_factory.mktemp("function") / "task"
             folder.mkdir()
-            shutil.copy(HERE / f"functions.{'mjs' if language == 'nodejs' else 'py'}", folder)
-            settings = {"WISP_HANDLER": f"functions.{handler}", **environment(language), **env}
+            shutil.copy(HERE / f"functions.{suffix(language)}", folder)
+            settings = {"WISP_HANDLER": f"functions.{handler}", **environment(language, folder), **env}
             running[key] = FunctionProcess(folder, settings, ("-m", "wisp_runtime"), ())
         return running[key].ready()
 
@@ -53,8 +72,8 @@ def start(tmp_path: Path) -> Iterator[Serve]:
     def start(language: str, code: str, **env: str) -> FunctionProcess:
         folder = tmp_path / "task"
         folder.mkdir()
-        (folder / ("app.mjs" if language == "nodejs" else "app.py")).write_text(code)
-        settings = {"WISP_HANDLER": "app.handler", **environment(language), **env}
+        (folder / f"app.{suffix(language)}").write_text(code)
+        settings = {"WISP_HANDLER": "app.handler", **environment(language, folder), **env}
         started.append(FunctionProcess(folder, settings, ("-m", "wisp_runtime"), ()))
         return started[-1]
 

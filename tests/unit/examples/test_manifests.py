@@ -41,7 +41,9 @@ def unknown_fields(value: Any, schema: dict[str, Any], path: str = "") -> list[s
 
 def test_every_example_has_what_a_reader_looks_for() -> None:
     """Each folder has a README, manifests and a sample event."""
-    for folder in (EXAMPLES / name for name in ("hello", "hello-node", "thumbnail", "orders")):
+    for folder in (
+        EXAMPLES / name for name in ("hello", "hello-node", "hello-provided", "hello-image", "thumbnail", "orders")
+    ):
         assert (folder / "README.md").is_file()
         assert list(folder.glob("*.yaml"))
         assert list(folder.glob("events/*.json"))
