@@ -7,7 +7,7 @@ const { env } = process;
  * @param {import('./invocation.mjs').Invocation} invocation
  */
 export function makeContext(invocation) {
-  const { deadline, clientContext, xray } = invocation.head;
+  const { deadline, clientContext, xray, trace, tracestate } = invocation.head;
   return {
     callbackWaitsForEmptyEventLoop: true,
     functionName: env.AWS_LAMBDA_FUNCTION_NAME,
@@ -21,6 +21,7 @@ export function makeContext(invocation) {
     identity: undefined,
     tenantId: undefined,
     xRayTraceId: xray,
+    w3c: () => ({ ...(trace && { traceparent: trace }), ...(tracestate && { tracestate }) }),
     getRemainingTimeInMillis: () => Math.max(0, deadline - Date.now()),
   };
 }

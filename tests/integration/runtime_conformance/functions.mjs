@@ -51,10 +51,26 @@ export const about = async (event, context) => ({
   log: [context.logGroupName, context.logStreamName],
   client: context.clientContext?.custom ?? null,
   left: context.getRemainingTimeInMillis() > 0 && context.getRemainingTimeInMillis() <= 5000,
-  xray: process.env._X_AMZN_TRACE_ID ?? null,
+  xray: process.env._X_AMZN_TRACE_ID.split(';')[0],
+  state: context.w3c().tracestate ?? null,
   folder: process.cwd() === process.env.LAMBDA_TASK_ROOT,
   handler: process.env._HANDLER,
 });
+
+export const traced = async (event, context) => {
+  console.log('traced');
+  const headers = event?.headers ?? {};
+  return {
+    context: context.w3c(),
+    xray: process.env._X_AMZN_TRACE_ID,
+    headers: [headers.traceparent ?? null, headers.tracestate ?? null],
+  };
+};
+
+export const shows_trace = async (request) => {
+  console.log('traced');
+  return { headers: [request.headers.get('traceparent'), request.headers.get('tracestate')] };
+};
 
 export const url = async () => ({
   statusCode: 201,

@@ -80,10 +80,19 @@ def about(event: Any, context: Any) -> Any:
         "log": [context.log_group_name, context.log_stream_name],
         "client": context.client_context.custom if context.client_context else None,
         "left": 0 < context.get_remaining_time_in_millis() <= 5000,
-        "xray": os.environ.get("_X_AMZN_TRACE_ID"),
+        "xray": os.environ["_X_AMZN_TRACE_ID"].partition(";")[0],
+        "state": context.w3c().get("tracestate"),
         "folder": str(Path.cwd()) == os.environ["LAMBDA_TASK_ROOT"],
         "handler": os.environ["_HANDLER"],
     }
+
+
+def traced(event: Any, context: Any) -> Any:
+    """Tell the trace in each form that the handler is given."""
+    print("traced")
+    headers = event.get("headers", {}) if isinstance(event, dict) else {}
+    given = headers.get("traceparent"), headers.get("tracestate")
+    return {"context": context.w3c(), "xray": os.environ["_X_AMZN_TRACE_ID"], "headers": given}
 
 
 def url(event: Any, context: Any) -> Any:
@@ -134,6 +143,12 @@ def make_reply() -> Any:
 def on_event_fails(cloudevent: Any) -> Any:
     """Raise an error of our own."""
     raise Refused("nø")
+
+
+def shows_trace(request: Request) -> Any:
+    """Tell the trace that the request is given."""
+    print("traced")
+    return {"headers": [request.headers.get("traceparent"), request.headers.get("tracestate")]}
 
 
 def respond(request: Request) -> Any:

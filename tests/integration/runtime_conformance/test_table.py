@@ -83,9 +83,9 @@ TABLE = [
     Row("about", 200, {
         "id": "mine", "function": "hello", "version": "hello-00001", "memory": "128", "client": {"k": 1}, "left": True,
         "arn": "arn:wisp:lambda:::function:tests:hello", "log": ["/wisp/tests/hello", "hello-00001"], "folder": True,
-        "xray": "Root=1-0af76519-16cd43dd8448eb211c80319c;Parent=b7ad6b7169203331;Sampled=1", "handler": "functions.about",
+        "xray": "Root=1-0af76519-16cd43dd8448eb211c80319c", "handler": "functions.about", "state": "a=1",
     }, headers=INVOKE | {
-        "wisp-request-id": "mine", "traceparent": TRACE,
+        "wisp-request-id": "mine", "traceparent": TRACE, "tracestate": "a=1",
         "x-amz-client-context": base64.b64encode(b'{"custom":{"k":1}}').decode(),
     }, fields={"wisp-request-id": "mine"}, env={"WISP_TIMEOUT_SECONDS": "5", "WISP_MEMORY_MB": "128"}),
     # Lambda: CloudEvents, batches and HTTP.
@@ -202,7 +202,7 @@ def test_the_tail_of_the_log(serve: Serve, language: str) -> None:
     answer = serve(language, "logs").request("/", b"null", INVOKE | {"x-amz-log-type": "Tail", "traceparent": TRACE})
     lines = [json.loads(line) for line in base64.b64decode(answer.headers["x-amz-log-result"]).splitlines()]
     assert [line["message"].split(" ")[0] for line in lines] == ["START", "one", "unfinished", "END", "REPORT"]
-    assert {line["trace"] for line in lines} == {TRACE}
+    assert {line["trace"] for line in lines} == {answer.headers["traceparent"]}
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -213,6 +213,55 @@ def test_a_crash_costs_its_own_event_only(serve: Serve, language: str) -> None:
         ends = [n % 4 == 0 for n in range(40)]
         answers = list(pool.map(lambda end: function.request("/", json.dumps(end).encode(), INVOKE), ends))
     assert [answer.status for answer in answers] == [500 if end else 200 for end in ends]
+
+
+TRACED = [
+    ("traced", b"null", INVOKE),
+    ("traced", None, {}),
+    ("traced", b"{}", EVENT | JSON),
+    ("shows_trace", b"{}", JSON),
+    ("on_event", b'"reply"', EVENT | JSON),
+]
+
+
+@pytest.mark.parametrize(("handler", "body", "headers"), TRACED)
+@pytest.mark.parametrize("given", [TRACE, "", "00-nonsense-01"])
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_trace(
+    serve: Serve, language: str, given: str, handler: str, body: bytes | None, headers: dict[str, str]
+) -> None:
+    """The caller's trace goes on, or one begins, with the invocation's own span: to the handler, the log and the reply."""
+    function = serve(language, handler)
+    answer = function.request("/", body, headers | {"tracestate": "a=1"} | ({"traceparent": given} if given else {}))
+    trace = answer.headers["traceparent"]
+    version, trace_id, span, flags = trace.split("-")
+    follows = given == TRACE
+    assert (version, len(trace_id), len(span), flags) == ("00", 32, 16, "01" if follows else "03")
+    assert (trace_id == TRACE.split("-")[1]) == follows
+    assert span != TRACE.split("-")[2]
+    state = "a=1" if follows else None
+    if handler == "on_event":
+        assert (answer.headers["ce-traceparent"], answer.headers.get("ce-tracestate")) == (trace, state)
+        return
+    seen = answer.json
+    if "context" in seen:
+        assert seen["context"] == {"traceparent": trace} | ({"tracestate": state} if state else {})
+        assert seen["xray"] == f"Root=1-{trace_id[:8]}-{trace_id[8:]};Parent={span};Sampled=1"
+    if body is None or handler == "shows_trace":
+        assert seen["headers"] == [trace, state]
+    function.log(lambda line: line["message"] == "traced" and line["trace"] == trace)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_trace_of_an_event(serve: Serve, language: str) -> None:
+    """An event's own trace counts where the request names none, in binary and in structured mode."""
+    function = serve(language, "traced")
+    binary = function.request("/", b"{}", EVENT | JSON | {"ce-traceparent": TRACE, "ce-tracestate": "b=2"})
+    structured = STRUCTURED | {"traceparent": TRACE, "tracestate": "b=2"}
+    whole = function.request("/", json.dumps(structured), {"content-type": "application/cloudevents+json"})
+    for answer in (binary, whole):
+        assert answer.headers["traceparent"].split("-")[1] == TRACE.split("-")[1]
+        assert answer.json["context"] == {"traceparent": answer.headers["traceparent"], "tracestate": "b=2"}
 
 
 START = [

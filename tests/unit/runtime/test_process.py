@@ -193,7 +193,9 @@ def handler(event, context):
     lines = function.lines
     assert "requestId" not in next(line for line in lines if line["message"] == "at import")
     mine = [line for line in lines if line.get("requestId") == "r-1" and "type" not in line]
-    assert {line["trace"] for line in mine} == {trace}
+    (mine_trace,) = {line["trace"] for line in mine}
+    assert mine_trace.split("-")[1] == trace.split("-")[1]
+    assert all(line["trace"] for line in lines if line.get("requestId") == "r-2")
     assert [line["message"].partition("\n")[0] for line in mine] == [
         "one",
         "two {'three': 3}",

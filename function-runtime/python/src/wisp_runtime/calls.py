@@ -28,6 +28,8 @@ from wisp_runtime.counting import check_values
 from wisp_runtime.errors import BadRequestError
 from wisp_runtime.http1 import HttpRequest, Reply
 from wisp_runtime.results import make_reply
+from wisp_runtime.trace import HEADERS as TRACE_HEADERS
+from wisp_runtime.trace import Trace, begin_trace
 from wisp_runtime.values import encode_json, media_type, parse_json
 
 if TYPE_CHECKING:
@@ -40,7 +42,6 @@ FUNCTION_ERROR = "wisp-function-error"
 EVENT_FORMAT = "wisp-event-format"
 CLAIMS = "wisp-jwt-claims"
 _MAX_ID = 256
-_TRACEPARENT_LENGTH = 55
 
 
 class Call:
@@ -48,8 +49,9 @@ class Call:
 
     Attributes:
         id: The event's id, the caller's request id, or a fresh one, in this order.
-        trace: The request's W3C ``traceparent``, or empty.
-        xray: The same for AWS's X-Ray, or empty.
+        trace: Its W3C ``traceparent``.
+        trace_state: The ``tracestate`` that belongs to that, or empty.
+        xray: The same for AWS's X-Ray.
         head: INVOKE's head, without the deadline.
         body: INVOKE's body.
         worker: Who runs it; None while it waits, and again when it is closed.
@@ -61,7 +63,7 @@ class Call:
 
     __slots__ = (
         "_accept", "_is_url", "_tail", "begun", "body", "connection", "deadline", "ended", "head", "id", "number", "request",
-        "streaming", "trace", "worker", "xray",
+        "streaming", "trace", "trace_state", "worker", "xray",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, request: HttpRequest) -> None:
@@ -69,9 +71,7 @@ class Call:
         fields = request.fields
         self.connection: Connection | WebSocketConnection = connection
         self.request = request
-        trace = fields.get("traceparent", "")
-        self.trace = trace if len(trace) >= _TRACEPARENT_LENGTH and _is_sane(trace) else ""
-        self.xray = _xray(fields.get("x-amzn-trace-id", ""), self.trace)
+        self._follow(begin_trace(request, _sane(fields.get("x-amzn-trace-id", ""))))
         self.id = _given_id(fields) or new_id()
         self.head: dict[str, Any] = {}
         self.body = b""
@@ -82,6 +82,9 @@ class Call:
         self._is_url = False
         self._accept = ""  # what a WebSocket's handshake is to be answered with
         self._tail: list[bytes] | None = [] if fields.get("x-amz-log-type") == "Tail" else None
+
+    def _follow(self, trace: Trace) -> None:
+        self.trace, self.trace_state, self.xray = trace.parent, trace.state, trace.xray
 
     @property
     def duration_ms(self) -> float:
@@ -103,6 +106,7 @@ class Call:
 
                 self._accept = accept_handshake(request)
                 request.keep_alive = False  # if it is answered in HTTP: its caller won't speak that again
+            self._hand_on_trace()
             self.head = {
                 "form": "websocket" if self._accept else "http",
                 "method": request.method,
@@ -118,10 +122,10 @@ class Call:
         else:
             self._read_event(request, signature)
         self.head["id"] = self.id
-        if self.trace:
-            self.head["trace"] = self.trace
-        if self.xray:
-            self.head["xray"] = self.xray
+        self.head["trace"] = self.trace
+        if self.trace_state:
+            self.head["tracestate"] = self.trace_state
+        self.head["xray"] = self.xray
         if "x-amz-client-context" in request.fields:
             self.head["clientContext"] = _client_context(request.fields["x-amz-client-context"])
         request.body = b""
@@ -138,8 +142,7 @@ class Call:
         if mode in (STRUCTURED, BATCH) or (not mode and is_binary(fields)):  # these are parsed here
             check_values(request.body)
         if mode == STRUCTURED:
-            event, self.body = read_structured(request.body)
-            self.id = event["id"]
+            self._read_structured(request)
         elif mode == BATCH:
             if signature != "lambda":
                 message = "This handler takes one CloudEvent at a time; batches go to handlers of signature lambda"
@@ -155,6 +158,7 @@ class Call:
                 self.head["data"] = kind
         elif signature == "lambda":
             self._is_url = True
+            self._hand_on_trace()
             self.body = encode_json(function_url.make_event(request, self.id, mode, fields.get("host", "")))
         else:
             message = (
@@ -162,6 +166,22 @@ class Call:
                 "or the event as application/cloudevents+json"
             )
             raise BadRequestError("InvalidCloudEvent", message)
+
+    def _read_structured(self, request: HttpRequest) -> None:
+        """Take an event's id, and its trace where the headers name none."""
+        event, self.body = read_structured(request.body)
+        self.id = event["id"]
+        if "traceparent" in event and "traceparent" not in request.fields:
+            given = _sane(request.fields.get("x-amzn-trace-id", ""))
+            self._follow(Trace(str(event["traceparent"]), str(event.get("tracestate") or ""), given))
+
+    def _hand_on_trace(self) -> None:
+        """Put it into the request's headers in place of the caller's, as each hop does."""
+        request = self.request
+        if "traceparent" in request.fields or "tracestate" in request.fields:
+            request.headers = [pair for pair in request.headers if pair[0] not in TRACE_HEADERS]
+        ours = [("traceparent", self.trace), *([("tracestate", self.trace_state)] if self.trace_state else [])]
+        request.headers.extend(ours)
 
     # The way back.
 
@@ -173,6 +193,10 @@ class Call:
         """
         if self._is_url and not head:
             return function_url.make_reply(body)
+        if "attributes" in head and "traceparent" not in head["attributes"]:
+            head["attributes"]["traceparent"] = self.trace
+            if self.trace_state:
+                head["attributes"]["tracestate"] = self.trace_state
         return make_reply(head, body, signature)
 
     def answer(self, reply: Reply) -> None:
@@ -255,7 +279,7 @@ class Call:
             self.connection.front.function.withdraw(self)
 
     def _mark(self, reply: Reply) -> None:
-        reply.headers.append((REQUEST_ID, percent_encode(self.id)))
+        reply.headers += [(REQUEST_ID, percent_encode(self.id)), ("traceparent", self.trace)]
 
 
 def _document(status: int, document: dict[str, Any], *headers: tuple[str, str]) -> Reply:
@@ -282,14 +306,9 @@ def _client_context(text: str) -> Any:
     return value
 
 
-def _xray(given: str, trace: str) -> str:
-    """Return the trace as X-Ray writes it: the caller's, or the W3C one in its form."""
-    if given and _is_sane(given):
-        return given
-    if not trace:
-        return ""
-    _, trace_id, parent, flags = trace.split("-", 3) if trace.count("-") >= 3 else ("", "", "", "")  # noqa: PLR2004
-    return f"Root=1-{trace_id[:8]}-{trace_id[8:]};Parent={parent};Sampled={int(flags[1:2] in '13579bdf')}"
+def _sane(given: str) -> str:
+    """Return what a caller gives if it can stand in headers and logs as it is, or else nothing."""
+    return given if given and _is_sane(given) else ""
 
 
 def _is_sane(identifier: str) -> bool:

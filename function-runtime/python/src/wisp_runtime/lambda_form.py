@@ -71,10 +71,17 @@ class LambdaContext:
         self.client_context = ClientContext(given) if isinstance(given, dict) else None
         self.identity = CognitoIdentity()
         self.tenant_id: str | None = None
+        self._head = invocation.head
 
     def get_remaining_time_in_millis(self) -> int:
         """Return the milliseconds until the invocation times out, 0 at the least."""
         return max(0, int(self._deadline - time.time() * 1000))
+
+    def w3c(self) -> dict[str, str]:
+        """Return the W3C trace context of the invocation: ``traceparent``, and ``tracestate`` if there is one."""
+        head = self._head
+        state = head.get("tracestate")
+        return {"traceparent": head["trace"], **({"tracestate": state} if state else {})} if "trace" in head else {}
 
     def log(self, message: Any) -> None:
         """Write a message to the log as it is."""

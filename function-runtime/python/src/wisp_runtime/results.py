@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 JSON_HEADER = ("content-type", "application/json")
 # Framing is the front's; the marks are the runtime's.
 _RESERVED = frozenset({
-    "connection", "content-length", "date", "keep-alive", "trailer", "transfer-encoding", "upgrade",
+    "connection", "content-length", "date", "keep-alive", "traceparent", "trailer", "transfer-encoding", "upgrade",
     "wisp-function-error", "wisp-request-id",
 })  # fmt: skip
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")

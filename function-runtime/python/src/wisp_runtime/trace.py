@@ -1,0 +1,83 @@
+"""W3C trace context: which trace an invocation belongs to, and its own span in it.
+
+Invariant: ``traceparent`` is always valid, in version 00, with a span of its own: in the caller's trace where the caller
+named one in the right form, else in a new one, which counts as sampled because nobody before us has decided otherwise.
+Then the caller's ``tracestate`` is dropped too: it belongs to a trace that can't be told.
+Specs: https://www.w3.org/TR/trace-context/, CloudEvents' distributed tracing extension.
+"""
+
+from __future__ import annotations
+
+import os
+from _random import Random
+from typing import TYPE_CHECKING
+
+from wisp_runtime.cloudevent import percent_decode
+
+if TYPE_CHECKING:
+    from wisp_runtime.http1 import HttpRequest
+
+HEADERS = ("traceparent", "tracestate")
+_HEX = frozenset("0123456789abcdef")
+_LENGTH = 55
+_NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
+_SAMPLED, _KNOWN_FLAGS = 1, 3  # bit 0: sampled; bit 1: the trace's id is random
+_MOST_MEMBERS, _MOST_STATE = 32, 2048
+_draw = Random(
+    int.from_bytes(os.urandom(16), "big")
+).getrandbits  # without ``random``'s 5 ms; the front's alone, which no fork of it uses
+
+
+class Trace:
+    """One invocation's place in a trace.
+
+    Attributes:
+        parent: Its ``traceparent``, which names its own span.
+        state: The ``tracestate`` that came with it, or empty.
+        xray: The same for AWS's X-Ray: as the caller gave it, or else made of ``parent``.
+    """
+
+    __slots__ = ("parent", "state", "xray")
+
+    def __init__(self, given: str, state: str, xray: str) -> None:
+        """Go on with the caller's trace, if it gives one."""
+        known = _read(given)
+        trace_id, flags = known or (f"{_draw(128) or 1:032x}", _SAMPLED | 2)
+        span = f"{_draw(64) or 1:016x}"
+        self.parent = f"00-{trace_id}-{span}-{flags:02x}"
+        self.state = state if known and _is_state(state) else ""
+        self.xray = xray or f"Root=1-{trace_id[:8]}-{trace_id[8:]};Parent={span};Sampled={flags & _SAMPLED}"
+
+
+def begin_trace(request: HttpRequest, xray: str) -> Trace:
+    """Find a request's trace: in its headers, or in those of the event that it carries."""
+    fields = request.fields
+    if "traceparent" in fields:
+        given = fields["traceparent"]
+        if sum(name == "traceparent" for name, _ in request.headers) > 1:
+            given = ""
+        state = ",".join(value for name, value in request.headers if name == "tracestate") if given else ""
+        return Trace(given, state, xray)
+    return Trace(fields.get("ce-traceparent", ""), percent_decode(fields.get("ce-tracestate", "")) or "", xray)
+
+
+def _read(text: str) -> tuple[str, int] | None:
+    """Return a ``traceparent``'s trace and flags; None if it is none. Versions to come are read as far as they are known."""
+    if len(text) < _LENGTH or not text[2] == text[35] == text[52] == "-":
+        return None
+    version, trace_id, span, flags = text[:2], text[3:35], text[36:52], text[53:55]
+    if not _HEX.issuperset(version + trace_id + span + flags) or version == "ff":
+        return None
+    if len(text) > _LENGTH and (version == "00" or text[_LENGTH] != "-"):
+        return None
+    if trace_id == _NO_TRACE or span == _NO_SPAN:
+        return None
+    return trace_id, int(flags, 16) & _KNOWN_FLAGS
+
+
+def _is_state(text: str) -> bool:
+    """Whether a ``tracestate`` can be handed on: a short list of members in printable ASCII."""
+    if not text or len(text) > _MOST_STATE or not (text.isascii() and text.isprintable()):
+        return False
+    members = [member for member in text.split(",") if member.strip()]
+    return len(members) <= _MOST_MEMBERS and all("=" in member for member in members)
