@@ -10,6 +10,7 @@ from wisp_api.kube import (
     EnvVar,
     LocalReference,
     SubdomainName,
+    Time,
     Toleration,
     map_list,
     rules,
@@ -132,6 +133,62 @@ class Pod(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """Annotations for the pods; the platform's own stay."""
 
 
+Revision = Annotated[str, Meta(min_length=1, max_length=63, pattern="^[a-z]([-a-z0-9]*[a-z0-9])?$")]
+"""Name of a revision, as status.history lists them."""
+
+
+class Rollout(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """How a new revision takes the requests over."""
+
+    steps: Annotated[
+        list[Annotated[int, Meta(ge=1, le=100)]],
+        Meta(min_length=1, max_length=20),
+        rules(
+            ("self[self.size() - 1] == 100", "rollout.steps ends with 100: write [10, 50, 100]"),
+            (
+                "self.map(step, self.filter(other, other <= step).size()) == self.map(step, self.indexOf(step) + 1)",
+                "rollout.steps go up: write [10, 50, 100]",
+            ),
+        ),
+    ] = field(default_factory=lambda: [10, 50, 100])
+    """The new revision's share of the requests, in percent, step by step. Absent: 10, 50, 100."""
+    interval_seconds: Annotated[int, Meta(ge=1, le=86400)] = 60
+    """How long a step lasts."""
+    max_error_rate: (
+        Annotated[
+            str,
+            Meta(max_length=8),
+            rules(
+                ("self.matches('^(0([.][0-9]+)?|1)$')", "write a share of 1, as a string: '0.01' is one in a hundred")
+            ),
+        ]
+        | None
+    ) = None
+    """All requests go back to the old revision when a larger share of the new one's invocations fail: '0.01' is one in a hundred.
+
+    Looked at every 5 s, from 10 invocations on, and at each step's end. Absent: errors don't count.
+    """
+
+
+class Tag(Struct, rename="camel", kw_only=True):
+    """A name for a revision."""
+
+    revision: Revision
+    """The revision."""
+
+
+Tags = Annotated[
+    dict[str, Tag],
+    Meta(max_length=8),
+    rules(
+        (
+            "self.all(name, name.matches('^[a-z]([-a-z0-9]{0,10}[a-z0-9])?$'))",
+            "a tag's name is at most 12 lower-case letters, digits and '-', first a letter, as stable",
+        )
+    ),
+]
+
+
 class FunctionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """What the function is; every change makes a new revision, and the old one serves until the new one has started."""
 
@@ -187,6 +244,17 @@ class FunctionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """cluster: reachable inside the cluster. public: through the cluster's ingress too; needs `auth`."""
     auth: Auth | None = None
     """Who may call it; must be written out where visibility is public."""
+    rollout: Rollout | None = None
+    """How a new revision takes the requests over, once it has started. Absent: all at once."""
+    pin: Revision | None = None
+    """All requests go to this revision, whatever the rest of the spec says, until the field is taken away.
+
+    `wisp rollback` sets it, `wisp deploy` takes it away.
+    """
+    tags: Tags | None = None
+    """Names for revisions, each with a URL of its own (status.tags) and for a Subscription's function.tag: {stable: {revision: hello-0123456789}}."""
+    revision_history_limit: Annotated[int, Meta(ge=1, le=100)] = 10
+    """How many revisions are kept to go back to; those with a share, a tag or the pin stay besides."""
     pod: Pod | None = None
     """What the pods carry besides."""
 
@@ -207,6 +275,36 @@ class Traffic(Struct, rename="camel", kw_only=True):
     """Its share, in percent."""
 
 
+class RolloutStatus(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """How far the roll-out of the newest revision is."""
+
+    revision: str
+    """The new revision."""
+    stable: str | None = None
+    """The revision that has the other requests; absent where there was none."""
+    state: Literal["Progressing", "Done", "RolledBack"]
+    """Progressing: it has its step's share, or none before it has started. RolledBack: too many of its invocations failed."""
+    percent: int = 0
+    """The new revision's share."""
+    since: Time
+    """When the state or the share last changed."""
+    message: str = ""
+    """Why it went back."""
+
+
+class PastRevision(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """A revision that can be gone back to."""
+
+    revision: str
+    """Its name."""
+    created: Time
+    """When it was made."""
+    started: bool = False
+    """Whether it has started once: only such a revision can serve."""
+    code_sha256: str | None = None
+    """SHA-256 of its inline code."""
+
+
 class FunctionStatus(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """What became of the spec."""
 
@@ -224,6 +322,12 @@ class FunctionStatus(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """Which revisions requests and events go to."""
     code_sha256: str | None = None
     """SHA-256 of the inline code."""
+    rollout: RolloutStatus | None = None
+    """How far the roll-out of the newest revision is; absent without spec.rollout."""
+    history: Annotated[list[PastRevision], Meta(max_length=128)] | None = None
+    """The revisions that are there, the newest first."""
+    tags: dict[str, str] | None = None
+    """The URL of each tag."""
 
 
 SPEC_RULES = rules(
@@ -246,6 +350,10 @@ SPEC_RULES = rules(
     (
         "self.runtime != 'container' || has(self.code.image)",
         "runtime container needs code.image; for code.files choose another runtime",
+    ),
+    (
+        "self.runtime != 'container' || !has(self.rollout) || !has(self.rollout.maxErrorRate)",
+        "rollout.maxErrorRate: the errors of runtime container can't be seen; leave it out, the steps then go by time alone",
     ),
     (
         "self.visibility != 'public' || has(self.auth)",

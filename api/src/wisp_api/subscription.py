@@ -44,11 +44,13 @@ Start = Annotated[
 ]
 
 
-class FunctionReference(Struct, rename="camel", kw_only=True):
+class FunctionReference(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """A Function of the same namespace."""
 
     name: Name
     """Its name. It may be made later: the events wait for it."""
+    tag: Annotated[str, Meta(min_length=1, max_length=12)] | None = None
+    """A tag of the Function: only the revision that it names gets the events. Absent: the revisions that have a share of the requests."""
 
 
 class Connection(Struct, rename="camel", kw_only=True):

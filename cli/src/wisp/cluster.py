@@ -31,6 +31,7 @@ _TOO_MANY: Final = 429
 _PATIENCE: Final = 5
 """How often a request is sent that the API is too busy for."""
 _APPLY: Final = "application/apply-patch+yaml"
+_MERGE: Final = "application/merge-patch+json"
 """The only content that is sent (JSON is YAML): objects to apply."""
 _TIMEOUT: Final = 30
 """Seconds to wait for the API's next byte."""
@@ -118,6 +119,15 @@ class Cluster:
         query = {"fieldManager": _ANNOTATOR, "force": "true"}
         return self._json("PATCH", kind.path(self.namespace, name), query, wanted)
 
+    def patch(self, kind: Kind, name: str, patch: Object) -> Object:
+        """JSON merge patch: null takes a field away.
+
+        Raises:
+            RefusedError: what comes of it is invalid, or the object is gone.
+        """
+        path = kind.path(self.namespace, name)
+        return self._json("PATCH", path, {"fieldManager": FIELD_MANAGER}, patch, _MERGE)
+
     def delete(self, kind: Kind, name: str) -> bool:
         """Delete the object and what it owns; False where there is none.
 
@@ -165,8 +175,9 @@ class Cluster:
         path: str,
         query: Mapping[str, str] | None = None,
         body: Object | None = None,
+        content: str = _APPLY,
     ) -> Object:
-        with self._open(method, path, query or {}, body) as answer, _told(self._access.server):
+        with self._open(method, path, query or {}, body, content=content) as answer, _told(self._access.server):
             found: Object = json.loads(answer.read())
             return found
 
@@ -176,11 +187,13 @@ class Cluster:
         path: str,
         query: Mapping[str, str],
         body: Object | None = None,
+        *,
         timeout: float | None = _TIMEOUT,
+        content: str = _APPLY,
     ) -> HTTPResponse:
         url = self._access.server + path + (f"?{urlencode(query)}" if query else "")
         data = json.dumps(body).encode() if body is not None else None
-        headers = {"Accept": "application/json", "Content-Type": _APPLY, **self._access.headers}
+        headers = {"Accept": "application/json", "Content-Type": content, **self._access.headers}
         for attempt in range(_PATIENCE):
             try:
                 return self._send(urllib.request.Request(url, data, headers, method=method), timeout)  # noqa: S310 - the kubeconfig's server

@@ -234,6 +234,25 @@ def describe(name: AnyName, *, namespace: Namespace = None, format_: Output = Fo
 
 
 @app.command()
+def rollback(
+    name: Name,
+    *,
+    to: Annotated[str | None, typer.Option(metavar="REVISION", help="The revision; absent: the one before.")] = None,
+    namespace: Namespace = None,
+    format_: Output = Format.text,
+) -> None:
+    """Send all requests to an earlier revision. It stays so until the next deploy."""
+    from wisp.cluster import Cluster
+    from wisp.rollback import rollback as roll_back
+
+    done = roll_back(Cluster(namespace), name, to)
+    if format_ is Format.json:
+        output.show_json(done)
+    else:
+        output.show(f"function/{name} goes back to {done['spec']['pin']}, until the next deploy")
+
+
+@app.command()
 def delete(
     name: AnyName,
     *,

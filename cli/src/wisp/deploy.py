@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from wisp import output, project, start
 from wisp.cluster import FUNCTION, OURS, Cluster, Object
 from wisp.errors import CommandError, RefusedError, UsageError
+from wisp.rollback import unpin
 
 SETTLE_SECONDS: Final = 5
 _POLL_SECONDS: Final = 0.5
@@ -56,6 +57,8 @@ def _apply(cluster: Cluster, manifest: Object, *, force: bool) -> Object:
         after = cluster.apply(manifest, force=force)
     except RefusedError as error:
         raise _explained(manifest, error) from None
+    if "pin" not in manifest["spec"]:
+        after = unpin(cluster, after)
     if before is None:
         done = "created"
     else:

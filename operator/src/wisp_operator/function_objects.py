@@ -7,6 +7,7 @@ what isn't, and that would look like drift.
 """
 
 import hashlib
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -76,8 +77,17 @@ def make_config_map(function: Object, files: dict[str, str]) -> Object:
     }
 
 
-def make_knative_service(function: Object, spec: FunctionSpec, runtime_image: str) -> Object:
-    """The Knative Service; `runtime_image` runs code that comes without an image, or beside one that speaks the Runtime API."""
+LATEST: Final[list[Object]] = [{"latestRevision": True, "percent": 100}]
+"""All requests go to the newest revision that has started."""
+
+
+def make_knative_service(
+    function: Object, spec: FunctionSpec, runtime_image: str, traffic: Sequence[Object] = LATEST
+) -> Object:
+    """The Knative Service; `runtime_image` runs code that comes without an image, or beside one that speaks the Runtime API.
+
+    `traffic` says which revisions serve.
+    """
     meta = function["metadata"]
     labels = make_labels(meta["name"])
     if spec.visibility == "cluster":
@@ -93,7 +103,7 @@ def make_knative_service(function: Object, spec: FunctionSpec, runtime_image: st
             "labels": labels,
             "ownerReferences": [make_owner_reference(function)],
         },
-        "spec": {"template": template, "traffic": [{"latestRevision": True, "percent": 100}]},
+        "spec": {"template": template, "traffic": list(traffic)},
     }
 
 

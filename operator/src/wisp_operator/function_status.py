@@ -19,11 +19,21 @@ _SERVER_ERROR: Final = 500
 
 
 def aspects(
-    spec: FunctionSpec, service: Object | None, revision: Object | None, pods: Sequence[Object] = ()
+    spec: FunctionSpec,
+    service: Object | None,
+    revision: Object | None,
+    pods: Sequence[Object] = (),
+    rollout: Aspect | None = None,
 ) -> dict[str, Aspect]:
-    """CodeReady and ServiceReady; `revision` is the one that the Function's current template makes, None until Knative made it, `pods` are its own."""
+    """CodeReady and ServiceReady; `revision` is the one that the Function's current template makes, None until Knative made it, `pods` are its own.
+
+    `rollout` is what is to be said of the shares where Knative has nothing against the Service.
+    """
     code = _code_aspect(spec, revision, pods)
-    return {conditions.CODE_READY: code, conditions.SERVICE_READY: _service_aspect(code, service)}
+    served = _service_aspect(code, service)
+    if rollout and (served.status == TRUE or rollout.status == FALSE):
+        served = rollout
+    return {conditions.CODE_READY: code, conditions.SERVICE_READY: served}
 
 
 def refused(error: ApiError) -> dict[str, Aspect]:
@@ -60,12 +70,14 @@ def fields(spec: FunctionSpec | None, service: Object | None) -> dict[str, Any]:
         if target.get("revisionName") and target.get("percent")
     ]
     files = spec.code.files if spec else None
+    tags = {target["tag"]: target["url"] for target in state.get("traffic", []) if "tag" in target and "url" in target}
     return {
         "url": state.get("url"),
         "address": {"url": state["address"]["url"]} if state.get("address", {}).get("url") else None,
         "revision": state.get("latestReadyRevisionName"),
         "traffic": traffic or None,
         "codeSha256": code_sha256(files) if files else None,
+        "tags": tags or None,
     }
 
 

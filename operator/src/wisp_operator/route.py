@@ -38,7 +38,7 @@ def make_route(wish: Wish, stream: str, server: str, function: Object | None, cl
         subjects=_subjects(wish, server),
         filters=_filters(wish),
         start="earliest" if spec.source.schedule else spec.start,  # a schedule's stream holds nothing but its own ticks
-        targets=_targets(function, cluster_domain),
+        targets=_targets(function, spec.function.tag, cluster_domain),
         order=spec.order or ("key" if spec.source.postgres else "none"),
         barriers=spec.source.bus is None,
         parallelism=spec.parallelism,
@@ -62,13 +62,18 @@ def _replay(order: str) -> route.Replay | None:
     return route.Replay(since=since, request=request.strip() or since) if since else None
 
 
-def _targets(function: Object | None, cluster_domain: str) -> list[route.Target]:
+def _targets(function: Object | None, tag: str | None, cluster_domain: str) -> list[route.Target]:
+    """The revisions with a share, or the one that the tag names once Knative has taken it up."""
     if function is None:
         return []
-    namespace = function["metadata"]["namespace"]
+    namespace, status = function["metadata"]["namespace"], function.get("status", {})
+    shares = {share["revision"]: share["percent"] for share in status.get("traffic", [])}
+    if tag is not None:
+        tags = function["spec"].get("tags", {})
+        shares = {tags[tag]["revision"]: 100} if tag in tags and tag in status.get("tags", {}) else {}
     return [
-        route.Target(url=f"http://{share['revision']}.{namespace}.svc.{cluster_domain}/", percent=share["percent"])
-        for share in function.get("status", {}).get("traffic", [])
+        route.Target(url=f"http://{revision}.{namespace}.svc.{cluster_domain}/", percent=percent)
+        for revision, percent in shares.items()
     ]
 
 

@@ -78,6 +78,7 @@ async def write_status(api: Api, resource: Resource, live: Object, status: dict[
     """
     status = {"observedGeneration": live["metadata"]["generation"], **status}
     before = live.get("status", {})
+    status = {key: _whole(value, before.get(key)) for key, value in status.items()}
     gone = {key for key, value in status.items() if value is None and key not in before}
     status = {key: value for key, value in status.items() if key not in gone}
     if covers(before, status):
@@ -94,6 +95,13 @@ def _alarming(condition: Object) -> bool:
     if condition["type"] == conditions.READY:
         return bool(condition["status"] == FALSE)
     return bool(condition["status"] == TRUE and condition["reason"] != AS_WANTED)
+
+
+def _whole(value: Any, before: Any) -> Any:
+    """An object that takes away the fields that it does not have: a merge patch would leave them."""
+    if not isinstance(value, dict) or not isinstance(before, dict):
+        return value
+    return {key: None for key in before if key not in value} | value
 
 
 async def write_event(api: Api, about: Object, reason: str, message: str, now: datetime) -> None:

@@ -68,6 +68,12 @@ def function_aspect(
             conditions.FUNCTION_NOT_FOUND,
             f"spec.function.name: there is no Function {name} in this namespace; the events wait for it",
         )
+    tag = wish.spec.function.tag
+    if tag is not None and tag not in function["spec"].get("tags", {}):
+        return mark_false(
+            conditions.TAG_NOT_FOUND,
+            f"spec.function.tag: Function {name} has no tag {tag}; the events wait for it (spec.tags of the Function)",
+        )
     ready: Object = next(
         (item for item in function.get("status", {}).get("conditions", []) if item["type"] == conditions.READY), {}
     )

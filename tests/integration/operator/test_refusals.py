@@ -66,6 +66,15 @@ def plain(item: dict[str, Any], name: str | None = None) -> dict[str, Any]:
         ("endless timeout", make_function(timeoutSeconds=901), "less than or equal to 900"),
         ("public without auth", make_function(visibility="public"), "auth: {type: none}"),
         ("unknown auth", make_function(visibility="public", auth={"type": "maybe"}), 'supported values: "none"'),
+        ("roll-out without an end", make_function(rollout={"steps": [10, 50]}), "rollout.steps ends with 100"),
+        ("roll-out up and down", make_function(rollout={"steps": [50, 10, 100]}), "rollout.steps go up"),
+        ("error rate in percent", make_function(rollout={"maxErrorRate": "5%"}), "a share of 1"),
+        (
+            "errors of a container",
+            make_function(runtime="container", handler=None, code={"image": "a"}, rollout={"maxErrorRate": "0.1"}),
+            "the errors of runtime container can't be seen",
+        ),
+        ("long tag", make_function(tags={"a-very-long-tag": {"revision": "hello-1"}}), "at most 12"),
         ("scale upside down", make_function(scale={"min": 5, "max": 2}), "scale.min is above scale.max"),
         ("reserved variable", make_function(env=[{"name": "WISP_HANDLER", "value": "x"}]), "belong to the platform"),
         (

@@ -152,6 +152,19 @@ def test_targets_are_the_functions_traffic() -> None:
     assert plan(View("media", wishes(item)), CONFIG, "cluster").routes["on-upload"].targets == []
 
 
+def test_tag_sends_all_to_its_revision() -> None:
+    """A tag's revision gets all events, whatever share it has, once Knative knows the tag; until then they wait."""
+    function = make_function(tags={"stable": {"revision": "hello-1"}})
+    function["status"] = {"traffic": [{"revision": "hello-2", "percent": 100}], "tags": {"stable": "http://stable"}}
+    item = make_subscription(source=postgres())
+    item["spec"]["function"]["tag"] = "stable"
+    view = View("media", wishes(item), functions={"hello": function})
+    (target,) = plan(view, CONFIG, "cluster").routes["on-upload"].targets
+    assert (target.url, target.percent) == ("http://hello-1.media.svc.cluster.local/", 100)
+    del function["status"]["tags"]
+    assert plan(view, CONFIG, "cluster").routes["on-upload"].targets == []
+
+
 def test_batch_and_retry_are_the_subscriptions() -> None:
     """A route batches and bisects as the Subscription says; without `batch` each event goes alone."""
     item = make_subscription(source=postgres(), batch={"size": 7, "windowSeconds": 2}, retry={"bisect": True})

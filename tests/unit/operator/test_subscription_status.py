@@ -117,6 +117,9 @@ def test_source_ready(
     assert (aspect.status, aspect.reason) == wanted, case
 
 
+TAGGED = ROWS | {"spec": ROWS["spec"] | {"function": {"name": "hello", "tag": "stable"}}}
+
+
 def function(status: str, reason: str = "AsWanted") -> dict[str, Any]:
     """A Function whose Ready says this."""
     return make_function() | {
@@ -134,6 +137,7 @@ def route(state: str = "Active", **fields: Any) -> RouteStatus:
     ("case", "item", "target", "report", "wanted"),
     [
         ("no such Function", ROWS, None, route(), ("False", "FunctionNotFound")),
+        ("no such tag", TAGGED, function("True"), route(), ("False", "TagNotFound")),
         ("Function broken", ROWS, function("False", "ImagePullFailed"), route(), ("False", "FunctionNotReady")),
         ("Function starting", ROWS, function("Unknown"), route(), ("Unknown", "FunctionNotReady")),
         ("suspended", make_subscription(suspend=True), function("True"), route("Suspended"), ("False", "Suspended")),

@@ -1,20 +1,24 @@
 """A Function: made, compared with what the cluster holds, and its status written. One call does all of it and may run at any time."""
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 from wisp_api import conditions, names
-from wisp_api.function import CODE_BYTES, FunctionSpec
+from wisp_api.function import CODE_BYTES, FunctionSpec, RolloutStatus
 
-from wisp_operator import function_status, start_failure
+from wisp_operator import function_status, rollout, start_failure
 from wisp_operator.api import CONFIG_MAPS, FUNCTIONS, KNATIVE_SERVICES, PODS, REVISIONS, Api, ApiError, Object
 from wisp_operator.apply import apply
 from wisp_operator.client_image import FRONT_RUNTIME, brings_client
 from wisp_operator.config import OperatorConfig
 from wisp_operator.context import Context, FunctionKey
-from wisp_operator.function_objects import make_config_map, make_knative_service
+from wisp_operator.function_objects import code_sha256, make_config_map, make_knative_service
+from wisp_operator.history import make_history, superfluous
+from wisp_operator.pod_metrics import read_counts
 from wisp_operator.status import TRUE, Aspect, make_conditions, write_status
 
 _RETRY_SECONDS: Final = 30.0
@@ -28,33 +32,37 @@ async def reconcile(context: Context, key: FunctionKey) -> float | None:
     function = await context.api.get(FUNCTIONS, key.namespace, key.name)
     if function is None or "deletionTimestamp" in function["metadata"]:
         return None  # what it owned goes with it
-    spec, service, revision = None, None, None
+    spec, done = None, Deployed({})
     try:
         spec = msgspec.convert(function["spec"], FunctionSpec)
     except msgspec.ValidationError as error:
-        aspects = function_status.invalid(conditions.INVALID_SPEC, f"spec: {error}")
+        done = Deployed(function_status.invalid(conditions.INVALID_SPEC, f"spec: {error}"))
     else:
-        aspects, service, revision = await _deploy(context, function, spec)
+        done = await _deploy(context, function, spec)
     now = datetime.now(UTC)
-    status = {"conditions": make_conditions(function, aspects, now), **function_status.fields(spec, service)}
-    await write_status(context.api, FUNCTIONS, function, status, now)
-    ready = all(aspect.status == TRUE for aspect in aspects.values())
-    if ready:
-        await _collect_code(context.api, key)
-        return None
-    if revision is not None and not function_status.started(revision):
-        return start_failure.next_look(revision, now)
-    return _RETRY_SECONDS
+    fields = function_status.fields(spec, done.service) | done.fields
+    await write_status(
+        context.api, FUNCTIONS, function, {"conditions": make_conditions(function, done.aspects, now), **fields}, now
+    )
+    if all(aspect.status == TRUE for aspect in done.aspects.values()):
+        await _collect(context.api, key, done.superfluous)
+        return done.wait
+    return done.wait or _RETRY_SECONDS
 
 
-class Deployed(NamedTuple):
+@dataclass(frozen=True)
+class Deployed:
     """What came of a Function."""
 
     aspects: dict[str, Aspect]
     service: Object | None = None
     """As it is."""
-    revision: Object | None = None
-    """Of the Function's present template."""
+    fields: dict[str, Any] = field(default_factory=dict)
+    """Of the status, besides the Service's own."""
+    wait: float | None = None
+    """In how many seconds to look again at what nothing tells of."""
+    superfluous: Sequence[str] = ()
+    """Revisions that are not kept."""
 
 
 async def _deploy(context: Context, function: Object, spec: FunctionSpec) -> Deployed:
@@ -62,7 +70,8 @@ async def _deploy(context: Context, function: Object, spec: FunctionSpec) -> Dep
     if problem := code_problem(spec, context.config):
         return Deployed(function_status.invalid(conditions.INVALID_CODE, problem))
     api, meta = context.api, function["metadata"]
-    wanted = make_knative_service(function, spec, _runtime_image(spec, context.config))
+    image = _runtime_image(spec, context.config)
+    wanted = make_knative_service(function, spec, image)["spec"]["template"]["metadata"]["name"]
     try:
         live = await api.get(KNATIVE_SERVICES, meta["namespace"], meta["name"])
         if live is not None and not _owned(live, function):
@@ -70,14 +79,51 @@ async def _deploy(context: Context, function: Object, spec: FunctionSpec) -> Dep
         if spec.code.files is not None:
             code = make_config_map(function, spec.code.files)
             await apply(api, CONFIG_MAPS, code, await api.get(CONFIG_MAPS, meta["namespace"], code["metadata"]["name"]))
-        service = await apply(api, KNATIVE_SERVICES, wanted, live)
-        revision = await api.get(REVISIONS, meta["namespace"], wanted["spec"]["template"]["metadata"]["name"])
+        revisions = await api.list(REVISIONS, meta["namespace"], f"{_REVISION_OF}={meta['name']}")
+        shares, pods = await _plan(api, function, spec, revisions, wanted)
+        service = await apply(api, KNATIVE_SERVICES, make_knative_service(function, spec, image, shares.traffic), live)
     except ApiError as error:
         return Deployed(function_status.refused(error))
-    pods: list[Object] = []
+    revision = next((item for item in revisions if item["metadata"]["name"] == wanted), None)
+    wait = shares.wait
     if revision is not None and not function_status.started(revision):
-        pods = await api.list(PODS, meta["namespace"], f"{_POD_OF}={revision['metadata']['name']}")
-    return Deployed(function_status.aspects(spec, service, revision, pods), service, revision)
+        wait = start_failure.next_look(revision, datetime.now(UTC))
+    return Deployed(
+        function_status.aspects(spec, service, revision, pods, shares.aspect),
+        service,
+        _fields(function, spec, revisions, wanted, shares),
+        wait,
+        superfluous(spec, revisions, [*shares.traffic, *service.get("status", {}).get("traffic", [])], wanted),
+    )
+
+
+async def _plan(
+    api: Api, function: Object, spec: FunctionSpec, revisions: list[Object], wanted: str
+) -> tuple[rollout.Plan, list[Object]]:
+    """The shares, and the new revision's pods where they have something to say: why it does not start, or how many errors it makes."""
+    status = function.get("status", {})
+    before = msgspec.convert(status["rollout"], RolloutStatus) if status.get("rollout") else None
+    started = {item["metadata"]["name"]: function_status.started(item) for item in revisions}
+    counted = rollout.in_progress(spec, before, wanted)
+    pods: list[Object] = []
+    if counted or not started.get(wanted, True):
+        pods = await api.list(PODS, function["metadata"]["namespace"], f"{_POD_OF}={wanted}")
+    serving = max(status.get("traffic") or [{}], key=lambda share: int(share.get("percent", 0))).get("revision")
+    counts = await read_counts(pods) if counted else rollout.Counts()
+    seen = rollout.Seen(wanted, started, before, serving, counts)
+    return rollout.plan(spec, seen, datetime.now(UTC)), pods
+
+
+def _fields(
+    function: Object, spec: FunctionSpec, revisions: list[Object], wanted: str, shares: rollout.Plan
+) -> dict[str, Any]:
+    """The status' fields that speak of revisions; None takes one away."""
+    code = code_sha256(spec.code.files) if spec.code.files else None
+    past = make_history(revisions, function.get("status", {}), wanted, code)
+    return {
+        "rollout": msgspec.to_builtins(shares.state) if shares.state else None,
+        "history": past or None,
+    }
 
 
 def code_problem(spec: FunctionSpec, config: OperatorConfig) -> str:
@@ -104,16 +150,16 @@ def _owned(live: Object, function: Object) -> bool:
     return any(owner["uid"] == function["metadata"]["uid"] for owner in owners)
 
 
-async def _collect_code(api: Api, key: FunctionKey) -> None:
-    """Delete ConfigMaps that no revision reads any more."""
+async def _collect(api: Api, key: FunctionKey, revisions: Sequence[str]) -> None:
+    """Delete revisions that are not kept, and ConfigMaps that no revision reads any more."""
+    for name in revisions:
+        await api.delete(REVISIONS, key.namespace, name)
     held = await api.list(CONFIG_MAPS, key.namespace, f"{names.FUNCTION_LABEL}={key.name}")
     if len(held) < 2:  # noqa: PLR2004 - the one in use
         return
-    revisions = await api.list(REVISIONS, key.namespace, f"{_REVISION_OF}={key.name}")
+    left = await api.list(REVISIONS, key.namespace, f"{_REVISION_OF}={key.name}")
     used = {
-        volume.get("configMap", {}).get("name")
-        for revision in revisions
-        for volume in revision["spec"].get("volumes", [])
+        volume.get("configMap", {}).get("name") for revision in left for volume in revision["spec"].get("volumes", [])
     }
     for config_map in held:
         if config_map["metadata"]["name"] not in used:
