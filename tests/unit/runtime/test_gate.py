@@ -142,7 +142,7 @@ def test_the_platform_s_token_never_reaches_the_code(
     function = serve(HTTP, WISP_AUTH_FILE=guard(issuer.entry()))
     forged = {"wisp-jwt-claims": '{"sub": "root"}', "x-own": "1"}
     told = call(function, issuer.sign(), **forged).json
-    assert told["headers"].keys() == {"host", "accept-encoding", "x-own"}
+    assert told["headers"].keys() == {"host", "accept-encoding", "x-own", "traceparent"}
     assert (told["claims"], told["scopes"]) == ({}, [])
     told = function.request(
         "/", headers={"wisp-authorization": f"Bearer {issuer.sign()}", "authorization": "Own x"}

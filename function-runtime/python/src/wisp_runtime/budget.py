@@ -36,6 +36,9 @@ class Share:
 
     def add(self, more: int) -> bool:
         """Hold so many bytes more, or less; false, and nothing changes, where the budget hasn't got them."""
+        if not self._taken and self.held + more <= FREE:
+            self.held += more
+            return True
         taken = max(0, self.held + more - FREE)
         wanted = taken - self._taken
         if wanted > max(0, self._budget.left):

@@ -8,9 +8,7 @@ gave it. A caller's fault is 4xx, a function's error 500 and a timeout 504 with 
 from __future__ import annotations
 
 import json
-import os
 import time
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from wisp_runtime import function_url, journal
@@ -18,7 +16,6 @@ from wisp_runtime.cloudevent import (
     BATCH,
     STRUCTURED,
     is_binary,
-    percent_decode,
     percent_encode,
     read_batch,
     read_binary,
@@ -26,22 +23,23 @@ from wisp_runtime.cloudevent import (
 )
 from wisp_runtime.counting import check_values
 from wisp_runtime.errors import BadRequestError
+from wisp_runtime.frames import INVOKE, MAX_HEAD, pack
 from wisp_runtime.http1 import HttpRequest, Reply
+from wisp_runtime.identity import REQUEST_ID, find_id, sane
 from wisp_runtime.results import make_reply
 from wisp_runtime.trace import HEADERS as TRACE_HEADERS
 from wisp_runtime.trace import Trace, begin_trace
-from wisp_runtime.values import encode_json, media_type, parse_json
+from wisp_runtime.values import depth, encode_json, media_type, parse_json
 
 if TYPE_CHECKING:
     from wisp_runtime.connection import Connection
     from wisp_runtime.websocket_connection import WebSocketConnection
     from wisp_runtime.workers import Worker
 
-REQUEST_ID = "wisp-request-id"
 FUNCTION_ERROR = "wisp-function-error"
 EVENT_FORMAT = "wisp-event-format"
 CLAIMS = "wisp-jwt-claims"
-_MAX_ID = 256
+MAX_DEPTH = 100  # of a caller's JSON in a frame's head: each worker, in whatever language, can read it
 
 
 class Call:
@@ -56,14 +54,16 @@ class Call:
         body: INVOKE's body.
         worker: Who runs it; None while it waits, and again when it is closed.
         number: Its number at that worker.
-        begun: When it was given to the worker, on the monotonic clock.
-        deadline: When its time is over, on the same clock.
+        given: When it was sent to the worker, on the monotonic clock.
+        begun: When the worker began it, on the same clock; 0 as long as it waits there.
+        deadline: When its time is over.
         streaming: Whether its answer has begun.
+        quiet: Whether there was nothing left to read of the log when it was answered.
     """
 
     __slots__ = (
-        "_accept", "_is_url", "_tail", "begun", "body", "connection", "deadline", "ended", "head", "id", "number", "request",
-        "streaming", "trace", "trace_state", "worker", "xray",
+        "_accept", "_is_url", "_tail", "_took", "begun", "body", "connection", "deadline", "ended", "given", "head", "id",
+        "number", "quiet", "request", "streaming", "trace", "trace_state", "worker", "xray",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, request: HttpRequest) -> None:
@@ -71,14 +71,15 @@ class Call:
         fields = request.fields
         self.connection: Connection | WebSocketConnection = connection
         self.request = request
-        self._follow(begin_trace(request, _sane(fields.get("x-amzn-trace-id", ""))))
-        self.id = _given_id(fields) or new_id()
+        self._follow(begin_trace(request, sane(fields.get("x-amzn-trace-id", ""))))
+        self.id = find_id(fields)
         self.head: dict[str, Any] = {}
         self.body = b""
         self.worker: Worker | None = None
         self.number = 0
-        self.begun = self.ended = self.deadline = 0.0
-        self.streaming = False
+        self.given = self.begun = self.ended = self.deadline = 0.0
+        self.streaming = self.quiet = False
+        self._took = 0.0
         self._is_url = False
         self._accept = ""  # what a WebSocket's handshake is to be answered with
         self._tail: list[bytes] | None = [] if fields.get("x-amz-log-type") == "Tail" else None
@@ -90,6 +91,18 @@ class Call:
     def duration_ms(self) -> float:
         """How long it took, in milliseconds."""
         return round((self.ended - self.begun) * 1000, 2)
+
+    def take_times(self, microseconds: Any, *, waits: Any) -> None:
+        """Take the worker's word on how long it took, and whether it waits for its log to be read."""
+        if isinstance(microseconds, int):
+            self._took = microseconds / 1e6
+        self.quiet = not waits
+
+    def end(self) -> None:
+        """Take note that it has ended; the worker knows best how long ago it began, within reason."""
+        self.ended = time.monotonic()
+        if self._took:
+            self.begun = max(self.given, self.ended - self._took)
 
     # The way there.
 
@@ -172,7 +185,7 @@ class Call:
         event, self.body = read_structured(request.body)
         self.id = event["id"]
         if "traceparent" in event and "traceparent" not in request.fields:
-            given = _sane(request.fields.get("x-amzn-trace-id", ""))
+            given = sane(request.fields.get("x-amzn-trace-id", ""))
             self._follow(Trace(str(event["traceparent"]), str(event.get("tracestate") or ""), given))
 
     def _hand_on_trace(self) -> None:
@@ -182,6 +195,22 @@ class Call:
             request.headers = [pair for pair in request.headers if pair[0] not in TRACE_HEADERS]
         ours = [("traceparent", self.trace), *([("tracestate", self.trace_state)] if self.trace_state else [])]
         request.headers.extend(ours)
+
+    def frame(self, number: int) -> bytes:
+        """Return its frame.
+
+        Raises:
+            BadRequestError: None can be made of it.
+        """
+        if depth(self.head.get("clientContext")) > MAX_DEPTH:
+            raise _unsendable(f"its client context is nested deeper than {MAX_DEPTH}")
+        try:
+            data = pack(INVOKE, number, self.head, self.body)
+        except (ValueError, RecursionError) as error:
+            raise _unsendable(str(error)) from None
+        if len(data) - len(self.body) > MAX_HEAD:
+            raise _unsendable(f"without its body it is longer than {MAX_HEAD} bytes")
+        return data
 
     # The way back.
 
@@ -292,6 +321,11 @@ def _base64(data: bytes) -> str:
     return b2a_base64(data, newline=False).decode()
 
 
+def _unsendable(problem: str) -> BadRequestError:
+    message = f"The request can't be handed to the function: {problem}"
+    return BadRequestError("InvalidRequestContentException", message)
+
+
 def _client_context(text: str) -> Any:
     """Read what a caller says of itself."""
     from binascii import a2b_base64  # noqa: PLC0415 - for callers that send it
@@ -304,45 +338,6 @@ def _client_context(text: str) -> Any:
         message = "X-Amz-Client-Context must be a JSON object in base64"
         raise BadRequestError("InvalidRequestContentException", message)
     return value
-
-
-def _sane(given: str) -> str:
-    """Return what a caller gives if it can stand in headers and logs as it is, or else nothing."""
-    return given if given and _is_sane(given) else ""
-
-
-def _is_sane(identifier: str) -> bool:
-    """Whether a caller's id can stand in headers and logs as it is."""
-    return (
-        0 < len(identifier) <= _MAX_ID and identifier.isascii() and identifier.isprintable() and " " not in identifier
-    )
-
-
-def _given_id(fields: dict[str, str]) -> str:
-    """Return the id that the request brings: the event's, or else the caller's if it is sane."""
-    event_id = percent_decode(fields.get("ce-id", ""))
-    if event_id:
-        return event_id
-    for name in (REQUEST_ID, "x-request-id"):
-        given = fields.get(name, "")
-        if given and _is_sane(given):
-            return given
-    return ""
-
-
-def _make_prefix() -> str:
-    """Draw the part of our ids that is this process's: 74 random bits in the form of a UUID of version 4."""
-    text = os.urandom(10).hex()
-    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{'89ab'[int(text[16], 16) % 4]}{text[17:20]}-"
-
-
-_prefix = _make_prefix()
-_numbers = count(int.from_bytes(os.urandom(5), "big"))
-
-
-def new_id() -> str:
-    """Make an id that is unique: the process's own prefix and a number; a random one each time would cost 1 us."""
-    return f"{_prefix}{next(_numbers):012x}"
 
 
 def deadline_ms(left: float) -> int:

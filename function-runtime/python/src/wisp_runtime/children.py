@@ -1,10 +1,12 @@
-"""Which of the function's processes has which pid, whoever tells it first: our own fork, the zygote, the worker itself.
+"""Which of the function's processes has which pid, whoever tells it first, and how one has ended.
 
 Invariant: an exit status reaches the process that ended, and one that was killed before its pid was known is killed then.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -55,3 +57,19 @@ class Children:
         worker = self._by_pid.pop(pid, None)
         if worker is not None:
             self._loop.guard(worker.on_exit, status)
+
+
+def how_it_ended(worker: Worker) -> str:
+    """Say how a process ended, as Lambda does."""
+    status = worker.status
+    if status is None:
+        return "Runtime exited with error: signal: killed"
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        try:
+            name = signal.strsignal(number) or f"signal {number}"
+        except ValueError:
+            name = f"signal {number}"
+        return f"Runtime exited with error: signal: {name.lower()}"
+    code = os.waitstatus_to_exitcode(status)
+    return f"Runtime exited with error: exit status {code}" if code else "Runtime exited without providing a reason"

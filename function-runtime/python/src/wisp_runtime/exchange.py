@@ -6,22 +6,22 @@ for one that is closed changes nothing. What a function sent that can't be sent 
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from wisp_runtime import journal
+from wisp_runtime.children import how_it_ended
 from wisp_runtime.errors import BadRequestError, InvalidResultError
 from wisp_runtime.frames import CHUNK, CLOSE, END, ERROR, MESSAGE, RESULT, START, TAKEN
 from wisp_runtime.logs import timestamp
 from wisp_runtime.memory import used_mib
-from wisp_runtime.results import check_size
-from wisp_runtime.workers import how_it_ended
 
 if TYPE_CHECKING:
     from wisp_runtime.calls import Call
     from wisp_runtime.errors import InitError
     from wisp_runtime.function import Function
     from wisp_runtime.workers import Worker
+
+QUICK_SECONDS = 0.005  # an invocation that is shorter is no burden to one that waits behind it, and can't be taken back
 
 
 class Exchange:
@@ -42,6 +42,8 @@ class Exchange:
 
     def _take(self, worker: Worker, call: Call, kind: int, head: dict[str, Any], body: bytes) -> None:
         told = call.ended != 0.0  # its time was over, its caller knows
+        if "took" in head:
+            call.take_times(head.pop("took"), waits=head.pop("waits", False))
         if head.get("ends"):
             self._function.retire(worker)
         if kind == RESULT and not (told or call.streaming):
@@ -59,7 +61,6 @@ class Exchange:
 
     def _result(self, worker: Worker, call: Call, head: dict[str, Any], body: bytes) -> None:
         try:
-            check_size(len(body), self._settings.max_body)
             reply = call.make_reply(head, body, self._function.processes.signature)
         except InvalidResultError as error:
             self._error(worker, call, {"errorType": error.error_type, "errorMessage": str(error)})
@@ -171,13 +172,17 @@ class Exchange:
             self._report(worker, call, status)
         worker.calls.pop(call.number, None)
         call.worker = None
-        self._function.free(worker)
+        self._function.free(worker, call)
 
     def _report(self, worker: Worker, call: Call, status: str) -> None:
-        worker.log.read(whole=True)
-        call.ended = time.monotonic()
+        if call.quiet:
+            worker.log.finish()
+        else:
+            worker.log.read()
+        call.end()
+        worker.quick = call.ended - call.begun < QUICK_SECONDS
         init_ms, worker.init_ms = worker.init_ms, 0.0
-        used = 0 if self._settings.external else used_mib(worker)  # the other container's can't be seen
+        used = 0 if self._settings.external else used_mib(worker, call.ended)  # the other container's can't be seen
         function = self._function
         function.counts.end(status, call.ended - call.begun, used)
         journal.end(call, self._settings.memory, used, init_ms, status)

@@ -12,10 +12,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from wisp_runtime import journal
-from wisp_runtime.calls import Call
+from wisp_runtime.calls import Call, deadline_ms
 from wisp_runtime.errors import BadRequestError
 from wisp_runtime.exchange import Exchange
-from wisp_runtime.frames import CANCEL
+from wisp_runtime.frames import CANCEL, GO
 from wisp_runtime.http1 import error_reply
 from wisp_runtime.memory import MemoryWatch
 from wisp_runtime.metrics import Counts
@@ -58,7 +58,7 @@ class Function:
     @property
     def running(self) -> list[Call]:
         """All that runs."""
-        return [call for worker in self.processes.workers for call in worker.calls.values()]
+        return [call for worker in self.processes.workers for call in worker.calls.values() if call.begun]
 
     # What the front calls.
 
@@ -73,6 +73,8 @@ class Function:
             return
         if self.idle:
             self._run(self.idle[-1], call)
+        elif not self.queue and len(processes.workers) == 1 and processes.workers[0].has_room_ahead:
+            self._give(processes.workers[0], call)
         elif processes.failure is not None and not processes.workers:
             self.exchange.fail_to_start(call, processes.failure)
         elif processes.elsewhere and processes.elsewhere.missed:
@@ -95,33 +97,67 @@ class Function:
     # Running.
 
     def _run(self, worker: Worker, call: Call) -> None:
-        """Give a free worker an invocation."""
-        try:
-            worker.invoke(call, self.settings.timeout)
-        except BadRequestError as error:
-            call.refuse(error)
+        """Give a free worker an invocation, whose time begins."""
+        call.head["deadline"] = deadline_ms(self.settings.timeout)
+        if not self._give(worker, call):
             return
-        journal.start(call, self.settings.revision)
+        self._begin(call)
         if len(worker.calls) >= worker.concurrency:
             self.idle.remove(worker)
             if not self.idle and len(self.processes.workers) < self.settings.concurrency:
                 self.processes.fill()
+
+    def _give(self, worker: Worker, call: Call) -> bool:
+        """Send a worker an invocation; false if that can't be."""
+        try:
+            worker.give(call)
+        except BadRequestError as error:
+            call.refuse(error)
+            return False
+        return True
+
+    def _begin(self, call: Call) -> None:
+        """Take note that an invocation runs."""
+        call.begun = time.monotonic()
+        call.deadline = call.begun + self.settings.timeout
+        call.head, call.body = {}, b""
+        journal.start(call, self.settings.revision)
         if self.processes.elsewhere is None:
             self._memory.begin()
         if not self._sweeping:
             self._sweeping = True
             self._loop.after(self.settings.timeout, self._sweep)
 
-    def free(self, worker: Worker) -> None:
-        """Let a worker that has ended an invocation take the next."""
-        if worker.gone or not worker.ready or worker not in self.processes.workers:
+    def free(self, worker: Worker, answered: Call | None = None) -> None:
+        """Let a worker go on, after what it has answered."""
+        if worker.gone or not worker.ready:
             return
-        if worker not in self.idle:
+        if worker.calls and worker.concurrency == 1:
+            self._begin(next(iter(worker.calls.values())))
+            if answered and not answered.quiet:
+                worker.send(GO, answered.number, {})
+        if worker not in self.processes.workers:  # of the code as it was
+            return
+        if len(worker.calls) < worker.concurrency and worker not in self.idle:
             self.idle.append(worker)
-        while self.queue and self.idle:
+        while self.queue and (self.idle or worker.has_room_ahead):
             call = self.queue.popleft()
-            if not call.connection.closed:
+            if call.connection.closed:
+                continue
+            if self.idle:
                 self._run(self.idle[-1], call)
+            else:
+                self._give(worker, call)
+
+    def worker_ended(self, worker: Worker) -> None:
+        """Answer for what ran in a worker that has ended; what only waited in it is the next one's."""
+        waiting = [call for call in worker.calls.values() if not call.begun]
+        for call in [call for call in worker.calls.values() if call.begun]:
+            self.exchange.worker_ended(worker, call)
+        worker.calls.clear()
+        for call in reversed(waiting):
+            call.worker = None
+            self.queue.appendleft(call)
 
     def retire(self, worker: Worker) -> None:
         """Give a worker nothing more."""
@@ -146,7 +182,7 @@ class Function:
         now = time.monotonic()
         for worker in list(self.processes.workers):
             for call in list(worker.calls.values()):
-                if call.deadline <= now:
+                if call.begun and call.deadline <= now:
                     self._expire(worker, call, now)
         left = [call.deadline for call in self.running]
         self._sweeping = bool(left)

@@ -108,48 +108,52 @@ def held() -> int:
 
 def start(call: Call, version: str) -> None:
     """Log that an invocation begins."""
-    _platform(call, _line(call, "platform.start", f"START RequestId: {_escape(call.id)} Version: {_escape(version)}"))
+    if _text[0]:
+        _platform(call, f"START RequestId: {call.id} Version: {version}\n")
+        return
+    request, about = _about(call)
+    _platform(
+        call,
+        f'{{"time":"{timestamp()}","level":"INFO","message":"START RequestId: {request} Version: {_quote(version)[1:-1]}",'
+        f'{about},"type":"platform.start"}}\n',
+    )
 
 
 def end(call: Call, memory: int, used: int, init_ms: float, status: str) -> None:
     """Log that an invocation has ended, and what it took: milliseconds, MiB."""
     duration = call.duration_ms
     billed = int(duration) + (duration % 1 > 0)
-    request = _escape(call.id)
-    report = (
-        f"REPORT RequestId: {request}\\tDuration: {duration:.2f} ms\\tBilled Duration: {billed} ms\\t"
-        f"Memory Size: {memory} MB\\tMax Memory Used: {used} MB"
-    )
-    more = (
-        f',"status":"{status}","metrics":{{"durationMs":{duration:.2f},"billedDurationMs":{billed},'
-        f'"memorySizeMB":{memory},"maxMemoryUsedMB":{used}'
-    )
+    figures = f"Memory Size: {memory} MB\tMax Memory Used: {used} MB"
+    metrics = f'"memorySizeMB":{memory},"maxMemoryUsedMB":{used}'
     if init_ms:
-        report += f"\\tInit Duration: {init_ms:.2f} ms"
-        more += f',"initDurationMs":{init_ms:.2f}'
+        figures += f"\tInit Duration: {init_ms:.2f} ms"
+        metrics += f',"initDurationMs":{init_ms:.2f}'
     if call.xray:
-        report += f"\\tXRAY TraceId: {_escape(call.xray.partition(';')[0].removeprefix('Root='))}"
+        figures += f"\tXRAY TraceId: {call.xray.partition(';')[0].removeprefix('Root=')}"
     if status != "success":
-        report += f"\\tStatus: {status}"
-    line = _line(call, "platform.end", f"END RequestId: {request}")
-    _platform(call, line + _line(call, "platform.report", report, more + "}"))
-
-
-def _escape(text: str) -> str:
-    """Return a text as it stands between the quotes of a JSON string."""
-    return _quote(text)[1:-1]
-
-
-def _line(call: Call, kind: str, message: str, more: str = "") -> str:
-    """Make a line of the platform's by hand, because each invocation has three; ``message`` is escaped already."""
+        figures += f"\tStatus: {status}"
+    report = f"\tDuration: {duration:.2f} ms\tBilled Duration: {billed} ms\t{figures}"
     if _text[0]:
-        plain: str = json.loads(f'"{message}"')
-        return plain + "\n"
-    trace = f'","trace":"{_escape(call.trace)}' if call.trace else ""
-    return (
-        f'{{"time":"{timestamp()}","level":"INFO","message":"{message}","requestId":"{_escape(call.id)}{trace}",'
-        f'"type":"{kind}"{more}}}\n'
+        _platform(call, f"END RequestId: {call.id}\nREPORT RequestId: {call.id}{report}\n")
+        return
+    request, about = _about(call)
+    begin = f'{{"time":"{timestamp()}","level":"INFO","message":'
+    _platform(
+        call,
+        f'{begin}"END RequestId: {request}",{about},"type":"platform.end"}}\n'
+        f'{begin}"REPORT RequestId: {request}{_quote(report)[1:-1]}",{about},"type":"platform.report","status":"{status}",'
+        f'"metrics":{{"durationMs":{duration:.2f},"billedDurationMs":{billed},{metrics}}}}}\n',
     )
+
+
+def _about(call: Call) -> tuple[str, str]:
+    """Return the request's id as it stands within a JSON string, and the members of a line that tell whose it is.
+
+    The lines are made by hand, because each invocation has three.
+    """
+    quoted = _quote(call.id)
+    trace = f',"trace":{_quote(call.trace)}' if call.trace else ""
+    return quoted[1:-1], f'"requestId":{quoted}{trace}'
 
 
 def _platform(call: Call, lines: str) -> None:

@@ -23,8 +23,6 @@ from wisp_runtime.frames import (
     FAILED,
     FORK,
     FORKED,
-    INVOKE,
-    READY,
     STOP,
     ZYGOTE,
     Channel,
@@ -33,6 +31,7 @@ from wisp_runtime.frames import (
 from wisp_runtime.loading import load_handler
 from wisp_runtime.signatures import find_signature, is_asynchronous
 from wisp_runtime.spawning import take_log
+from wisp_runtime.turns import Turns
 
 if TYPE_CHECKING:
     from typing import Any
@@ -228,24 +227,8 @@ def serve(channel: Channel, handler: Handler) -> NoReturn:
             channel.sock.setblocking(True)  # noqa: FBT003 - socket's own signature
             report(channel, error)
         leave()
-    process = os.getpid()
-    channel.send(READY, 0, {"signature": handler.signature, "concurrency": 1, "pid": process})
-    number = 0
-
-    def send(kind: int, head: dict[str, Any], body: bytes) -> None:
-        if os.getpid() != process:  # the handler forked, and the child came back here
-            os._exit(0)
-        channel.send(kind, number, head, body)
-
-    try:
-        while (frame := channel.receive()) is not None:
-            kind, number, head, body = frame
-            if kind == INVOKE:
-                handler.run(head, body, send)
-            elif kind == STOP:
-                break
-    except OSError:
-        pass  # the front has gone
+    with suppress(OSError):  # the front has gone
+        Turns(channel, handler).serve()
     leave()
 
 

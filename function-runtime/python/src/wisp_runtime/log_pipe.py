@@ -10,14 +10,12 @@ import os
 from typing import TYPE_CHECKING
 
 from wisp_runtime import journal
-from wisp_runtime.logs import make_line
+from wisp_runtime.logs import make_line, unread_bytes
 from wisp_runtime.loop import READ
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from wisp_runtime.calls import Call
     from wisp_runtime.loop import Loop
+    from wisp_runtime.workers import Worker
 
 MAX_LINE = 256 * 1024
 READ_SIZE = 64 * 1024  # all that a pipe holds
@@ -27,25 +25,29 @@ PART_SIZE = 4 * 1024  # as much as is wrapped in some 10 ms, when it is lines of
 class LogPipe:
     """A pipe whose writing end the worker has."""
 
-    def __init__(self, loop: Loop, fd: int, only_call: Callable[[], Call | None]) -> None:
-        """Read from a pipe; ``only_call`` returns what runs in the worker if that is one invocation."""
+    def __init__(self, loop: Loop, fd: int, worker: Worker) -> None:
+        """Read a worker's pipe."""
         os.set_blocking(fd, False)
         self._loop = loop
         self._fd = fd
-        self._only_call = only_call
+        self._worker = worker
         self._rest = b""
         self._open = True
+        self._taken = 0  # bytes
         loop.watch(fd, READ, self._on_event)
 
-    def read(self, *, whole: bool = False) -> None:
-        """Log what the worker has written since.
+    def read(self) -> None:
+        """Log all that the pipe holds, an unfinished line too, because what it belongs to ends.
 
-        ``whole``: all that the pipe holds, an unfinished line too, because what it belongs to ends. What is written
-        meanwhile is left for the next time, lest a process that writes without end keeps us here.
+        What is written meanwhile is left for the next time, lest a process that writes without end keeps us here.
         """
-        if self._open and not self._read(READ_SIZE if whole else PART_SIZE):
+        if self._open and not self._read(READ_SIZE):
             self.close()
-        if whole and self._rest:
+        self.finish()
+
+    def finish(self) -> None:
+        """Log an unfinished line, because what it belongs to has ended."""
+        if self._rest:
             self._take(b"\n")
 
     def close(self) -> None:
@@ -55,17 +57,23 @@ class LogPipe:
         self._open = False
         self._loop.forget(self._fd)
         self._read(READ_SIZE)
-        if self._rest:
-            self._take(b"\n")
+        self.finish()
         os.close(self._fd)
 
     def _on_event(self, events: int) -> None:
-        del events
         if journal.held() < journal.FULL:
-            self.read()
+            self._read_up_to(self._taken + unread_bytes(self._fd), ended=not events & READ)
         else:
             self._loop.forget(self._fd)
             self._loop.after(journal.RETRY_SECONDS, self._watch)
+
+    def _read_up_to(self, end: int, *, ended: bool) -> None:
+        """Read what there was before the worker's frames are, lest the lines of its next invocation go to the last."""
+        if not self._worker.catch_up() or not self._open:
+            return
+        size = min(end - self._taken, PART_SIZE)
+        if (size > 0 or ended) and not self._read(max(size, 1)):
+            self.close()
 
     def _watch(self) -> None:
         if self._open:
@@ -80,6 +88,7 @@ class LogPipe:
         except OSError:
             return False
         if data:
+            self._taken += len(data)
             self._take(data)
         return bool(data)
 
@@ -90,7 +99,7 @@ class LogPipe:
             whole, newline, self._rest = self._rest[:MAX_LINE], b"\n", self._rest[MAX_LINE:]
         if not newline:
             return
-        call = self._only_call()
+        call = self._worker.only_call()
         about = (call.id, call.trace) if call else ("", "")
         for line in whole.split(b"\n"):
             if not line:

@@ -10,6 +10,7 @@ the handler first imports it, because importing it here would cost every functio
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import sys
@@ -119,6 +120,23 @@ def timestamp() -> str:
         text = f"{prefix}{now % 1000:03d}Z"
         _stamp = (second, now, prefix, text)
     return text
+
+
+def is_unread() -> bool:
+    """Whether the front has not read yet all that was logged, by whomever."""
+    try:
+        return unread_bytes(_out[0]) > 0
+    except OSError:  # no pipe
+        return True
+
+
+def unread_bytes(fd: int) -> int:
+    """Return how much a pipe holds, asked at either end."""
+    return int.from_bytes(fcntl.ioctl(fd, _FIONREAD, _NOTHING), sys.byteorder)
+
+
+_FIONREAD = 0x541B if sys.platform == "linux" else 0x4004667F  # termios would cost a start more
+_NOTHING = bytes(4)
 
 
 class LineStream(io.RawIOBase):

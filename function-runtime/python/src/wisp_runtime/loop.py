@@ -47,6 +47,7 @@ class Loop:
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._timers: list[tuple[float, int, Timer]] = []
         self._numbers = count()
+        self._due: list[Callable[[], None]] = []
         self._signals: dict[int, Callable[[], None]] = {}
         self._wake_reader, self._wake_writer = os.pipe()
         for fd in (self._wake_reader, self._wake_writer):
@@ -73,6 +74,10 @@ class Loop:
         heappush(self._timers, (time.monotonic() + seconds, next(self._numbers), timer))
         return timer
 
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call when this round's descriptors have been looked after."""
+        self._due.append(call)
+
     def on_signal(self, number: int, call: Callable[[], None]) -> None:
         """Call from the loop when a signal comes, instead of whatever it would do."""
         self._signals[number] = call
@@ -95,6 +100,8 @@ class Loop:
             call = heappop(timers)[2].call
             if call is not None:
                 self.guard(call)
+        while self._due:
+            self.guard(self._due.pop())
 
     def guard(self, call: Callable[..., None], *arguments: Any) -> None:
         """Call what an unforeseen exception must not end the process for.

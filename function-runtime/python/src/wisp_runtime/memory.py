@@ -78,9 +78,8 @@ def family(pid: int) -> list[int]:
     return pids[:MOST_RELATIVES]
 
 
-def used_mib(worker: Worker) -> int:
+def used_mib(worker: Worker, now: float) -> int:
     """Return the most MiB that a worker was seen to have, having looked now if the last look isn't fresh."""
-    now = time.monotonic()
     if now - worker.measured > FRESH_SECONDS:
         worker.measured = now
         worker.peak = max(worker.peak, -(-_resident_bytes(worker.pid) // MIB))

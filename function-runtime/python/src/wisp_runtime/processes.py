@@ -11,13 +11,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from wisp_runtime import journal
-from wisp_runtime.children import Children
+from wisp_runtime.children import Children, how_it_ended
 from wisp_runtime.elsewhere import Elsewhere
 from wisp_runtime.errors import InitError
 from wisp_runtime.frames import EXITED, FAILED, FORKED, READY, STOP, ZYGOTE, ProtocolError, whole_number
 from wisp_runtime.spawning import fork_from, fork_loader, run_program
 from wisp_runtime.strays import Strays
-from wisp_runtime.workers import how_it_ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,6 +163,8 @@ class Processes:
     def on_frame(self, worker: Worker, kind: int, number: int, head: dict[str, Any], body: bytes) -> None:
         """Take what a process says."""
         if call := worker.calls.get(number):
+            if not call.begun:
+                raise ProtocolError("an answer before its turn")
             self.function.exchange.on_frame(worker, call, kind, head, body)
         elif kind in (FORKED, EXITED):
             if not worker.zygote:
@@ -198,6 +199,7 @@ class Processes:
         if not worker.pid:
             self.children.learn(worker, whole_number(head, "pid"))
         worker.concurrency = whole_number(head, "concurrency", 1) or 1
+        worker.ahead = whole_number(head, "ahead", 0) if self.settings.concurrency == 1 else 0
         self.signature = head["signature"]
         self.failure, self._pause = None, 0.0
         worker.cancels = worker.concurrency > 1 or self.signature == "asgi"
@@ -229,8 +231,7 @@ class Processes:
 
     def on_end(self, worker: Worker) -> None:
         """Replace a process that has ended; what ran in it has failed."""
-        for call in list(worker.calls.values()):
-            self.function.exchange.worker_ended(worker, call)
+        self.function.worker_ended(worker)
         if worker is self.zygote:
             self._on_zygote_end()
             return
@@ -288,8 +289,7 @@ class Processes:
         self._drop(worker)
         self._fill_again()
         worker.kill(why)
-        for call in list(worker.calls.values()):
-            self.function.exchange.worker_ended(worker, call)
+        self.function.worker_ended(worker)
         self._strays.clear_away()
 
     def reload(self) -> None:

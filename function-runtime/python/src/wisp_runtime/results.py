@@ -43,17 +43,6 @@ def make_reply(head: dict[str, Any], body: bytes, signature: str) -> Reply:
     return Reply(checked_status(head.get("status")), checked_headers(head.get("headers") or []), body)
 
 
-def check_size(size: int, most: int) -> None:
-    """Refuse a result that is longer than allowed.
-
-    Raises:
-        InvalidResultError: It has more than ``most`` bytes.
-    """
-    if size > most:
-        message = f"Response payload size ({size} bytes) exceeded maximum allowed payload size ({most} bytes)."
-        raise InvalidResultError("Function.ResponseSizeTooLarge", message)
-
-
 def checked_status(value: Any) -> int:
     """Return a status code that a response can have.
 

@@ -15,19 +15,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wisp_runtime import journal
-from wisp_runtime.calls import Call, deadline_ms
-from wisp_runtime.errors import BadRequestError
-from wisp_runtime.frames import CANCEL, INVOKE, MAX_HEAD, PAUSE, RESUME, FrameReader, pack
+from wisp_runtime.frames import CANCEL, PAUSE, RESUME, FrameReader, pack
 from wisp_runtime.log_pipe import LogPipe
 from wisp_runtime.loop import READ, WRITE
-from wisp_runtime.values import depth
 
 if TYPE_CHECKING:
+    from wisp_runtime.calls import Call
     from wisp_runtime.loop import Loop, Timer
     from wisp_runtime.settings import Settings
 
 READ_SIZE = 64 * 1024  # more would be mapped and unmapped by malloc each time
-MAX_DEPTH = 100  # of a caller's JSON in a frame's head: each worker, in whatever language, can read it
 STATUS_SECONDS = 1.0  # how long to wait for the exit status of a process whose socket has ended
 LAST_READS = 64  # of what a process sent before its end: more than the socket holds, but not what goes on and on
 
@@ -51,6 +48,7 @@ class Worker:
         pid: Its process id; 0 until the zygote has told it.
         calls: What runs in it, by number.
         concurrency: How many may.
+        ahead: How many more it takes, which it begins in their order when it has answered those before.
         cancels: Whether it wants to know that a caller has left.
         ready: Whether it takes invocations.
         zygote: Whether it forks the workers instead of being one.
@@ -60,6 +58,7 @@ class Worker:
         why: Why we killed it, if we did.
         begun: When it was started, on the monotonic clock.
         init_ms: What its initialization took, until that has been reported.
+        quick: Whether its last invocation was short, so that another may well wait in it for the next.
         served: Whether anything ever ran in it.
         peak: The most MiB that it was seen to have.
         measured: When that was looked at.
@@ -73,7 +72,8 @@ class Worker:
         self.sock = sock
         self.calls: dict[int, Call] = {}
         self.concurrency = 1
-        self.ready = self.gone = self.served = self.cancels = self.zygote = False
+        self.ahead = 0
+        self.ready = self.gone = self.served = self.cancels = self.zygote = self.quick = False
         self.init_timer: Timer | None = None
         self.status: int | None = None
         self.why = ""
@@ -89,34 +89,40 @@ class Worker:
         self._number = 0
         self._ended = False
         self._watching = True
-        self.log = LogPipe(loop, pipe, self.only_call)
+        self._holding = False
+        self._ahead: list[bytes] = []  # frames of this round, not sent yet
+        self.log = LogPipe(loop, pipe, self)
         loop.watch(self._fd, READ, self._on_event)
 
     # Invocations.
 
-    def invoke(self, call: Call, timeout: float) -> None:
-        """Give it an invocation, whose time begins.
+    @property
+    def has_room_ahead(self) -> bool:
+        """Whether an invocation may wait in it for the one that runs, which is likely to be short."""
+        return self.quick and self.ready and len(self.calls) <= self.ahead
+
+    def give(self, call: Call) -> None:
+        """Send it an invocation: at once if nothing runs before it, else with the others of this round.
 
         Raises:
-            BadRequestError: No frame can be made of it; nothing has begun.
+            BadRequestError: No frame can be made of it; nothing was sent.
         """
         number = (self._number + 1) & 0xFFFFFFFF or 1
-        call.head["deadline"] = deadline_ms(timeout)
-        if depth(call.head.get("clientContext")) > MAX_DEPTH:
-            raise _unsendable(f"its client context is nested deeper than {MAX_DEPTH}")
-        try:
-            data = pack(INVOKE, number, call.head, call.body)
-        except (ValueError, RecursionError) as error:
-            raise _unsendable(str(error)) from None
-        if len(data) - len(call.body) > MAX_HEAD:
-            raise _unsendable(f"without its body it is longer than {MAX_HEAD} bytes")
+        data = call.frame(number)
         self._number = number
         self.calls[number] = call
         self.served = True
-        call.worker, call.number = self, number
-        call.begun = time.monotonic()
-        call.deadline = call.begun + timeout
-        call.head, call.body = {}, b""
+        call.worker, call.number, call.given = self, number, time.monotonic()
+        if "deadline" in call.head:
+            self._send(data)
+            return
+        if not self._ahead:
+            self._loop.soon(self._send_ahead)
+        self._ahead.append(data)
+
+    def _send_ahead(self) -> None:
+        data = b"".join(self._ahead)
+        self._ahead.clear()
         self._send(data)
 
     def hold(self, call: Call) -> None:
@@ -124,6 +130,7 @@ class Worker:
         if self.concurrency > 1:
             self.send(PAUSE, call.number, {})
         else:
+            self._holding = True
             self._watch(0)
 
     def resume(self, call: Call) -> None:
@@ -131,14 +138,18 @@ class Worker:
         if self.concurrency > 1:
             self.send(RESUME, call.number, {})
         else:
-            self._watch(READ)
+            self._let_go_on()
 
     def caller_left(self, call: Call) -> None:
         """Spare it work for nobody, if it can be; a worker of one runs on, as in AWS Lambda."""
         if self.cancels:
             self.send(CANCEL, call.number, {"reason": "gone"})
-        if self.concurrency == 1:
-            self._watch(READ)
+        if self.concurrency == 1 and call.begun:
+            self._let_go_on()
+
+    def _let_go_on(self) -> None:
+        self._holding = False
+        self._watch(READ)
 
     # Its socket.
 
@@ -181,6 +192,14 @@ class Worker:
             self._on_eof()
         return True
 
+    def catch_up(self) -> bool:
+        """Read what it has sent, if it begins its invocations by itself; false where a part is still to come."""
+        if not (self.ahead and self._watching) or self._holding:
+            return True
+        if not self.read():
+            self._on_eof()
+        return not self._frames.partial
+
     def _on_event(self, events: int) -> None:
         if events & WRITE and self._out:
             data, self._out = self._out, b""
@@ -215,8 +234,10 @@ class Worker:
             self._loop.change(self._fd, mask | (WRITE if self._out else 0))
 
     def only_call(self) -> Call | None:
-        """Return what runs in it if that is one invocation."""
-        return next(iter(self.calls.values())) if len(self.calls) == 1 else None
+        """Return what runs in it if that is one invocation; what waits in it comes behind."""
+        return (
+            next(iter(self.calls.values())) if len(self.calls) == 1 or (self.calls and self.concurrency == 1) else None
+        )
 
     # Its end.
 
@@ -270,27 +291,6 @@ class Worker:
             return
         self._ended = True
         if not self.gone:
-            self.log.read(whole=True)
+            self.log.read()
         self._loop.guard(self._owner.on_end, self)
         self.let_go()
-
-
-def _unsendable(problem: str) -> BadRequestError:
-    message = f"The request can't be handed to the function: {problem}"
-    return BadRequestError("InvalidRequestContentException", message)
-
-
-def how_it_ended(worker: Worker) -> str:
-    """Say how a process ended, as Lambda does."""
-    status = worker.status
-    if status is None:
-        return "Runtime exited with error: signal: killed"
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        try:
-            name = signal.strsignal(number) or f"signal {number}"
-        except ValueError:
-            name = f"signal {number}"
-        return f"Runtime exited with error: signal: {name.lower()}"
-    code = os.waitstatus_to_exitcode(status)
-    return f"Runtime exited with error: exit status {code}" if code else "Runtime exited without providing a reason"

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 from wisp_runtime import journal
 from wisp_runtime.auth.issuers import IssuersError, read_issuers
 from wisp_runtime.calls import CLAIMS, Call
+from wisp_runtime.children import how_it_ended
 from wisp_runtime.errors import BadRequestError, InitError
 from wisp_runtime.frames import CHECK, NOTE, RELOAD, VERDICT
 from wisp_runtime.http1 import error_reply
 from wisp_runtime.spawning import fork_verifier
-from wisp_runtime.workers import how_it_ended
 
 if TYPE_CHECKING:
     from wisp_runtime.connection import Connection
