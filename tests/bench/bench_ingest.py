@@ -22,7 +22,7 @@ from fixtures.nats import nats_server
 from fixtures.process import free_port
 from fixtures.tokens import Issuer, token_keys
 from wisp_api import names
-from wisp_api.source import Bus
+from wisp_api.source import Inbox
 
 ROUNDS = 3
 SECONDS = 4
@@ -101,7 +101,7 @@ def run(plane: DataPlane) -> None:
     issuer, port = Issuer(), free_port()
     plane.put(names.KV_SOURCES, names.TOKEN_KEYS, token_keys(issuer))
     plane.add_stream(STREAM, [names.stream_subjects("bench", "bus", "b")], max_bytes=8 << 30)
-    plane.put(names.KV_SOURCES, "bus.bench.b", Bus(stream=STREAM))
+    plane.put(names.KV_SOURCES, names.inbox_key("bus", "bench", "b"), Inbox(stream=STREAM))
     part = Part("ingest", plane, {"WISP_INGEST_PORT": str(port)})
     part.start()
     part.wait_ready()

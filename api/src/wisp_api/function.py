@@ -9,6 +9,7 @@ from wisp_api.kube import (
     EnvFrom,
     EnvVar,
     LocalReference,
+    Posters,
     SubdomainName,
     Time,
     Toleration,
@@ -116,6 +117,17 @@ class Auth(Struct, rename="camel", kw_only=True):
 
     type: Literal["none"]
     """none: anyone who reaches its URL."""
+
+
+class Async(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """How the function is invoked by callers that wait for no answer."""
+
+    max_attempts: Annotated[int, Meta(ge=1, le=100)] = 3
+    """Attempts that the function failed or let time out, pauses of up to a minute, then two, in between; then the invocation is a dead letter."""
+    max_age_seconds: Annotated[int, Meta(ge=60, le=21600)] = 21600
+    """An invocation that is older than this and not done becomes a dead letter, whatever the cause."""
+    allow_from: Posters = []
+    """ServiceAccounts of other namespaces that may invoke it so, as shop/checkout or shop/*; those of this namespace always may."""
 
 
 class Pod(Struct, rename="camel", omit_defaults=True, kw_only=True):
@@ -255,6 +267,8 @@ class FunctionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """Names for revisions, each with a URL of its own (status.tags) and for a Subscription's function.tag: {stable: {revision: hello-0123456789}}."""
     revision_history_limit: Annotated[int, Meta(ge=1, le=100)] = 10
     """How many revisions are kept to go back to; those with a share, a tag or the pin stay besides."""
+    async_: Async | None = field(default=None, name="async")
+    """Write async: {} to let it be invoked asynchronously: the ingest answers 202 once the event log has the invocation. Absent: it is not."""
     pod: Pod | None = None
     """What the pods carry besides."""
 

@@ -29,6 +29,20 @@ def rules(*rule: tuple[str, str]) -> Meta:
     return Meta(extra_json_schema={"x-kubernetes-validations": validations})
 
 
+Poster = Annotated[
+    str,
+    Meta(max_length=127),
+    rules(
+        (
+            "self.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?/([*]|[a-z0-9]([-.a-z0-9]{0,61}[a-z0-9])?)$')",
+            "write namespace/serviceaccount, or namespace/* for all of a namespace",
+        )
+    ),
+]
+Posters = Annotated[list[Poster], Meta(max_length=64, extra_json_schema={"x-kubernetes-list-type": "set"})]
+"""ServiceAccounts of other namespaces."""
+
+
 def map_list(*keys: str) -> Meta:
     """A list whose items are told apart by these fields, so that they merge and none stands twice."""
     return Meta(extra_json_schema={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)})

@@ -24,7 +24,7 @@ KV_ROUTES: Final = "wisp-routes"
 """Operator writes, router reads: key `<namespace>.<subscription>`, value `route.Route`."""
 KV_SOURCES: Final = "wisp-sources"
 """Operator writes: `reader.<namespace>.<kind>.<connection>` (`source.ReaderConfig`, read by that reader) and
-`bucket.<server>.<bucket token>` (`source.BucketBinding`), `bus.<namespace>.<bus>` (`source.Bus`) and TOKEN_KEYS, which the ingest reads."""
+`bucket.<server>.<bucket token>` (`source.BucketBinding`), `inbox.<kind>.<namespace>.<name>` (`source.Inbox`) and TOKEN_KEYS, which the ingest reads."""
 TOKEN_KEYS: Final = "tokens"  # noqa: S105 - a key of the bucket, no secret
 """In KV_SOURCES: `source.TokenKeys`, what the cluster's ServiceAccount tokens are checked with."""
 AUDIENCE: Final = "wisp.dev/ingest"
@@ -63,13 +63,16 @@ def bucket_source(server: str, bucket: str) -> str:
     return f"{token(server)}_{token(bucket)}"
 
 
-def schedule_source(name: str, uid: str) -> str:
-    """Source id of a schedule; the Subscription's uid keeps one made anew from the ticks of the one before."""
+def owned_source(name: str, uid: str) -> str:
+    """Source id of what an object has for itself, a schedule or a Function's invocations.
+
+    Its uid keeps one made anew from what the one before left.
+    """
     return f"{name}_{token(uid)}"
 
 
 def stream(namespace: str, kind: str, source: str) -> str:
-    """Name of the event stream of one source of one namespace; `kind` is s3, postgres, schedule or bus, `source` a token (or two joined by `_`)."""
+    """Name of the event stream of one source of one namespace; `kind` is s3, postgres, schedule, bus or function, `source` a token (or two joined by `_`)."""
     return f"events_{namespace}_{kind}_{source}"
 
 
@@ -92,7 +95,7 @@ def object_subject(namespace: str, server: str, bucket: str, event_name: str, la
 
 def schedule_subject(namespace: str, name: str, uid: str) -> str:
     """Subject of a schedule's ticks."""
-    return f"wisp.events.{namespace}.schedule.{schedule_source(name, uid)}.tick"
+    return f"wisp.events.{namespace}.schedule.{owned_source(name, uid)}.tick"
 
 
 def bus_subject(namespace: str, bus: str, event_type: str, lane_number: int | str) -> str:
@@ -101,6 +104,21 @@ def bus_subject(namespace: str, bus: str, event_type: str, lane_number: int | st
     return f"wisp.events.{namespace}.bus.{token(bus)}.{kind}.{lane_number}"
 
 
+def inbox_key(kind: str, namespace: str, name: str) -> str:
+    """Key of an inbox; `kind` is bus or function. `"*"` as name gives all of the namespace."""
+    return f"inbox.{kind}.{namespace}.{name}"
+
+
+def invocation_subject(namespace: str, source: str) -> str:
+    """Subject of a Function's asynchronous invocations; `source` is its `owned_source`."""
+    return f"wisp.events.{namespace}.function.{source}.invocation"
+
+
+def invocation_route(function: str) -> str:
+    """Name of the route of a Function's asynchronous invocations; no Subscription's, since `_` stands in none of theirs."""
+    return f"function_{function}"
+
+
 def dead_letter_subject(namespace: str, origin: str, name: str) -> str:
-    """Subject of a dead letter; `origin` is `subscription` or the source's kind (`s3`, `postgres`), `name` the Subscription or connection."""
+    """Subject of a dead letter; `origin` is `subscription`, `function` or the source's kind, `name` the Subscription, Function or connection."""
     return f"wisp.dead.{namespace}.{origin}.{token(name)}"

@@ -85,6 +85,8 @@ class Route(msgspec.Struct, rename="camel", kw_only=True):
     retry: Retry = msgspec.field(default_factory=Retry)
     suspend: bool = False
     replay: Replay | None = None
+    function: str = ""
+    """Whose asynchronous invocations these are; empty for a Subscription's events."""
 
 
 class RouteStatus(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
@@ -121,7 +123,7 @@ class DeadLetter(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=Tru
     subscription: str | None = None
     """Absent where the source itself could not take the event."""
     source: str | None = None
-    """Kind and name of the source where `subscription` is absent, as `s3/minio` or `postgres/shop-db`."""
+    """Kind and name of the source where `subscription` is absent, as `s3/minio` or `postgres/shop-db`; an invocation's is `function/thumbnail`."""
     event: OptionalRaw = None
     """The structured CloudEvent; absent where there is none (malformed input: see `input`)."""
     input: str | None = None

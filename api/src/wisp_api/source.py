@@ -143,8 +143,8 @@ class ScheduleStatus(msgspec.Struct, rename="camel", kw_only=True, omit_defaults
     """What is wrong and what to do."""
 
 
-class Bus(msgspec.Struct, rename="camel", kw_only=True):
-    """A bus that some Subscription names. Key: `bus.<namespace>.<bus>` in KV_SOURCES; the ingest takes events for no other."""
+class Inbox(msgspec.Struct, rename="camel", kw_only=True):
+    """What may be posted to: a bus that a Subscription names, or a Function with `async`. Key: `names.inbox_key` in KV_SOURCES."""
 
     stream: str
     allow_from: list[str] = []

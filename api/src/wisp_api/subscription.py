@@ -4,12 +4,14 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct, field
 
-from wisp_api.kube import Conditions, Name, Time, rules
+from wisp_api.kube import Conditions, Name, Posters, Time, rules
 
 S3: Final = "s3"
 POSTGRES: Final = "postgres"
 SCHEDULE: Final = "schedule"
 BUS: Final = "bus"
+FUNCTION: Final = "function"
+"""No Subscription's source: the stream of a Function's asynchronous invocations."""
 _KINDS: Final = ("bucket", POSTGRES, SCHEDULE, BUS)
 """Fields of a Source."""
 
@@ -155,24 +157,12 @@ class ScheduleSource(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """The events' data, at most 64 KiB as JSON. Absent: none."""
 
 
-Poster = Annotated[
-    str,
-    Meta(max_length=127),
-    rules(
-        (
-            "self.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?/([*]|[a-z0-9]([-.a-z0-9]{0,61}[a-z0-9])?)$')",
-            "write namespace/serviceaccount, or namespace/* for all of a namespace",
-        )
-    ),
-]
-
-
 class BusSource(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """CloudEvents that are posted to a bus of this namespace. A bus is there as long as a Subscription names it."""
 
     name: Annotated[Name, rules(("self == oldSelf", "the bus can't be changed: make another Subscription"))]
     """The bus; can't be changed afterwards. Events are posted to the ingest: /v1/namespaces/NAMESPACE/buses/NAME/events."""
-    allow_from: Annotated[list[Poster], Meta(max_length=64, extra_json_schema={"x-kubernetes-list-type": "set"})] = []
+    allow_from: Posters = []
     """ServiceAccounts of other namespaces that may post to it, as shop/checkout or shop/*; those of this namespace always may.
 
     Where several Subscriptions name one bus, whoever one of them allows may post.

@@ -35,7 +35,7 @@ class Context:
     accounts: Accounts | None = None
     """There when `log` is."""
     namespaces: set[str] = field(default_factory=set)
-    """Those in which Subscriptions were seen."""
+    """Those in which Subscriptions, or Functions with `async`, were seen."""
     bindings_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Namespaces share bindings; one at a time reads and writes them."""
     log_away_since: float | None = None

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 
 from wisp_api import conditions, names
 from wisp_api.route import Route, RouteStatus
-from wisp_api.source import BucketBinding, Bus, ReaderConfig, ReaderStatus, ScheduleConfig, ScheduleStatus
-from wisp_api.subscription import S3
+from wisp_api.source import BucketBinding, Inbox, ReaderConfig, ReaderStatus, ScheduleConfig, ScheduleStatus
+from wisp_api.subscription import BUS, FUNCTION, S3
 
 from wisp_operator.api import Object
 from wisp_operator.config import OperatorConfig
 from wisp_operator.log import Config
 from wisp_operator.proof import Proof
 from wisp_operator.reader import CONNECTED
-from wisp_operator.route import filter_mistake, make_route
+from wisp_operator.route import filter_mistake, make_invocation_route, make_route
 from wisp_operator.schedule import make_schedule, schedule_mistake, schedule_stream
 from wisp_operator.sources import (
     ReaderKey,
@@ -57,7 +57,8 @@ class View:
     """As the log holds them."""
     reports: dict[ReaderKey, ReaderStatus] = field(default_factory=dict)
     schedules: dict[str, ScheduleConfig] = field(default_factory=dict)
-    buses: dict[str, Bus] = field(default_factory=dict)
+    inboxes: dict[str, Inbox] = field(default_factory=dict)
+    """By key."""
     schedule_reports: dict[str, ScheduleStatus] = field(default_factory=dict)
     routes: dict[str, Route] = field(default_factory=dict)
     route_reports: dict[str, RouteStatus] = field(default_factory=dict)
@@ -85,7 +86,8 @@ class Plan:
     streams: dict[str, str] = field(default_factory=dict)
     """Name to subjects."""
     schedules: dict[str, ScheduleConfig] = field(default_factory=dict)
-    buses: dict[str, Bus] = field(default_factory=dict)
+    inboxes: dict[str, Inbox] = field(default_factory=dict)
+    """By key."""
     routes: dict[str, Route] = field(default_factory=dict)
     bindings: dict[str, BucketBinding] = field(default_factory=dict)
     """Buckets whose events this namespace may have; the namespaces are filled in by `rebind`."""
@@ -95,10 +97,10 @@ class Plan:
     """Subscriptions being deleted that nothing is left of."""
 
     def without_streams(self, refused: Iterable[str]) -> None:
-        """Leave out the routes, schedules, buses and bindings of streams that could not be made: nothing may send to them."""
+        """Leave out the routes, schedules, inboxes and bindings of streams that could not be made: nothing may send to them."""
         for stream in refused:
             self.schedules = {name: one for name, one in self.schedules.items() if one.stream != stream}
-            self.buses = {name: bus for name, bus in self.buses.items() if bus.stream != stream}
+            self.inboxes = {key: inbox for key, inbox in self.inboxes.items() if inbox.stream != stream}
             self.routes = {name: route for name, route in self.routes.items() if route.stream != stream}
             self.bindings = {
                 key: binding
@@ -120,7 +122,7 @@ def plan(view: View, config: OperatorConfig, cluster: str) -> Plan:
             continue
         _plan_source(made, view, wish, server)
         if bus := wish.spec.source.bus:
-            made.buses[bus.name] = compile_bus(view.namespace, bus.name, live)
+            made.inboxes[names.inbox_key(BUS, view.namespace, bus.name)] = compile_bus(view.namespace, bus.name, live)
         made.streams[stream] = _subjects(view, stream)
         made.stream_of[wish.name] = stream
         if not filter_mistake(wish):
@@ -128,12 +130,29 @@ def plan(view: View, config: OperatorConfig, cluster: str) -> Plan:
             made.routes[wish.name] = make_route(wish, stream, server, function, config.cluster_domain)
         elif _own_route(view, wish):
             made.routes[wish.name] = view.routes[wish.name]  # the last good one
+    for function in view.functions.values():
+        plan_invocations(made, view.namespace, function, config.cluster_domain)
     for task in made.readers.values():
         if task.draining and task.postgres:
             made.streams[task.postgres.stream] = _subjects(view, task.postgres.stream)
     draining = {reader for reader, task in made.readers.items() if task.draining}
     made.released = {wish.name for wish in view.wishes if wish.deleting and wish.reader not in draining}
     return made
+
+
+def plan_invocations(made: Plan, namespace: str, function: Object, cluster_domain: str) -> None:
+    """What a Function with `async` needs to be invoked by callers that don't wait."""
+    spec = function["spec"].get("async")
+    if spec is None or "deletionTimestamp" in function["metadata"]:
+        return
+    name = function["metadata"]["name"]
+    source = names.owned_source(name, function["metadata"]["uid"])
+    stream = names.stream(namespace, FUNCTION, source)
+    made.streams[stream] = stream_subjects(namespace, stream)
+    made.inboxes[names.inbox_key(FUNCTION, namespace, name)] = Inbox(
+        stream=stream, allow_from=spec.get("allowFrom", [])
+    )
+    made.routes[names.invocation_route(name)] = make_invocation_route(function, source, cluster_domain)
 
 
 def _stream(view: View, wish: Wish, server: str) -> str:
@@ -243,8 +262,8 @@ def _withdrawn(view: View, wish: Wish) -> bool:
 def leftovers(view: View, made: Plan) -> list[tuple[str, str]]:
     """(bucket, key) of everything in the log that belongs to no Subscription any more, but routes, schedules and readers' tasks."""
     namespace = view.namespace
-    kept = {wish.name for wish in view.wishes if not wish.deleting}
-    uids = {wish.uid for wish in view.wishes if not wish.deleting}
+    kept = {wish.name for wish in view.wishes if not wish.deleting} | made.routes.keys()
+    uids = {wish.uid for wish in view.wishes if not wish.deleting} | {route.uid for route in made.routes.values()}
     found = [(names.KV_STATUS, f"route.{namespace}.{name}") for name in sorted(view.route_reports) if name not in kept]
     found += [(names.KV_STATUS, f"schedule.{namespace}.{name}") for name in sorted(view.schedule_reports.keys() - kept)]
     found += [(names.KV_STATUS, reader.key(namespace)) for reader in sorted(view.reports) if reader not in made.readers]

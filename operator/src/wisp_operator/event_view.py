@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 import msgspec
 from wisp_api import names
 from wisp_api.route import Route, RouteStatus
-from wisp_api.source import BucketBinding, Bus, ReaderConfig, ReaderStatus, ScheduleConfig, ScheduleStatus
+from wisp_api.source import BucketBinding, Inbox, ReaderConfig, ReaderStatus, ScheduleConfig, ScheduleStatus
 from wisp_api.subscription import S3
 
 from wisp_operator.api import DEPLOYMENTS, FUNCTIONS, Object
@@ -30,10 +30,10 @@ async def read_view(context: Context, log: EventLog, namespace: str, wishes: lis
     route_reports = await log.entries(names.KV_STATUS, f"route.{namespace}.*")
     schedules = await log.entries(names.KV_SCHEDULES, f"{namespace}.*")
     schedule_reports = await log.entries(names.KV_STATUS, f"schedule.{namespace}.*")
-    buses = await log.entries(names.KV_SOURCES, f"bus.{namespace}.*")
+    inboxes = await log.entries(names.KV_SOURCES, names.inbox_key("*", namespace, "*"))
     routers = await log.entries(names.KV_MEMBERS, "*")
     cursors = await log.entries(names.KV_CURSORS, f"{namespace}.*")
-    functions = await context.api.list(FUNCTIONS, namespace) if wishes else []
+    functions = await context.api.list(FUNCTIONS, namespace)
     deployments = await context.api.list(DEPLOYMENTS, namespace, _READERS)
     view = View(
         namespace,
@@ -49,7 +49,7 @@ async def read_view(context: Context, log: EventLog, namespace: str, wishes: lis
         schedules={
             _last(key): _value(entry, ScheduleConfig) or _unreadable_schedule(key) for key, entry in schedules.items()
         },
-        buses={_last(key): _value(entry, Bus) or Bus(stream="") for key, entry in buses.items()},
+        inboxes={key: _value(entry, Inbox) or Inbox(stream="") for key, entry in inboxes.items()},
         schedule_reports={
             _last(key): _value(entry, ScheduleStatus) or ScheduleStatus(uid="", generation=0, timing="", last="")
             for key, entry in schedule_reports.items()

@@ -68,8 +68,8 @@ async def _add_all(context: Context, log: EventLog, namespaces: WorkQueue[str]) 
     found = set(context.namespaces)
     for bucket, place in _NAMESPACED:
         found |= {key.split(".")[place] for key in await log.entries(bucket, ">")}
-    for kind in ("reader", "bus"):
-        found |= {key.split(".")[1] for key in await log.entries(names.KV_SOURCES, f"{kind}.>")}
+    found |= {key.split(".")[1] for key in await log.entries(names.KV_SOURCES, "reader.>")}
+    found |= {key.split(".")[2] for key in await log.entries(names.KV_SOURCES, "inbox.>")}
     for namespace in found:
         namespaces.add(namespace)
 

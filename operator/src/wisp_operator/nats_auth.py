@@ -74,14 +74,15 @@ def router_user() -> User:
         f"$KV.{names.KV_CURSORS}.>",
         f"$KV.{names.KV_MEMBERS}.>",
         "wisp.dead.*.subscription.>",
+        "wisp.dead.*.function.>",
     ]
     return User("router", publish, [f"$JS.API.STREAM.PURGE.{stream}" for stream in kept])
 
 
 def ingest_user() -> User:
-    """Writes object events and what of them is poison, schedules' ticks and events of buses; remembers ticks.
+    """Writes object events and what of them is poison, schedules' ticks, events of buses and invocations; remembers ticks.
 
-    It reads which namespaces are bound to a bucket, schedules, buses, and the keys of the cluster's tokens.
+    It reads which namespaces are bound to a bucket, schedules, inboxes, and the keys of the cluster's tokens.
     """
     sources = f"KV_{names.KV_SOURCES}"
     publish = [
@@ -92,11 +93,12 @@ def ingest_user() -> User:
         f"$KV.{names.KV_STATUS}.schedule.>",
         "wisp.events.*.s3.>",
         "wisp.events.*.bus.>",
+        "wisp.events.*.function.>",
         "wisp.dead.*.s3.>",
         "$JS.API.INFO",
         f"$JS.API.STREAM.INFO.{sources}",
         f"$JS.API.DIRECT.GET.{sources}.$KV.{names.KV_SOURCES}.bucket.>",
-        f"$JS.API.DIRECT.GET.{sources}.$KV.{names.KV_SOURCES}.bus.>",
+        f"$JS.API.DIRECT.GET.{sources}.$KV.{names.KV_SOURCES}.inbox.>",
         f"$JS.API.DIRECT.GET.{sources}.$KV.{names.KV_SOURCES}.{names.TOKEN_KEYS}",
     ]
     return User("ingest", publish)

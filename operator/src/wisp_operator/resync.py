@@ -11,10 +11,9 @@ async def resync(context: Context, functions: WorkQueue[FunctionKey], namespaces
     """Queue every Function and every namespace, spread over the interval's first tenth, for ever."""
     while True:
         await asyncio.sleep(context.config.resync_seconds)
-        keys = [
-            FunctionKey(item["metadata"]["namespace"], item["metadata"]["name"])
-            for item in await context.api.list(FUNCTIONS, None)
-        ]
+        found = await context.api.list(FUNCTIONS, None)
+        keys = [FunctionKey(item["metadata"]["namespace"], item["metadata"]["name"]) for item in found]
+        context.namespaces |= {item["metadata"]["namespace"] for item in found if "async" in item["spec"]}
         context.namespaces |= {item["metadata"]["namespace"] for item in await context.api.list(SUBSCRIPTIONS, None)}
         spread = context.config.resync_seconds / 10
         for index, key in enumerate(keys):

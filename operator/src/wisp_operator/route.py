@@ -2,7 +2,10 @@
 
 from typing import Any, Final
 
+import msgspec
 from wisp_api import cloudevent, names, pattern, route
+from wisp_api.function import Async, Scale
+from wisp_api.subscription import FUNCTION
 
 from wisp_operator.api import Object
 from wisp_operator.sources import Wish
@@ -10,6 +13,7 @@ from wisp_operator.sources import Wish
 _ALL_OPERATIONS: Final = {"insert", "update", "delete"}
 _SUBJECTS: Final = 32
 """Types of a bus that the server tells apart for one Subscription, at most."""
+_PARALLELISM: Final = 1000
 _DEFAULT_TIMEOUT: Final = 30
 """As in FunctionSpec; of no effect while there is no Function."""
 
@@ -60,6 +64,32 @@ def _replay(order: str) -> route.Replay | None:
     """The order to move back; whether its time can be read the router tells."""
     since, _, request = order.strip().partition(" ")
     return route.Replay(since=since, request=request.strip() or since) if since else None
+
+
+def make_invocation_route(function: Object, source: str, cluster_domain: str) -> route.Route:
+    """The route of a Function's asynchronous invocations: Lambda's model, in no order, as many at once as the Function scales to."""
+    meta, spec = function["metadata"], function["spec"]
+    wanted, scale = msgspec.convert(spec["async"], Async), msgspec.convert(spec.get("scale", {}), Scale)
+    return route.Route(
+        namespace=meta["namespace"],
+        name=names.invocation_route(meta["name"]),
+        uid=meta["uid"],
+        generation=meta["generation"],
+        stream=names.stream(meta["namespace"], FUNCTION, source),
+        subjects=[names.invocation_subject(meta["namespace"], source)],
+        start="earliest",  # the stream holds nothing but its own invocations
+        targets=_targets(function, None, cluster_domain),
+        order="none",
+        parallelism=min(_PARALLELISM, scale.max * scale.per_instance),
+        timeout_seconds=spec.get("timeoutSeconds", _DEFAULT_TIMEOUT),
+        retry=route.Retry(
+            max_attempts=wanted.max_attempts,
+            max_age_seconds=wanted.max_age_seconds,
+            initial_seconds=60,
+            max_seconds=300,
+        ),
+        function=meta["name"],
+    )
 
 
 def _targets(function: Object | None, tag: str | None, cluster_domain: str) -> list[route.Target]:

@@ -20,7 +20,7 @@ _PATH: Final = "spec.source.schedule"
 def schedule_stream(wish: Wish) -> str:
     """The stream of a schedule: its own, so that it goes with the Subscription and one made anew starts empty."""
     meta = wish.live["metadata"]
-    return names.stream(meta["namespace"], SCHEDULE, names.schedule_source(wish.name, wish.uid))
+    return names.stream(meta["namespace"], SCHEDULE, names.owned_source(wish.name, wish.uid))
 
 
 def schedule_mistake(wish: Wish) -> str:

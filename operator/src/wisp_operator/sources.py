@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 from wisp_api import names
-from wisp_api.source import BucketRule, Bus, PostgresConfig, ReaderConfig, S3Config, S3Server, TableConfig
-from wisp_api.subscription import BUS, POSTGRES, S3, SCHEDULE, SubscriptionSpec
+from wisp_api.source import BucketRule, Inbox, PostgresConfig, ReaderConfig, S3Config, S3Server, TableConfig
+from wisp_api.subscription import BUS, FUNCTION, POSTGRES, S3, SCHEDULE, SubscriptionSpec
 
 from wisp_operator.api import Object
 from wisp_operator.apply import digest
@@ -21,7 +21,7 @@ from wisp_operator.apply import digest
 _OPERATIONS: Final = ("insert", "update", "delete")
 _SLOT_LENGTH: Final = 63
 _POSTGRES_NAME_BYTES: Final = 63
-_SCHEDULE_BYTES: Final = 4 * 1024 * 1024
+_BYTES: Final = {SCHEDULE: 4 * 1024 * 1024, FUNCTION: 64 * 1024 * 1024}
 
 
 class ReaderKey(NamedTuple):
@@ -132,11 +132,11 @@ def bus_stream(namespace: str, bus: str) -> str:
     return names.stream(namespace, BUS, names.token(bus))
 
 
-def compile_bus(namespace: str, bus: str, wishes: Iterable[Wish]) -> Bus:
+def compile_bus(namespace: str, bus: str, wishes: Iterable[Wish]) -> Inbox:
     """A bus from all Subscriptions that name it: what one of them allows is allowed."""
     sources = [source for wish in wishes if (source := wish.spec.source.bus) and source.name == bus]
     allowed = sorted({poster for source in sources for poster in source.allow_from})
-    return Bus(stream=bus_stream(namespace, bus), allow_from=allowed)
+    return Inbox(stream=bus_stream(namespace, bus), allow_from=allowed)
 
 
 def stream_subjects(namespace: str, stream: str) -> str:
@@ -146,8 +146,8 @@ def stream_subjects(namespace: str, stream: str) -> str:
 
 
 def stream_bytes(stream: str) -> int:
-    """The most that a stream of its kind may reserve: ticks are few and small, and many schedules are wanted."""
-    return _SCHEDULE_BYTES if stream.split("_")[2] == SCHEDULE else sys.maxsize
+    """The most that a stream of its kind may reserve: ticks are few and small, and many schedules and functions are wanted."""
+    return _BYTES.get(stream.split("_")[2], sys.maxsize)
 
 
 def server_of(namespace: str, stream: str, bucket: str) -> str:

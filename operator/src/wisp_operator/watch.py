@@ -27,8 +27,10 @@ def make_registry(
     kopf.on.startup(registry=registry)(configure)
 
     @kopf.on.event(names.GROUP, names.VERSION, "functions", registry=registry)
-    async def function_changed(namespace: str | None, name: str, **_: Any) -> None:
+    async def function_changed(namespace: str | None, name: str, spec: Mapping[str, Any], **_: Any) -> None:
         assert namespace  # noqa: S101 - all kinds here are namespaced
+        if "async" in spec:
+            context.namespaces.add(namespace)
         functions.add(FunctionKey(namespace, name))
         if namespace in context.namespaces:
             namespaces.add(namespace)

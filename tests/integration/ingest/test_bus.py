@@ -1,4 +1,4 @@
-"""Events posted to a bus: what is accepted is in the log, what is not has a reason, and nobody posts who may not."""
+"""Events posted to a bus, and asynchronous invocations: what is accepted is in the log, what is not has a reason, and nobody posts who may not."""
 
 import json
 import time
@@ -16,7 +16,7 @@ from fixtures.tokens import Issuer, token_keys
 from fixtures.webhook import Webhook
 from wisp_api import names
 from wisp_api.cloudevent import Event
-from wisp_api.source import Bus
+from wisp_api.source import Inbox
 
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
 
@@ -55,7 +55,9 @@ class Buses:
         """Make a bus as the operator does."""
         stream = names.stream("media", "bus", name)
         self.plane.add_stream(stream, [names.stream_subjects("media", "bus", name)], max_bytes=max_bytes)
-        self.plane.put(names.KV_SOURCES, f"bus.media.{name}", Bus(stream=stream, allow_from=list(allow_from)))
+        self.plane.put(
+            names.KV_SOURCES, names.inbox_key("bus", "media", name), Inbox(stream=stream, allow_from=list(allow_from))
+        )
 
     def events(self, name: str = "orders") -> list[Event]:
         """What the log has."""
@@ -265,3 +267,45 @@ def test_large_bodies_at_once_are_bounded(buses: Buses) -> None:
     assert 202 in answers
     assert buses.webhook.ingest.resident_mebibytes() < 200
     assert buses.post(event(2))[0] == 202
+
+
+@pytest.fixture
+def function(buses: Buses) -> str:
+    """The path of the Function `thumbnail`'s invocations."""
+    stream = names.stream("media", "function", "thumbnail_uid")
+    buses.plane.add_stream(stream, [names.stream_subjects("media", "function", "thumbnail_uid")], max_bytes=100_000)
+    buses.plane.put(names.KV_SOURCES, names.inbox_key("function", "media", "thumbnail"), Inbox(stream=stream))
+    return "/v1/namespaces/media/functions/thumbnail/invocations"
+
+
+def test_an_invocation_is_in_the_log(buses: Buses, function: str) -> None:
+    """202 with its id; a payload is the data of an event that says who invoked, an event stays as it is and is stored once."""
+    status, _, told = buses.post({"n": 1}, "application/json", path=function)
+    assert status == 202
+    assert buses.post(b"", "", path=function)[0] == 202
+    for _ in range(2):
+        assert buses.post(event(7), path=function)[::2] == (202, {"requestId": "7"})
+    payload, empty, given = buses.plane.events(names.stream("media", "function", "thumbnail_uid"))
+    assert (payload.id, payload.type, payload.source) == (
+        told["requestId"],
+        "dev.wisp.invocation",
+        "urn:wisp:serviceaccount:media:app",
+    )
+    assert json.loads(bytes(payload.data or b"")) == {"n": 1}
+    assert empty.data is None
+    assert (given.id, given.source) == ("7", "/shop")
+
+
+def test_invocations_that_are_not_taken(buses: Buses, function: str) -> None:
+    """Each answer says why: no JSON, several events, too large, no right, no such function, full."""
+    other = buses.issuer.token("shop", "checkout")
+    large = {"x": "y" * 1_100_000}
+    assert buses.post(b"no json", "text/plain", path=function)[0] == 400
+    assert buses.post([event(1), event(2)], BATCH, path=function)[0] == 400
+    assert buses.post(event(1, type=""), path=function)[0] == 400
+    assert buses.post(large, "application/json", path=function)[0] == 413
+    assert "async.allowFrom" in buses.post({}, "application/json", path=function, token=other)[2]
+    status, _, told = buses.post({}, "application/json", path="/v1/namespaces/media/functions/none/invocations")
+    assert (status, "async: {}" in told) == (404, True)
+    answers = [buses.post({"x": "y" * 40_000}, "application/json", path=function)[0] for _ in range(5)]
+    assert (answers[0], answers[-1]) == (202, 429)

@@ -171,7 +171,7 @@ def test_credentials_last_as_long_as_a_reader(
         (ingest_user(), publish("$KV.wisp-sources.bucket.minio.photos")),
         (ingest_user(), publish("$JS.API.DIRECT.GET.KV_wisp-sources.$KV.wisp-sources.reader.media.postgres.shop-db")),
         (ingest_user(), publish(f"$KV.wisp-sources.{names.TOKEN_KEYS}")),
-        (ingest_user(), publish("$KV.wisp-sources.bus.media.orders")),
+        (ingest_user(), publish("$KV.wisp-sources.inbox.bus.media.orders")),
         (ingest_user(), listen("wisp.events.>")),
     ],
 )
@@ -190,11 +190,13 @@ def test_components_may_not(log: Log, cluster: Kube, user: User, act: Act) -> No
         (router_user(), request("$JS.API.CONSUMER.CREATE.events_media_s3_minio_photos")),
         (router_user(), request("$JS.API.DIRECT.GET.KV_wisp-routes")),
         (router_user(), request("wisp.dead.media.subscription.rows")),
+        (router_user(), request("wisp.dead.media.function.hello")),
         (router_user(), request("$KV.wisp-members.router-0")),
         (ingest_user(), request("$JS.API.DIRECT.GET.KV_wisp-sources.$KV.wisp-sources.bucket.minio.photos")),
         (ingest_user(), request("wisp.dead.media.s3.minio")),
         (ingest_user(), publish("wisp.events.media.bus.orders.created.0")),
-        (ingest_user(), request("$JS.API.DIRECT.GET.KV_wisp-sources.$KV.wisp-sources.bus.media.orders")),
+        (ingest_user(), publish("wisp.events.media.function.hello_uid.invocation")),
+        (ingest_user(), request("$JS.API.DIRECT.GET.KV_wisp-sources.$KV.wisp-sources.inbox.bus.media.orders")),
         (ingest_user(), request(f"$JS.API.DIRECT.GET.KV_wisp-sources.$KV.wisp-sources.{names.TOKEN_KEYS}")),
     ],
 )

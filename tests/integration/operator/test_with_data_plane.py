@@ -233,8 +233,37 @@ def test_posted_events(world: World) -> None:
     assert item["status"]["source"] == "bus/orders"
     world.kube.kubectl("delete", "sub", "mail", "-n", NAMESPACE, "--wait=false")
     wait_until(lambda: world.gone(NAMESPACE, "mail"), "everything is gone")
-    wait_until(lambda: world.log.get(SOURCES, f"bus.{NAMESPACE}.orders", dict) is None, "its entry is gone")
+    wait_until(
+        lambda: world.log.get(SOURCES, names.inbox_key("bus", NAMESPACE, "orders"), dict) is None, "its entry is gone"
+    )
     wait_until(lambda: post(world, service_account_token(world, NAMESPACE, "app"), 5) == 404, "it takes nothing more")
+    assert refusals(world) == []
+
+
+def test_invocations(world: World) -> None:
+    """A Function with `async` takes invocations although it has not started; without it, and deleted, it takes none and leaves nothing."""
+    spec: dict[str, Any] = {"async": {}}
+    function = make_function(**spec) | {"metadata": {"name": "later", "namespace": NAMESPACE}}
+    world.kube.apply(function)
+    item = world.kube.get(f"/apis/wisp.dev/v1alpha1/namespaces/{NAMESPACE}/functions/later")
+    stream = f"events_{NAMESPACE}_function_later_{item['metadata']['uid']}"
+    token = service_account_token(world, NAMESPACE, "app")
+
+    def invoke() -> int:
+        return post(world, token, 1, "functions/later/invocations")
+
+    wait_until(lambda: invoke() == 202, "it takes invocations")
+    assert world.records(stream) == 1
+    world.kube.kubectl("patch", "fn", "later", "-n", NAMESPACE, "--type=merge", "-p", '{"spec": {"async": null}}')
+    wait_until(lambda: invoke() == 404, "it takes none without async")
+    wait_until(lambda: stream not in world.log.streams(NAMESPACE), "its stream is gone")
+    world.kube.apply(function)
+    wait_until(lambda: invoke() == 202, "it takes invocations again")
+    world.kube.kubectl("delete", "fn", "later", "-n", NAMESPACE, "--wait=false")
+    wait_until(lambda: invoke() == 404, "it is gone")
+    wait_until(lambda: stream not in world.log.streams(NAMESPACE), "its stream is gone with it")
+    key = names.invocation_route("later")
+    wait_until(lambda: world.log.get(names.KV_ROUTES, f"{NAMESPACE}.{key}", dict) is None, "its route is gone")
     assert refusals(world) == []
 
 
@@ -248,11 +277,11 @@ def service_account_token(world: World, namespace: str, name: str, audience: str
     return str(answer["status"]["token"])
 
 
-def post(world: World, token: str, number: int) -> int:
+def post(world: World, token: str, number: int, path: str = "buses/orders/events") -> int:
     """The status that a posted event is answered with."""
     event = {"specversion": "1.0", "id": str(number), "source": "/shop", "type": "order.created"}
     request = urllib.request.Request(
-        f"http://127.0.0.1:{world.ingest}/v1/namespaces/{NAMESPACE}/buses/orders/events",
+        f"http://127.0.0.1:{world.ingest}/v1/namespaces/{NAMESPACE}/{path}",
         json.dumps(event).encode(),
         {"Authorization": f"Bearer {token}", "Content-Type": "application/cloudevents+json"},
     )

@@ -24,7 +24,7 @@ EVERY_SECOND = "* * * * * *"
 def plane(nats: NatsServer, tmp_path: Path) -> Iterator[DataPlane]:
     """The data plane's buckets, and the schedule's stream."""
     with data_plane(nats, tmp_path) as made:
-        made.add_stream(STREAM, [f"wisp.events.media.schedule.{names.schedule_source('nightly', 'uid-1')}.>"])
+        made.add_stream(STREAM, [f"wisp.events.media.schedule.{names.owned_source('nightly', 'uid-1')}.>"])
         yield made
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from fixtures.objects import deleted, make_subscription
-from wisp_api.source import Bus
+from wisp_api.source import Inbox
 from wisp_operator.config import OperatorConfig
 from wisp_operator.event_plane import Plan, View, plan
 from wisp_operator.sources import Wish, decode
@@ -29,7 +29,7 @@ def test_subscriptions_share_a_bus() -> None:
     """One stream and one entry for all that name it; whoever one of them allows may post; no reader runs."""
     found = made(wish("mail", allow_from=("shop/checkout",)), wish("audit", allow_from=("tools/*", "shop/checkout")))
     assert found.streams == {STREAM: "wisp.events.media.bus.orders.>"}
-    assert found.buses == {"orders": Bus(stream=STREAM, allow_from=["shop/checkout", "tools/*"])}
+    assert found.inboxes == {"inbox.bus.media.orders": Inbox(stream=STREAM, allow_from=["shop/checkout", "tools/*"])}
     assert found.readers == {}
     route = found.routes["mail"]
     assert (route.stream, route.start, route.order, route.barriers) == (STREAM, "latest", "none", False)
@@ -57,9 +57,9 @@ def test_the_log_sends_only_the_types_that_are_asked_for(pattern: dict[str, Any]
 def test_a_bus_goes_with_its_last_subscription() -> None:
     """While one is left, bus and stream stay; then nothing is wanted, and the Subscription may go at once."""
     gone = decode(deleted(make_subscription("mail", source={"bus": {"name": "orders"}})))
-    assert made(gone, wish("audit")).buses.keys() == {"orders"}
+    assert made(gone, wish("audit")).inboxes.keys() == {"inbox.bus.media.orders"}
     found = made(gone)
-    assert (found.buses, found.streams, found.routes) == ({}, {}, {})
+    assert (found.inboxes, found.streams, found.routes) == ({}, {}, {})
     assert found.released == {"mail"}
 
 
@@ -67,4 +67,4 @@ def test_a_bus_whose_stream_is_refused_takes_nothing() -> None:
     """Neither entry nor route: posting is 404, and nothing waits for what is not there."""
     found = made(wish())
     found.without_streams([STREAM])
-    assert (found.buses, found.routes) == ({}, {})
+    assert (found.inboxes, found.routes) == ({}, {})

@@ -19,8 +19,8 @@ from typing import Any, Final
 import prometheus_client
 from nats.aio.client import Client
 
-from wisp_events.ingest.bus import Buses
 from wisp_events.ingest.door import Answer, Body, Headers, Room, chunks, header
+from wisp_events.ingest.doors import Doors
 from wisp_events.ingest.receive import Receiver
 from wisp_events.ingest.tokens import Tokens
 from wisp_events.log import LogUnavailable
@@ -39,8 +39,10 @@ CALLER_BYTES: Final = 12 * 1024 * 1024
 """Of these, what the requests of one namespace may hold."""
 _S3 = re.compile(r"/v1/s3/([A-Za-z0-9][A-Za-z0-9.-]{0,252})")
 _BUS = re.compile(r"/v1/namespaces/([a-z0-9-]{1,63})/buses/([a-z0-9-]{1,63})/events")
+_FUNCTION = re.compile(r"/v1/namespaces/([a-z0-9-]{1,63})/functions/([a-z0-9-]{1,63})/invocations")
 _WHERE: Final = (
-    "post S3 event notifications to /v1/s3/<server>, CloudEvents to /v1/namespaces/<namespace>/buses/<bus>/events"
+    "post S3 event notifications to /v1/s3/<server>, CloudEvents to /v1/namespaces/<namespace>/buses/<bus>/events, "
+    "invocations to /v1/namespaces/<namespace>/functions/<function>/invocations"
 )
 
 REQUESTS = prometheus_client.Counter("wisp_ingest_requests", "Requests by answer", ["status"])
@@ -59,12 +61,12 @@ class App:
         self._tokens = tokens
         self._turn = asyncio.Semaphore(CONCURRENT)
         self._receiver: Receiver | None = None
-        self._buses: Buses | None = None
+        self._doors: Doors | None = None
 
     def connected(self, client: Client, system_namespace: str) -> None:
         """NATS was reached for the first time; `system_namespace` gets the dead letters that belong to nobody."""
         self._receiver = Receiver(client, system_namespace)
-        self._buses = Buses(client.jetstream(), Tokens(client.jetstream()), Room(ROOM_BYTES, CALLER_BYTES))
+        self._doors = Doors(client.jetstream(), Tokens(client.jetstream()), Room(ROOM_BYTES, CALLER_BYTES))
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -94,12 +96,14 @@ class App:
             Refusal: it is not.
             LogUnavailable: it could not be stored now.
         """
-        if match := _BUS.fullmatch(scope["path"]):
+        bus, function = _BUS.fullmatch(scope["path"]), _FUNCTION.fullmatch(scope["path"])
+        if match := bus or function:
             if scope["method"] != "POST":
                 raise Refusal(405, "send POST", allow="POST")
-            if self._buses is None:
+            if self._doors is None:
                 raise Refusal(503, "the event log was not reached yet", retry_after="3")
-            return await self._buses.post(match[1], match[2], scope["headers"], receive)
+            take = self._doors.post if bus else self._doors.invoke
+            return await take(match[1], match[2], scope["headers"], receive)
         if match := _S3.fullmatch(scope["path"]):
             await self._notified(match[1], scope["method"], scope["headers"], receive)
             return _said(200, "ok", {})

@@ -114,9 +114,9 @@ async def _carry_out(context: Context, log: EventLog, accounts: Accounts, view: 
         except ApiError as error:
             problems.readers[reader] = str(error)
     await _bind(context, log, view, made)
-    await _put(log, names.KV_SCHEDULES, view.namespace, made.schedules, view.schedules)
-    await _put(log, names.KV_SOURCES, f"bus.{view.namespace}", made.buses, view.buses)
-    await _put(log, names.KV_ROUTES, view.namespace, made.routes, view.routes)
+    await _put(log, names.KV_SCHEDULES, f"{view.namespace}.", made.schedules, view.schedules)
+    await _put(log, names.KV_SOURCES, "", made.inboxes, view.inboxes)
+    await _put(log, names.KV_ROUTES, f"{view.namespace}.", made.routes, view.routes)
     if not made.readers and (view.tasks or view.deployments):
         await accounts.remove(view.namespace)  # before what shows that it is there
     await _take_away(context, log, view, made)
@@ -128,15 +128,15 @@ async def _put(
 ) -> None:
     for name, value in wanted.items():
         if held.get(name) != value:
-            await log.put(bucket, f"{prefix}.{name}", msgspec.json.encode(value))
+            await log.put(bucket, f"{prefix}{name}", msgspec.json.encode(value))
 
 
 async def _take_away(context: Context, log: EventLog, view: View, made: Plan) -> None:
     """Remove what the plan doesn't hold: routes first, streams after their writers."""
     for name in view.schedules.keys() - made.schedules.keys():
         await log.delete(names.KV_SCHEDULES, f"{view.namespace}.{name}")
-    for name in view.buses.keys() - made.buses.keys():
-        await log.delete(names.KV_SOURCES, f"bus.{view.namespace}.{name}")
+    for key in view.inboxes.keys() - made.inboxes.keys():
+        await log.delete(names.KV_SOURCES, key)
     for name in view.routes.keys() - made.routes.keys():
         await log.delete(names.KV_ROUTES, f"{view.namespace}.{name}")
     for reader in (view.tasks.keys() | view.deployments.keys()) - made.readers.keys():
