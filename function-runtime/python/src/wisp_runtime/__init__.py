@@ -17,6 +17,11 @@ Handlers of signature ``http`` may use ``from wisp_runtime import Request, Respo
 
 from __future__ import annotations
 
+import sys
+
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:  # so it stands while Python looks for what ``-m`` is to run
+    del sys.path[0]  # the working directory: its modules are the function's, not ours
+
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:

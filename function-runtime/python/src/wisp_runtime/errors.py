@@ -50,13 +50,26 @@ class InvalidResultError(Exception):
 
 def user_stack(trace: TracebackType | None) -> list[str]:
     """Format a traceback's frames from the first one outside this package on, one string a frame."""
-    import traceback  # noqa: PLC0415 - needed on errors only
-
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith((_PACKAGE_DIR, "<frozen ")):
         trace = trace.tb_next
-    frames = traceback.format_tb(trace)
+    frames = _format(trace)
     # A RecursionError has a thousand equal frames; both ends tell the story.
     return frames if len(frames) <= _MAX_FRAMES else [*frames[: _MAX_FRAMES // 2], *frames[-_MAX_FRAMES // 2 :]]
+
+
+def _format(trace: TracebackType | None) -> list[str]:
+    """Format a traceback's frames; without their source lines where a module of the user's stands in the way."""
+    try:
+        import traceback  # noqa: PLC0415 - needed on errors only
+
+        return traceback.format_tb(trace)
+    except Exception:  # noqa: BLE001 - the user's own traceback.py, or what that one would import, does what it will
+        frames = []
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        frames.append(f'  File "{code.co_filename}", line {trace.tb_lineno}, in {code.co_name}\n')
+        trace = trace.tb_next
+    return frames
 
 
 def describe(error: BaseException) -> tuple[str, str]:

@@ -10,6 +10,7 @@ The result: a CloudEvent, which is sent back in binary mode, or a value (None is
 from __future__ import annotations
 
 from binascii import a2b_base64
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from wisp_runtime.errors import BadRequestError, InitError
@@ -71,7 +72,7 @@ def _attribute_text(value: Any) -> str:
 
 
 def _event_class(handler: Callable[..., Any]) -> type[Any]:
-    """Return the CloudEvent class of the handler's annotation if it is the SDK's, else the SDK's current one."""
+    """Return the CloudEvent class of the handler's annotation if it is the SDK's, else the SDK's, by default the current one."""
     for annotation in getattr(handler, "__annotations__", {}).values():
         name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
         if name.rpartition(".")[2] == "CloudEvent":
@@ -79,14 +80,19 @@ def _event_class(handler: Callable[..., Any]) -> type[Any]:
             found = annotation if isinstance(annotation, type) else module.get(name)
             if isinstance(found, type) and found.__module__.startswith("cloudevents."):
                 return found
-    try:
-        from cloudevents.core.v1.event import CloudEvent  # noqa: PLC0415 - for handlers of this form only
-    except ImportError as error:
-        raise InitError(
-            "Runtime.ImportModuleError",
-            f"A cloudevent handler needs the package cloudevents 2 or an annotation with another version's class: {error}",
-        ) from None
-    return CloudEvent
+    problem = None
+    for name in ("cloudevents.core.v1.event", "cloudevents.http"):  # the second is what a function's own 1.x has
+        try:
+            found = getattr(import_module(name), "CloudEvent", None)
+        except ImportError as error:
+            problem = problem or error
+            continue
+        if isinstance(found, type):
+            return found
+    message = (
+        f"A cloudevent handler needs the package cloudevents, or an annotation with the class that it wants: {problem}"
+    )
+    raise InitError("Runtime.ImportModuleError", message)
 
 
 def _binary_data(kind: str | None, body: bytes) -> Any:
