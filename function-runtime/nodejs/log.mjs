@@ -58,8 +58,9 @@ function openLog() {
  * @param {string} message
  * @param {object} [fields] what else there is to say
  * @param {About | null} [about]
+ * @param {string} [fallback] the level of what is structured and doesn't tell its own
  */
-export function emit(level, message, fields, about = current()) {
+export function emit(level, message, fields, about = current(), fallback = level) {
   const time = new Date().toISOString();
   let line;
   if (isText) {
@@ -68,9 +69,27 @@ export function emit(level, message, fields, about = current()) {
     const made = { time, level, message };
     if (about) made.requestId = about.id;
     if (about?.trace) made.trace = about.trace;
-    line = `${JSON.stringify(Object.assign(made, fields))}\n`;
+    line = `${complete(message, { ...made, level: fallback }) ?? JSON.stringify(Object.assign(made, fields))}\n`;
   }
   write(Buffer.from(line));
+}
+
+/**
+ * A line that is a JSON object already (Powertools, pino) with what it lacks, its time first, by which the front knows a finished
+ * line; nothing that it says is changed. Null for a line that is none.
+ */
+function complete(line, { message, ...made }) {
+  if (!line.startsWith('{') || !line.trimEnd().endsWith('}')) return null;
+  let said;
+  try {
+    said = JSON.parse(line);
+  } catch {
+    return null;
+  }
+  if (!Object.keys(said).length) return null;
+  for (const name of Object.keys(made)) if (Object.hasOwn(said, name) && name !== 'time') delete made[name];
+  if (!Object.hasOwn(said, 'time') && !line.includes('\n')) return `${JSON.stringify(made).slice(0, -1)},${line.trimStart().slice(1)}`;
+  return JSON.stringify({ ...made, ...said });
 }
 
 function write(bytes) {
@@ -125,7 +144,7 @@ class LineStream {
     const rest = lines.pop();
     if (rest) this.#partial.set(about, rest);
     else this.#partial.delete(about);
-    for (const line of lines) if (line) emit(this.level, line, undefined, about);
+    for (const line of lines) if (line) emit(this.level, line, undefined, about, 'INFO');
     if (done) process.nextTick(done);
     return true;
   }
@@ -134,6 +153,6 @@ class LineStream {
     const rest = this.#partial.get(about);
     if (rest === undefined) return;
     this.#partial.delete(about);
-    emit(this.level, rest, undefined, about);
+    emit(this.level, rest, undefined, about, 'INFO');
   }
 }

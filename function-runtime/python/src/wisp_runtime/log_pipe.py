@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from wisp_runtime import journal
-from wisp_runtime.logs import make_line, unread_bytes
+from wisp_runtime.logs import log_line, unread_bytes
 from wisp_runtime.loop import READ
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class LogPipe:
                 continue
             made = line + b"\n"
             if not (journal.plain() or line.startswith(b'{"time":')):
-                made = make_line("INFO", line.decode("utf-8", "backslashreplace"), *about, {})
+                made = log_line("INFO", line.decode("utf-8", "backslashreplace"), *about)
             journal.write(made)
             if call:
                 call.keep(made)

@@ -19,6 +19,7 @@ from _thread import get_ident
 from typing import TYPE_CHECKING, Any
 
 from wisp_runtime.encoding import make_encoder
+from wisp_runtime.structured import complete
 
 if TYPE_CHECKING:
     import logging
@@ -82,6 +83,15 @@ def end_invocation() -> None:
 def emit(level: str, message: str, **fields: Any) -> None:
     """Write one log line; a closed or broken pipe never fails the invocation."""
     _write(make_line(level, message, current.request_id, current.trace, fields))
+
+
+def log_line(level: str, line: str, request_id: str, trace: str) -> bytes:
+    """Make a log line of one that the code wrote: what is structured already stays so, and INFO if it doesn't say otherwise."""
+    wanted = {"time": timestamp(), "level": "INFO", "requestId": request_id, "trace": trace}
+    structured = complete(line, wanted) if line.startswith("{") else None
+    if structured is None:
+        return make_line(level, line, request_id, trace, {})
+    return (structured + "\n").encode("utf-8", "backslashreplace")
 
 
 def make_line(level: str, message: str, request_id: str, trace: str, fields: dict[str, Any]) -> bytes:
@@ -185,7 +195,7 @@ class LineStream(io.RawIOBase):
         elif line == _TRACEBACK:
             self.traceback[thread] = [line]
         elif line:
-            emit(self.level, line)
+            _write(log_line(self.level, line, current.request_id, current.trace))
 
 
 _streams: list[LineStream] = []
