@@ -4,6 +4,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, field
 
+from wisp_api.caller import AUTH_RULES, Auth
 from wisp_api.kube import (
     Conditions,
     EnvFrom,
@@ -110,13 +111,6 @@ class Scale(Struct, rename="camel", kw_only=True):
     """Invocations that one pod runs at once."""
     idle_seconds: Annotated[int, Meta(ge=6, le=3600)] = 30
     """How long the load is averaged over before pods go: about how long the last one stays after the last request."""
-
-
-class Auth(Struct, rename="camel", kw_only=True):
-    """Who may call the function."""
-
-    type: Literal["none"]
-    """none: anyone who reaches its URL."""
 
 
 class Async(Struct, rename="camel", omit_defaults=True, kw_only=True):
@@ -254,7 +248,7 @@ class FunctionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """How log lines are written: as JSON objects with time, level and request id, or as the code writes them. Without effect for runtime container."""
     visibility: Literal["cluster", "public"] = "cluster"
     """cluster: reachable inside the cluster. public: through the cluster's ingress too; needs `auth`."""
-    auth: Auth | None = None
+    auth: Annotated[Auth | None, AUTH_RULES] = None
     """Who may call it; must be written out where visibility is public."""
     rollout: Rollout | None = None
     """How a new revision takes the requests over, once it has started. Absent: all at once."""
@@ -371,7 +365,11 @@ SPEC_RULES = rules(
     ),
     (
         "self.visibility != 'public' || has(self.auth)",
-        "visibility public lets anyone reach the function: say so with auth: {type: none}, or choose visibility cluster",
+        "visibility public lets anyone reach the function: write who may call it, as auth: {type: none}, or choose visibility cluster",
+    ),
+    (
+        "self.runtime != 'container' || self.signature == 'lambda' || !has(self.auth) || self.auth.type == 'none'",
+        "an image that serves HTTP itself has nothing of the platform before it that checks tokens: check them in the image, and write auth: {type: none}",
     ),
 )
 

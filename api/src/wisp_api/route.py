@@ -16,6 +16,8 @@ class Target(msgspec.Struct, rename="camel", kw_only=True):
 
     url: str
     percent: int = 100
+    audience: str = ""
+    """Whom the router's token is for, which each delivery carries; empty: the target asks for none."""
 
 
 class Retry(msgspec.Struct, rename="camel", kw_only=True):

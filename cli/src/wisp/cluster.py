@@ -26,6 +26,8 @@ FIELD_MANAGER: Final = "wisp-cli"
 _ANNOTATOR: Final = f"{FIELD_MANAGER}-orders"
 """Another manager, because what `apply` leaves out it takes away."""
 _NOT_FOUND: Final = 404
+_TOKEN_SECONDS: Final = 600
+"""The shortest life that Kubernetes gives a token."""
 _CONFLICT: Final = 409
 _TOO_MANY: Final = 429
 _PATIENCE: Final = 5
@@ -127,6 +129,18 @@ class Cluster:
         """
         path = kind.path(self.namespace, name)
         return self._json("PATCH", path, {"fieldManager": FIELD_MANAGER}, patch, _MERGE)
+
+    def token(self, account: str, audience: str) -> str:
+        """A short-lived token of a ServiceAccount of the namespace, for one audience.
+
+        Raises:
+            RefusedError: there is no such account, or we may not act as it.
+        """
+        path = f"/api/v1/namespaces/{self.namespace}/serviceaccounts/{quote(account, safe='')}/token"
+        spec = {"audiences": [audience], "expirationSeconds": _TOKEN_SECONDS}
+        wanted = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        made: str = self._json("POST", path, None, wanted, "application/json")["status"]["token"]
+        return made
 
     def delete(self, kind: Kind, name: str) -> bool:
         """Delete the object and what it owns; False where there is none.

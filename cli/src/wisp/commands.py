@@ -105,6 +105,16 @@ def invoke(
         typer.Option("--cloudevent", help="Send a CloudEvent: the payload, where it is one, or one with it as data."),
     ] = False,
     path: Annotated[str, typer.Option(help="Path and query of the request.")] = "/",
+    service_account: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Whose token is shown to a function with auth type token."),
+    ] = "default",
+    token_file: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="A file with the token to show instead; or set WISP_TOKEN.", show_default=False
+        ),
+    ] = None,
     tail: Annotated[bool, typer.Option("--tail", help="Then print the log lines of this invocation.")] = False,
     local: Annotated[
         Path | None,
@@ -129,7 +139,8 @@ def invoke(
         running.run(local, name, call.body or b"{}")
         return
     cluster = Cluster(namespace)
-    answer = calling.invoke(cluster, name, call)
+    who = calling.Credentials(calling.read_token(token_file), service_account)
+    answer = calling.invoke(cluster, name, call, who)
     lines = calling.tail(cluster, name, answer.request_id) if tail and answer.request_id else []
     for line in lines:
         output.tell(line)

@@ -8,18 +8,22 @@ Invariant: a request is sent on to the next way only when the one before has not
 """
 
 import json
+import os
 import time
 import urllib.request
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from wisp_api import caller
+
 from wisp import output
 from wisp.cluster import FUNCTION, Cluster, Object
-from wisp.errors import CommandError, UsageError
+from wisp.errors import CommandError, RefusedError, UsageError
 from wisp.logs import find_report, render
 
 REQUEST_ID: Final = "wisp-request-id"
@@ -104,17 +108,63 @@ def _make_event(data: Any) -> Object:
     return event | {"time": now, "datacontenttype": "application/json", "data": data}
 
 
-def invoke(cluster: Cluster, name: str, call: Call) -> Answer:
+@dataclass(frozen=True)
+class Credentials:
+    """Who calls: a token that somebody else made, or else a ServiceAccount of the function's namespace."""
+
+    token: str = ""
+    service_account: str = "default"
+
+
+def read_token(file: str | None) -> str:
+    """The token in a file, or else in WISP_TOKEN; never on the command line, which every process of the machine can read.
+
+    Raises:
+        UsageError: there is none in the file.
+    """
+    if file is None:
+        return os.environ.get("WISP_TOKEN", "").strip()
+    try:
+        token = Path(file).read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--token-file {file} can't be read: {error}") from None
+    if not token or any(letter.isspace() for letter in token):
+        raise UsageError(f"--token-file {file}: write the token into it, and nothing else")
+    return token
+
+
+def invoke(cluster: Cluster, name: str, call: Call, who: Credentials) -> Answer:
     """Call a function.
 
     Raises:
-        CommandError: there is no such function, or no way to it.
+        CommandError: there is no such function, no way to it, or no token for it.
     """
     function = cluster.get(FUNCTION, name)
     if function is None:
         raise CommandError(f"there is no function {name} in namespace {cluster.namespace}: `wisp list` shows them")
+    if token := who.token or _own_token(cluster, function, who.service_account):
+        call = replace(call, headers={**call.headers, caller.HEADER: f"Bearer {token}"})
     seconds = function["spec"].get("timeoutSeconds", 30) + _START_SECONDS
     return _direct(function, call, seconds) or _through_api(cluster, function, call, seconds)
+
+
+def _own_token(cluster: Cluster, function: Object, account: str) -> str:
+    """The token that the function asks for, where the cluster can make it; empty where it asks for none."""
+    auth = function["spec"].get("auth") or {}
+    if auth.get("type") == "jwt":
+        raise CommandError(
+            f"the function asks for a token of {auth['issuer']} for {' or '.join(auth['audiences'])}: "
+            "give it in a file (--token-file) or in WISP_TOKEN"
+        )
+    if auth.get("type") != "token":
+        return ""
+    try:
+        return cluster.token(account, caller.audience(cluster.namespace, function["metadata"]["name"]))
+    except RefusedError as error:
+        raise CommandError(
+            f"the function asks for a token, and none can be had for ServiceAccount {account} of {cluster.namespace}, "
+            f"which asks for the right to create serviceaccounts/token (--service-account names another): {error}"
+        ) from None
 
 
 def _direct(function: Object, call: Call, seconds: float) -> Answer | None:

@@ -14,6 +14,7 @@ import kopf
 from wisp_api.logs import set_up_logging
 
 from wisp_operator import api, config
+from wisp_operator.callers import CallerKeys
 from wisp_operator.context import Context, FunctionKey
 from wisp_operator.drain import drain
 from wisp_operator.handlers import function, subscription
@@ -90,7 +91,9 @@ async def _act(kubernetes: api.Api, settings: config.OperatorConfig, stop: async
     seeds = await ensure_secrets(kubernetes, settings)
     root = await kubernetes.get(api.NAMESPACES, None, "kube-system")
     cluster = root["metadata"]["uid"] if root else ""
-    context = Context(kubernetes, settings, seeds, cluster, Proofs(settings.s3_servers))
+    context = Context(
+        kubernetes, settings, seeds, cluster, Proofs(settings.s3_servers), CallerKeys(kubernetes, settings)
+    )
     functions: WorkQueue[FunctionKey] = WorkQueue("function", lambda key: function.reconcile(context, key))
     namespaces: WorkQueue[str] = WorkQueue("namespace", lambda key: subscription.reconcile(context, key))
     async with asyncio.TaskGroup() as tasks:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from wisp_operator.accounts import Accounts
 from wisp_operator.api import Api
+from wisp_operator.callers import CallerKeys
 from wisp_operator.config import OperatorConfig
 from wisp_operator.log import EventLog
 from wisp_operator.proof import Proofs
@@ -30,6 +31,8 @@ class Context:
     cluster: str
     """The cluster's uid."""
     proofs: Proofs
+    callers: CallerKeys
+    """Whose tokens functions take."""
     log: EventLog | None = None
     """None until the first connection."""
     accounts: Accounts | None = None

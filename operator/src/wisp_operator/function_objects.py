@@ -22,6 +22,9 @@ from wisp_operator.client_image import add_to_client, brings_client, client_env,
 HASH_LENGTH: Final = 10
 PROGRESS_SECONDS: Final = 120
 """How long a new revision may take to start, pulling its image included."""
+AUTH_FILE: Final = "auth.json"
+"""Key of the ConfigMap that says who may call."""
+_AUTH_DIRECTORY: Final = "/etc/wisp/auth"
 _TASK_DIRECTORY: Final = "/var/task"
 _MIB_PER_CPU: Final = 1769
 _MIB_PER_GIB: Final = 1024
@@ -58,6 +61,16 @@ def make_labels(function: str) -> dict[str, str]:
 def code_sha256(files: dict[str, str]) -> str:
     """SHA-256 over the files' names and texts."""
     return hashlib.sha256(msgspec.json.encode(files, order="deterministic")).hexdigest()
+
+
+def auth_config_map_name(function: str) -> str:
+    """Name of the ConfigMap that says who may call a Function."""
+    return f"{function}-auth"
+
+
+def _is_guarded(spec: FunctionSpec) -> bool:
+    """Whether callers need a token."""
+    return spec.auth is not None and spec.auth.type != "none"
 
 
 def make_config_map(function: Object, files: dict[str, str]) -> Object:
@@ -122,6 +135,9 @@ def _make_template(function: Object, spec: FunctionSpec, runtime_image: str) -> 
         if spec.runtime == "provided":
             source["defaultMode"] = 0o555  # a bootstrap is executed
         pod_spec["volumes"].append({"name": "code", "configMap": source})
+    if _is_guarded(spec):
+        callers = {"name": auth_config_map_name(function["metadata"]["name"])}
+        pod_spec["volumes"].append({"name": "auth", "configMap": callers})
     if spec.service_account_name:
         pod_spec["serviceAccountName"] = spec.service_account_name
     else:
@@ -160,10 +176,14 @@ def _scaling(scale: Scale) -> dict[str, str]:
 def _make_containers(function: Object, spec: FunctionSpec, runtime_image: str) -> list[Object]:
     """The code's container, and before it the front where the code is in an image with a client of its own, which looks for it at once."""
     container = _make_container(function, spec, runtime_image)
-    if not brings_client(spec):
-        return [container]
-    add_to_client(container, spec)
-    return [make_front(runtime_image, _platform_env(function, spec), _SECURITY_CONTEXT), container]
+    containers = [container]
+    if brings_client(spec):
+        add_to_client(container, spec)
+        containers.insert(0, make_front(runtime_image, _platform_env(function, spec), _SECURITY_CONTEXT))
+    if _is_guarded(spec):
+        mount = {"name": "auth", "mountPath": _AUTH_DIRECTORY, "readOnly": True}
+        containers[0].setdefault("volumeMounts", []).append(mount)
+    return containers
 
 
 def _make_container(function: Object, spec: FunctionSpec, runtime_image: str) -> Object:
@@ -208,6 +228,8 @@ def _platform_env(function: Object, spec: FunctionSpec) -> list[Object]:
         values["WISP_ISOLATION"] = spec.isolation
     if spec.log_format != "json":
         values["WISP_LOG_FORMAT"] = spec.log_format
+    if _is_guarded(spec):
+        values["WISP_AUTH_FILE"] = f"{_AUTH_DIRECTORY}/{AUTH_FILE}"
     if spec.handler:
         values |= {"WISP_HANDLER": spec.handler, "WISP_SIGNATURE": spec.signature}
     return [{"name": name, "value": value} for name, value in values.items()]

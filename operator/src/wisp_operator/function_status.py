@@ -50,14 +50,24 @@ def invalid(reason: str, message: str) -> dict[str, Aspect]:
     }
 
 
-def not_owned(name: str) -> dict[str, Aspect]:
-    """The aspects where a Knative Service of that name belongs to someone else."""
-    message = (
-        f"a Knative Service {name} exists that is not this Function's: delete it, or give the Function another name"
-    )
+def not_owned(name: str, kind: str = "Knative Service") -> dict[str, Aspect]:
+    """The aspects where an object of that name belongs to someone else."""
+    message = f"a {kind} {name} exists that is not this Function's: delete it, or give the Function another name"
     return {
         conditions.CODE_READY: mark_unknown(conditions.NOT_OWNED, "not tried: see ServiceReady"),
         conditions.SERVICE_READY: mark_false(conditions.NOT_OWNED, message),
+    }
+
+
+def keys_unavailable(error: ApiError) -> dict[str, Aspect]:
+    """The aspects where nobody can say whose tokens callers may show."""
+    message = (
+        f"auth can't be set up, because the keys of callers' tokens can't be read, and is tried again: {error}. "
+        "The operator reads /openid/v1/jwks of the API server, and the Secret wisp-caller-keys of its own namespace."
+    )
+    return {
+        conditions.CODE_READY: mark_unknown(conditions.DEPLOYING, "not tried yet: see ServiceReady"),
+        conditions.SERVICE_READY: mark_unknown(conditions.CALLER_KEYS_UNAVAILABLE, message),
     }
 
 

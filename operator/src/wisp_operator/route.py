@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 import msgspec
-from wisp_api import cloudevent, names, pattern, route
+from wisp_api import caller, cloudevent, names, pattern, route
 from wisp_api.function import Async, Scale
 from wisp_api.subscription import FUNCTION
 
@@ -101,8 +101,10 @@ def _targets(function: Object | None, tag: str | None, cluster_domain: str) -> l
     if tag is not None:
         tags = function["spec"].get("tags", {})
         shares = {tags[tag]["revision"]: 100} if tag in tags and tag in status.get("tags", {}) else {}
+    guarded = (function["spec"].get("auth") or {}).get("type", "none") != "none"
+    audience = caller.audience(namespace, function["metadata"]["name"]) if guarded else ""
     return [
-        route.Target(url=f"http://{revision}.{namespace}.svc.{cluster_domain}/", percent=percent)
+        route.Target(url=f"http://{revision}.{namespace}.svc.{cluster_domain}/", percent=percent, audience=audience)
         for revision, percent in shares.items()
     ]
 

@@ -7,7 +7,7 @@ import base64
 import secrets
 from typing import Final
 
-from wisp_api import names
+from wisp_api import caller, names
 
 from wisp_operator.api import SECRETS, Api, ApiError, Object
 from wisp_operator.config import OperatorConfig
@@ -47,9 +47,23 @@ async def ensure_secrets(api: Api, config: OperatorConfig) -> dict[str, str]:
             "of Wisp's account (account, SA...) and of the system account (system, SA...)"
         )
     await _keep(api, config.namespace, SERVER_SECRET, {"auth.conf": make_server_config(seeds)})
+    await ensure_caller_keys(api, config)
     for user in (router_user(), ingest_user()):
         await _keep(api, config.namespace, f"wisp-nats-{user.name}", {"creds": make_credentials(seeds[ACCOUNT], user)})
     return seeds
+
+
+async def ensure_caller_keys(api: Api, config: OperatorConfig) -> dict[str, str]:
+    """Make the keys that deliveries are signed with where they are missing; the seeds by name.
+
+    There is always a next one that functions trust already, so that a rotation (see docs/operations.md) is one step without a gap.
+
+    Raises:
+        ApiError: refused.
+    """
+    made = {name: secrets.token_hex(32) for name in (caller.CURRENT, caller.NEXT)}
+    await _ensure(api, config.namespace, caller.KEY_SECRET, made)
+    return _data(await api.get(SECRETS, config.namespace, caller.KEY_SECRET))
 
 
 async def _ensure(api: Api, namespace: str, name: str, values: dict[str, str], *, whole: bool = False) -> None:

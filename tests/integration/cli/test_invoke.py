@@ -1,6 +1,7 @@
 """`wisp invoke` calls a function at its URL and tells errors from answers; the function runs in the real runtime."""
 
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -8,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from fixtures.cli import READY, Operator, Wisp, write_project
+from fixtures.kube import Kube
 from fixtures.process import free_port, listens, server
+from wisp_api import caller
 
 PUBLIC = """
 functions:
@@ -39,11 +42,11 @@ def hello(wisp: Wisp, operator: Operator, tmp_path: Path) -> Iterator[Wisp]:
 
 
 @contextlib.contextmanager
-def runtime(folder: Path) -> Iterator[int]:
+def runtime(folder: Path, **more: str) -> Iterator[int]:
     """The folder's function, served on a port of loopback."""
     port = free_port()
     source = Path(__file__).parents[3] / "function-runtime" / "python" / "src"
-    env = os.environ | {"PORT": str(port), "WISP_CODE_DIR": str(folder), "WISP_HANDLER": "app.handler"}
+    env = os.environ | {"PORT": str(port), "WISP_CODE_DIR": str(folder), "WISP_HANDLER": "app.handler"} | more
     command = [sys.executable, "-m", "wisp_runtime"]
     with server(command, lambda: listens(port), folder / "log", env | {"PYTHONPATH": str(source)}):
         yield port
@@ -110,3 +113,43 @@ def test_a_function_that_is_not_there_or_has_not_started(hello: Wisp, operator: 
     operator.judge("functions", "fresh", ("Ready", "Unknown", "Deploying", "a first pod is starting"))
     done = hello("invoke", "fresh")
     assert (done.code, done.err) == (1, "wisp: the function has not started yet: a first pod is starting\n")
+
+
+def test_a_function_that_asks_for_a_token_gets_a_service_accounts(
+    wisp: Wisp, operator: Operator, cluster: Kube, tmp_path: Path
+) -> None:
+    """Made by the cluster for this function; without the account, and as another namespace's, the call fails with the reason."""
+    guarded = PUBLIC.replace("{type: none}", "{type: token}")
+    assert wisp("deploy", write_project(tmp_path, guarded, CODE), "--no-wait").code == 0
+    prefix = f"system:serviceaccount:{wisp.namespace}:"
+    issuer = {
+        "issuer": cluster.get("/.well-known/openid-configuration")["issuer"],
+        "audiences": [caller.audience(wisp.namespace, "hello")],
+        "keys": cluster.get("/openid/v1/jwks"),
+        "callers": [f"{prefix}runner"],
+    }
+    (tmp_path / "auth.json").write_text(json.dumps({"issuers": [issuer]}))
+    for account in ("default", "runner"):
+        path = f"/api/v1/namespaces/{wisp.namespace}/serviceaccounts"
+        assert cluster.request("POST", path, {"metadata": {"name": account}})[0] in {201, 409}
+    with runtime(tmp_path / "function", WISP_AUTH_FILE=str(tmp_path / "auth.json")) as port:
+        operator.judge("functions", "hello", READY, url=f"http://127.0.0.1:{port}", revision="hello-1")
+        assert wisp("invoke", "hello", "-d", "5", "--service-account", "runner").out == "5"
+        refused = wisp("invoke", "hello", "-d", "5")
+        assert (refused.code, "may not call this function" in refused.err) == (1, True)
+        absent = wisp("invoke", "hello", "--service-account", "nobody")
+        assert (absent.code, "ServiceAccount nobody" in absent.err) == (1, True)
+        (tmp_path / "token").write_text("not.a.token\n")
+        forged = wisp("invoke", "hello", "--token-file", str(tmp_path / "token"))
+        assert "The token is no JWT" in forged.err
+        assert "can't be read" in wisp("invoke", "hello", "--token-file", str(tmp_path / "none")).err
+
+
+def test_a_function_of_another_issuer_asks_for_the_token(wisp: Wisp, tmp_path: Path) -> None:
+    """The command can't make one, and says whose it is and where it goes."""
+    jwt = "{type: jwt, issuer: 'https://login.example', audiences: [shop]}"
+    assert wisp("deploy", write_project(tmp_path, PUBLIC.replace("{type: none}", jwt), CODE), "--no-wait").code == 0
+    told = wisp("invoke", "hello")
+    assert told.code == 1
+    assert "https://login.example for shop" in told.err
+    assert "--token-file" in told.err

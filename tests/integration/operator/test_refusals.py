@@ -49,6 +49,27 @@ def plain(item: dict[str, Any], name: str | None = None) -> dict[str, Any]:
             make_function(env=[{"name": "AWS_LAMBDA_RUNTIME_API", "value": "x"}]),
             "belong to the platform",
         ),
+        ("jwt without an issuer", make_function(auth={"type": "jwt"}), "jwt needs issuer and audiences"),
+        (
+            "an issuer without TLS",
+            make_function(auth={"type": "jwt", "issuer": "http://login.example", "audiences": ["a"]}),
+            "write an https:// address",
+        ),
+        (
+            "scopes of the cluster's tokens",
+            make_function(auth={"type": "token", "scopes": ["a"]}),
+            "are for auth type jwt",
+        ),
+        (
+            "callers without a token",
+            make_function(auth={"type": "none", "callers": [{"namespace": "a"}]}),
+            "callers are for auth type token",
+        ),
+        (
+            "tokens at an image that serves itself",
+            make_function(runtime="container", handler=None, code={"image": "a"}, auth={"type": "token"}),
+            "check them in the image",
+        ),
         (
             "files in a container",
             make_function(runtime="container", handler=None),
@@ -65,7 +86,11 @@ def plain(item: dict[str, Any], name: str | None = None) -> dict[str, Any]:
         ("too little memory", make_function(memory="8Mi"), "32Mi or more"),
         ("endless timeout", make_function(timeoutSeconds=901), "less than or equal to 900"),
         ("public without auth", make_function(visibility="public"), "auth: {type: none}"),
-        ("unknown auth", make_function(visibility="public", auth={"type": "maybe"}), 'supported values: "none"'),
+        (
+            "unknown auth",
+            make_function(visibility="public", auth={"type": "maybe"}),
+            'supported values: "jwt", "none", "token"',
+        ),
         ("roll-out without an end", make_function(rollout={"steps": [10, 50]}), "rollout.steps ends with 100"),
         ("roll-out up and down", make_function(rollout={"steps": [50, 10, 100]}), "rollout.steps go up"),
         ("error rate in percent", make_function(rollout={"maxErrorRate": "5%"}), "a share of 1"),

@@ -42,6 +42,13 @@ def test_verdict(status: int, marked: Verdict, unmarked: Verdict) -> None:
     assert judge(Answer(status)) is unmarked
 
 
+def test_a_refused_token_of_ours_is_not_the_functions_answer() -> None:
+    """No code of the function ran, and a key is on its way: the event waits; a 401 of the code itself is final."""
+    assert judge(Answer(401, marked=True, stranger=True)) is U
+    assert judge(Answer(401, marked=True)) is R
+    assert judge(Answer(403, marked=True, stranger=True)) is R
+
+
 def test_failures() -> None:
     """A timeout is the function's, everything else without an answer the network's."""
     assert judge(Failure("no answer", timeout=True)) is F

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fixtures.issuer import Issuer, IssuerServer, issuer_server
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +32,11 @@ def handler(request):
 ASGI = """
 import json
 async def app(scope, receive, send):
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": scope["extensions"]["wisp.jwt"]["claims"]["sub"]})
+        await send({"type": "websocket.close"})
     if scope["type"] == "http":
         told = {"jwt": scope["extensions"].get("wisp.jwt"), "headers": [n.decode() for n, _ in scope["headers"]]}
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -171,6 +178,21 @@ def test_an_asgi_app_gets_verified_claims_in_its_scope(
     told = call(function, issuer.sign()).json
     assert told["jwt"]["claims"]["sub"] == "ada"
     assert "wisp-jwt-claims" in told["headers"]
+
+
+def test_a_websocket_s_handshake_needs_a_token_too(
+    serve: Callable[..., FunctionProcess], guard: Callable[..., str]
+) -> None:
+    """A refused one ends its connection; an accepted one's app is told the claims."""
+    issuer = Issuer("https://issuer")
+    function = serve(ASGI, "app.app", WISP_AUTH_FILE=guard(issuer.entry(claims=True)))
+    address = f"ws://127.0.0.1:{function.port}/"
+    with pytest.raises(InvalidStatus) as refused:
+        connect(address)
+    assert refused.value.response.status_code == 401
+    assert refused.value.response.headers["connection"] == "close"
+    with connect(address, additional_headers={"authorization": f"Bearer {issuer.sign()}"}) as socket:
+        assert socket.recv(DEADLINE) == "ada"
 
 
 def test_a_lambda_handler_gets_claims_as_api_gateway_gives_them(

@@ -74,8 +74,9 @@ class Batched(Delivery):
 
     def _send(self, items: list[Item], now: float) -> None:
         plan = self.plan
-        to = plan.addresses[pick(plan.route.targets, items[0].event.id)]
-        request = render_batch([(item.event, item.raw) for item in items], to)
+        index = pick(plan.route.targets, items[0].event.id)
+        to = plan.addresses[index]
+        request = render_batch([(item.event, item.raw) for item in items], to, self._sign(index))
         for item in items:
             item.first = item.first or now
         retry = any(item.tries for item in items)

@@ -18,7 +18,7 @@ from typing import Final, cast
 import httptools
 
 from wisp_events.router.request import Address
-from wisp_events.router.verdict import MARK, Answer, Failure, Outcome
+from wisp_events.router.verdict import MARK, REALM, Answer, Failure, Outcome
 
 CONNECT_SECONDS: Final = 10.0
 SWEEP_SECONDS: Final = 0.25
@@ -66,7 +66,7 @@ class _Connection(asyncio.Protocol):
         self._headers_done = False
         self._framed = False
         self._reusable = False
-        self._marked = False
+        self._marked = self._stranger = False
         self._retry_after = 0.0
         self._body = b""
 
@@ -108,6 +108,8 @@ class _Connection(asyncio.Protocol):
         name = name.lower()
         if name == MARK:
             self._marked = True
+        elif name == b"www-authenticate":
+            self._stranger = REALM in value
         elif name == b"retry-after" and value.isdigit():
             self._retry_after = float(value[:9])
         elif name in (b"content-length", b"transfer-encoding"):
@@ -137,7 +139,7 @@ class _Connection(asyncio.Protocol):
         if exchange is None:
             self.close()
             return
-        answer = Answer(status, self._marked, self._retry_after, self._body)
+        answer = Answer(status, self._marked, self._retry_after, self._body, self._stranger and self._marked)
         now = time.monotonic()
         self.used, self.idle_since = True, now
         if reusable and now - self.born < MAX_AGE_SECONDS:

@@ -29,6 +29,7 @@ from wisp_events.router.metrics import RouteMetrics
 from wisp_events.router.plan import Plan
 from wisp_events.router.request import MAX_HOPS, pick, render
 from wisp_events.router.schedule import Item, Schedule
+from wisp_events.router.signer import Signer
 from wisp_events.router.verdict import Outcome, Verdict
 
 WINDOW_EVENTS: Final = 10_000
@@ -60,6 +61,7 @@ class Shared:
     leased: Callable[[], bool]
     """Whether this replica may start attempts."""
     budget: Budget = field(default_factory=Budget)
+    signer: Signer = field(default_factory=Signer)
 
 
 class Delivery:
@@ -280,9 +282,10 @@ class Delivery:
             self._bury_expired(item)
             return
         plan = self.plan
-        to = plan.addresses[pick(plan.route.targets, item.event.id)]
+        index = pick(plan.route.targets, item.event.id)
+        to = plan.addresses[index]
         try:
-            request = render(item.event, to)
+            request = render(item.event, to, self._sign(index))
         except ValueError as error:
             self._bury(item, "Malformed", str(error))
             return
@@ -292,6 +295,11 @@ class Delivery:
         self._shared.http.send(
             to, request, plan.route.timeout_seconds + GRACE_SECONDS, partial(self._answered, item, now)
         )
+
+    def _sign(self, index: int) -> bytes:
+        """The header line with the token that a target asks for, if it does."""
+        audience = self.plan.route.targets[index].audience
+        return self._shared.signer.header(audience) if audience else b""
 
     def _answered(self, item: Item, sent: float, outcome: Outcome) -> None:
         self._attempts -= 1

@@ -61,8 +61,8 @@ def pick(targets: Sequence[Target], event_id: str) -> int:
     return 0
 
 
-def render(event: Event, to: Address) -> bytes:
-    """The request that delivers an event.
+def render(event: Event, to: Address, signed: bytes = b"") -> bytes:
+    """The request that delivers an event; `signed`: header lines that say who sends it.
 
     Raises:
         ValueError: an extension's name or the data can't be carried.
@@ -84,16 +84,16 @@ def render(event: Event, to: Address) -> bytes:
     if content_type:
         lines.append(f"content-type: {_printable(content_type)}\r\n")
     lines.append(f"content-length: {len(body)}\r\n\r\n")
-    return b"".join((to.head, "".join(lines).encode("ascii"), body))
+    return b"".join((to.head, signed, "".join(lines).encode("ascii"), body))
 
 
-def render_batch(events: Sequence[tuple[Event, msgspec.Raw]], to: Address) -> bytes:
+def render_batch(events: Sequence[tuple[Event, msgspec.Raw]], to: Address, signed: bytes = b"") -> bytes:
     """The request that delivers events as a JSON list, each as it stands in the log with one hop more; the trace is the first one's."""
     first = events[0][0]
     lines = [f"{name}: {_value(value)}\r\n" for name in _TRACE if (value := getattr(first, name)) is not None]
     body = b"[" + b",".join([_with_hop(event, bytes(raw)) for event, raw in events]) + b"]"
     lines.append(f"content-type: {cloudevent.CONTENT_TYPE}\r\ncontent-length: {len(body)}\r\n\r\n")
-    return b"".join((to.head, "".join(lines).encode("ascii"), body))
+    return b"".join((to.head, signed, "".join(lines).encode("ascii"), body))
 
 
 def _with_hop(event: Event, raw: bytes) -> bytes:

@@ -2,6 +2,9 @@
 
 Only answers that the function gave, and its timeouts, count against `maxAttempts`; what the network, the ingress or the
 activator did is retried until `maxAgeSeconds`. The runtime marks its answers with the header `wisp-request-id`.
+
+A 401 of the runtime's own gate is retried like that, too: the router's token is the platform's affair, a key on its way to the
+pod or a Function whose `auth` has just changed, and no reason to bury a single event. A 401 of the function's code is final.
 """
 
 import enum
@@ -11,6 +14,8 @@ from dataclasses import dataclass
 from wisp_api.route import Retry
 
 MARK = b"wisp-request-id"
+REALM = b'realm="wisp"'
+"""In `www-authenticate`: the runtime refused the caller before any code of the function ran."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -24,6 +29,8 @@ class Answer:
     """Seconds; 0 where the header is absent or a date."""
     body: bytes = b""
     """Its first 4 KiB."""
+    stranger: bool = False
+    """Whether the runtime refused the caller's token, ours: the function has not seen the event."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -55,6 +62,8 @@ def judge(outcome: Outcome) -> Verdict:
     if isinstance(outcome, Failure):
         return Verdict.FUNCTION_FAILED if outcome.timeout else Verdict.UNREACHED
     status = outcome.status
+    if outcome.stranger and status == 401:  # noqa: PLR2004
+        return Verdict.UNREACHED
     if 200 <= status < 300:  # noqa: PLR2004
         return Verdict.DELIVERED
     if status == 429 or (status in (404, 408, 409, 502, 503) and not outcome.marked):  # noqa: PLR2004

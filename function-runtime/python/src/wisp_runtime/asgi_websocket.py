@@ -32,7 +32,7 @@ async def run_websocket(app: Callable[..., Awaitable[None]], request: dict[str, 
         "type": "websocket",
         "scheme": {"https": "wss", "http": "ws"}.get(request["scheme"], request["scheme"]),
         "subprotocols": [name.strip() for name in offered if name.strip()],
-        "extensions": {"websocket.http.response": {}},
+        "extensions": {**request["extensions"], "websocket.http.response": {}},
     }
     del scope["method"]
     speech = _Speech(session)

@@ -13,6 +13,7 @@ from wisp_api.function import CODE_BYTES, FunctionSpec, RolloutStatus
 from wisp_operator import function_status, rollout, start_failure
 from wisp_operator.api import CONFIG_MAPS, FUNCTIONS, KNATIVE_SERVICES, PODS, REVISIONS, Api, ApiError, Object
 from wisp_operator.apply import apply
+from wisp_operator.callers import make_auth_config_map
 from wisp_operator.client_image import FRONT_RUNTIME, brings_client
 from wisp_operator.config import OperatorConfig
 from wisp_operator.context import Context, FunctionKey
@@ -45,7 +46,7 @@ async def reconcile(context: Context, key: FunctionKey) -> float | None:
         context.api, FUNCTIONS, function, {"conditions": make_conditions(function, done.aspects, now), **fields}, now
     )
     if all(aspect.status == TRUE for aspect in done.aspects.values()):
-        await _collect(context.api, key, done.superfluous)
+        await _collect(context.api, key, done.superfluous, 1 if spec and spec.code.files else 0)
         return done.wait
     return done.wait or _RETRY_SECONDS
 
@@ -73,12 +74,19 @@ async def _deploy(context: Context, function: Object, spec: FunctionSpec) -> Dep
     image = _runtime_image(spec, context.config)
     wanted = make_knative_service(function, spec, image)["spec"]["template"]["metadata"]["name"]
     try:
+        guard = await _guard(context, function, spec)
+    except ApiError as error:
+        return Deployed(function_status.keys_unavailable(error))
+    try:
         live = await api.get(KNATIVE_SERVICES, meta["namespace"], meta["name"])
         if live is not None and not _owned(live, function):
             return Deployed(function_status.not_owned(meta["name"]))
-        if spec.code.files is not None:
-            code = make_config_map(function, spec.code.files)
-            await apply(api, CONFIG_MAPS, code, await api.get(CONFIG_MAPS, meta["namespace"], code["metadata"]["name"]))
+        code = [make_config_map(function, spec.code.files)] if spec.code.files is not None else []
+        for config_map in code + guard:
+            known = await api.get(CONFIG_MAPS, meta["namespace"], config_map["metadata"]["name"])
+            if known is not None and not _owned(known, function):
+                return Deployed(function_status.not_owned(config_map["metadata"]["name"], "ConfigMap"))
+            await apply(api, CONFIG_MAPS, config_map, known)
         revisions = await api.list(REVISIONS, meta["namespace"], f"{_REVISION_OF}={meta['name']}")
         shares, pods = await _plan(api, function, spec, revisions, wanted)
         service = await apply(api, KNATIVE_SERVICES, make_knative_service(function, spec, image, shares.traffic), live)
@@ -126,6 +134,13 @@ def _fields(
     }
 
 
+async def _guard(context: Context, function: Object, spec: FunctionSpec) -> list[Object]:
+    """The ConfigMap that says who may call, where not everybody may."""
+    if spec.auth is None or spec.auth.type == "none":
+        return []
+    return [make_auth_config_map(function, spec.auth, await context.callers.get())]
+
+
 def code_problem(spec: FunctionSpec, config: OperatorConfig) -> str:
     """What is wrong with the code that the CRD's rules can't see, empty if nothing."""
     files = spec.code.files or {}
@@ -150,12 +165,12 @@ def _owned(live: Object, function: Object) -> bool:
     return any(owner["uid"] == function["metadata"]["uid"] for owner in owners)
 
 
-async def _collect(api: Api, key: FunctionKey, revisions: Sequence[str]) -> None:
-    """Delete revisions that are not kept, and ConfigMaps that no revision reads any more."""
+async def _collect(api: Api, key: FunctionKey, revisions: Sequence[str], least: int) -> None:
+    """Delete revisions that are not kept, and ConfigMaps that no revision reads any more; `least` are in use."""
     for name in revisions:
         await api.delete(REVISIONS, key.namespace, name)
     held = await api.list(CONFIG_MAPS, key.namespace, f"{names.FUNCTION_LABEL}={key.name}")
-    if len(held) < 2:  # noqa: PLR2004 - the one in use
+    if len(held) <= least:
         return
     left = await api.list(REVISIONS, key.namespace, f"{_REVISION_OF}={key.name}")
     used = {

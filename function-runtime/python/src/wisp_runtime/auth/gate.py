@@ -217,6 +217,7 @@ class Gate:
         if error:
             text = "".join(letter if letter in _QUOTABLE else "'" for letter in message)
             challenge += f', error="{error}", error_description="{text}"'
+        request.keep_alive = request.keep_alive and not request.upgrade  # what follows a handshake may be frames
         call = connection.call = Call(connection, request)
         error_type = {400: "InvalidRequest", 403: "Forbidden"}.get(status, "Unauthorized")
         call.refuse(BadRequestError(error_type, message, status, ("www-authenticate", challenge)))
@@ -264,5 +265,6 @@ def find_token(request: HttpRequest) -> tuple[str, str]:
 def _put_off(waiting: Waiting, message: str = "") -> None:
     """Ask the caller to try again; without the mark of an answer that is the function's own."""
     if waiting.connection.request is waiting.request:
+        waiting.request.keep_alive = waiting.request.keep_alive and not waiting.request.upgrade
         text = message or "The token could not be checked now: try again"
         waiting.connection.answer(error_reply(503, "ServiceUnavailable", text, [("retry-after", "5")]))
