@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
+import shutil
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from unit.runtime.conftest import serve, start
+from unit.runtime.conftest import SOURCE, serve, start
+from wisp_cluster.paths import cache_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from unit.runtime.conftest import FunctionProcess
 
     Serve = Callable[..., FunctionProcess]
+    Powertools = Callable[[str], FunctionProcess]
 
 __all__ = ["serve", "start"]
+
+PACKAGES = ("aws-lambda-powertools[parser,tracer]==3.37.0", "boto3==1.44.5")
 
 APP = """
 import json
@@ -125,12 +134,30 @@ def charge(event, context):
     charged.append(event["id"])
     return {"charged": charged[:]}
 """
-ENV = {"POWERTOOLS_TRACE_DISABLED": "true", "AWS_REGION": "eu-north-1"}
 
 
-def test_logger_and_metrics(serve: Serve) -> None:
+@functools.cache
+def packages() -> Path:
+    """A folder with them, as in a layer, fetched from PyPI at first use: in our own environment boto3 would hold back what the images run."""
+    folder = cache_dir() / "powertools-3.37.0-boto3-1.44.5"
+    if not folder.exists():
+        fresh = folder.with_name(f".{folder.name}.unfinished")
+        shutil.rmtree(fresh, ignore_errors=True)
+        subprocess.run(["uv", "pip", "install", "--quiet", "--target", fresh, *PACKAGES], check=True, timeout=300)
+        fresh.rename(folder)
+    return folder
+
+
+@pytest.fixture
+def powertools(serve: Serve) -> Callable[[str], FunctionProcess]:
+    """Serve one of the handlers."""
+    env = {"POWERTOOLS_TRACE_DISABLED": "true", "AWS_REGION": "eu-north-1"}
+    return lambda handler: serve(APP, f"app.{handler}", PYTHONPATH=f"{SOURCE}{os.pathsep}{packages()}", **env)
+
+
+def test_logger_and_metrics(powertools: Powertools) -> None:
     """A log line of the Logger's is a log line here, with its own fields and the request's; metrics pass as they are."""
-    function = serve(APP, "app.observed", **ENV)
+    function = powertools("observed")
     answer = function.invoke({"order": 7})
     request_id = answer.headers["wisp-request-id"]
     assert answer.json == {"order": 7, "id": request_id}
@@ -146,9 +173,9 @@ def test_logger_and_metrics(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("handler", ["by_api", "by_url"])
-def test_event_handlers(serve: Serve, handler: str) -> None:
+def test_event_handlers(powertools: Powertools, handler: str) -> None:
     """Routes, path and query parameters, bodies and errors, from real HTTP requests."""
-    function = serve(APP, f"app.{handler}", **ENV)
+    function = powertools(handler)
     answer = function.request("/orders/7?q=a%20b")
     assert (answer.status, answer.json) == (200, {"order": "7", "q": "a b"})
     made = function.request("/orders", '{"a": "ø"}'.encode(), {"content-type": "application/json"})
@@ -177,9 +204,9 @@ def dynamodb(number: int, body: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("record", [sqs, kinesis, dynamodb])
-def test_batch_processors(serve: Serve, record: Callable[[int, str], dict[str, Any]]) -> None:
+def test_batch_processors(powertools: Powertools, record: Callable[[int, str], dict[str, Any]]) -> None:
     """The failed records are named in batchItemFailures; when all fail, that is the function's error."""
-    function = serve(APP, "app.batch", **ENV)
+    function = powertools("batch")
     records = [record(number, "bad" if number == 2 else "good") for number in range(4)]
     assert function.invoke({"Records": records}).json == {"batchItemFailures": [{"itemIdentifier": "m-2"}]}
     assert function.invoke({"Records": records[:2]}).json == {"batchItemFailures": []}
@@ -187,17 +214,17 @@ def test_batch_processors(serve: Serve, record: Callable[[int, str], dict[str, A
     assert (failed.status, failed.json["errorType"]) == (500, "BatchProcessingError")
 
 
-def test_parser(serve: Serve) -> None:
+def test_parser(powertools: Powertools) -> None:
     """A valid event is a model, an invalid one pydantic's error."""
-    function = serve(APP, "app.parsed", **ENV)
+    function = powertools("parsed")
     assert function.invoke({"id": 1, "items": ["a", "b"]}).json == {"total": 2, "id": 1}
     failed = function.invoke({"id": "x", "items": None})
     assert (failed.status, failed.json["errorType"]) == (500, "ValidationError")
 
 
-def test_idempotency(serve: Serve) -> None:
+def test_idempotency(powertools: Powertools) -> None:
     """The second event with the same key gets the first one's result, and the handler isn't run for it."""
-    function = serve(APP, "app.charge", **ENV)
+    function = powertools("charge")
     first = function.invoke({"id": "a"}).json
     assert function.invoke({"id": "a"}).json == first == {"charged": ["a"]}
     assert function.invoke({"id": "b"}).json == {"charged": ["a", "b"]}
