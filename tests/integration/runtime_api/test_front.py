@@ -103,6 +103,14 @@ def test_a_timeout_and_an_exit_cost_a_worker(serve: Callable[..., FunctionProces
     assert function.invoke(3).json["pid"] not in (first, second)
 
 
+def test_the_report_knows_the_runtimes_memory(serve: Callable[..., FunctionProcess]) -> None:
+    """What the bootstrap's process has counts, not the bridge's alone."""
+    function = serve("kept = bytearray(64 << 20)\ndef handler(event, context): return len(kept)")
+    request_id = function.invoke(1).headers["wisp-request-id"]
+    report = function.log(lambda line: line.get("type") == "platform.report" and line["requestId"] == request_id)
+    assert report["metrics"]["maxMemoryUsedMB"] >= 64
+
+
 def test_workers_have_runtimes_of_their_own(serve: Callable[..., FunctionProcess]) -> None:
     """With concurrency 2 two events run side by side, each bridge on a port of its own."""
     function = serve(WISP_CONCURRENCY="2")

@@ -6,6 +6,16 @@ import re
 import tomllib
 
 from unit.runtime.conftest import SOURCE
+from wisp_runtime.settings import Settings
+
+
+def test_layers_libraries_are_found() -> None:
+    """The folders of shared libraries are set before Python starts: the linker reads them then only."""
+    dockerfile = (SOURCE.parent / "Dockerfile").read_text()
+    assert "ENV LD_LIBRARY_PATH=/var/task:/var/task/lib:/opt/lib\n" in dockerfile
+    env = {"LD_LIBRARY_PATH": "/var/task:/var/task/lib:/opt/lib", "PATH": "/bin"}
+    Settings({}, "app.handler", "/var/task").export(env)
+    assert (env["LD_LIBRARY_PATH"], env["PATH"]) == ("/var/task:/var/task/lib:/opt/lib", "/bin:/opt/bin")
 
 
 def test_the_image_installs_what_is_locked() -> None:

@@ -79,10 +79,11 @@ def family(pid: int) -> list[int]:
 
 
 def used_mib(worker: Worker, now: float) -> int:
-    """Return the most MiB that a worker was seen to have, having looked now if the last look isn't fresh."""
+    """Return the most MiB that a worker and what it started were seen to have, having looked now if the last look isn't fresh."""
     if now - worker.measured > FRESH_SECONDS:
         worker.measured = now
-        worker.peak = max(worker.peak, -(-_resident_bytes(worker.pid) // MIB))
+        relatives = sum(map(_own_bytes, family(worker.pid)[1:]))  # of a bridge: the bootstrap, which is the function
+        worker.peak = max(worker.peak, -(-(_resident_bytes(worker.pid) + relatives) // MIB))
     return worker.peak
 
 

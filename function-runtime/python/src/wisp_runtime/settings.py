@@ -101,7 +101,9 @@ class Settings:
         for name, value in told.items():
             env.setdefault(name, value)
         for name, folder in (("PATH", "/opt/bin"), ("LD_LIBRARY_PATH", "/opt/lib")):
-            env[name] = f"{env[name]}:{folder}" if env.get(name) else folder
+            folders = env.get(name, "").split(":")
+            if folder not in folders:
+                env[name] = ":".join([*filter(None, folders), folder])
 
 
 def _choice(env: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
