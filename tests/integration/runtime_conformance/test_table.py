@@ -25,6 +25,8 @@ JSON = {"content-type": "application/json"}
 ERROR = JSON | {"wisp-function-error": "Unhandled"}
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 STRUCTURED = {"specversion": "1.0", "id": "s-1", "source": "/s", "type": "t", "data": {"a": 1}}
+STRUCTURED_TYPE = {"content-type": "application/cloudevents+json"}
+BATCH_TYPE = {"content-type": "application/cloudevents-batch+json"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Row:
         return f"{self.handler}-{self.status}-{self.path}-{(self.body or b'')[:20].decode('latin-1')}"
 
 
-def error(error_type: str, message: Any) -> dict[str, Any]:
+def error(error_type: Any, message: Any) -> dict[str, Any]:
     """Make the document of an error."""
     return {"errorType": error_type, "errorMessage": message, "requestId": ...}
 
@@ -97,6 +99,12 @@ TABLE = [
     Row("echo", 200, [STRUCTURED], json.dumps([STRUCTURED]).encode(),
         {"content-type": "application/cloudevents-batch+json"}),
     Row("echo", 400, error("InvalidCloudEvent", ...), b"{}", EVENT | {"ce-id": ""}),
+    Row("echo", 400, error("InvalidCloudEvent", ...), b"{}", EVENT | {"ce-subject": "%FF"}),
+    Row("echo", 200, {"data_base64": "/w=="}, b"\xff", EVENT | {"content-type": "text/plain; charset=utf-8"}),
+    Row("echo", 400, error("InvalidCloudEvent", ...), json.dumps(STRUCTURED | {"id": None}).encode(), STRUCTURED_TYPE),
+    Row("echo", 400, error(..., ...), b'{"specversion":"1.0","id":"\xff","source":"/s","type":"t"}', STRUCTURED_TYPE),
+    Row("echo", 400, error("InvalidCloudEvent", ...), json.dumps([STRUCTURED, {}]).encode(), BATCH_TYPE),
+    Row("echo", 400, error(..., ...), b'[{"id":"\xff"}]', BATCH_TYPE),
     Row("echo", 200, {"rawPath": "/a%20b", "rawQueryString": "q=1", "queryStringParameters": {"q": "1"}}, None, {},
         "/a%20b?q=1"),
     Row("url", 201, "hø".encode(), None, {}, fields={"x-a": "1", "content-type": "text/plain", "set-cookie": "a=1, b=2"}),
@@ -292,3 +300,13 @@ def test_start(start: Serve, language: str, python: str, nodejs: str, wanted: st
     assert function.exit_status() == 1
     assert function.termination_log.read_text().startswith(wanted)
     assert any(line["level"] == "ERROR" and line["message"].startswith(wanted) for line in function.lines)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_such_module(start: Serve, language: str) -> None:
+    """A handler whose file isn't there is named, too."""
+    function = start(language, "", WISP_HANDLER="nowhere.handler")
+    assert function.exit_status() == 1
+    assert function.termination_log.read_text().startswith(
+        "Runtime.ImportModuleError: Unable to import module 'nowhere'"
+    )
