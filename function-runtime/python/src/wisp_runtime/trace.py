@@ -53,10 +53,11 @@ def begin_trace(request: HttpRequest, xray: str) -> Trace:
     """Find a request's trace: in its headers, or in those of the event that it carries."""
     fields = request.fields
     if "traceparent" in fields:
-        given = fields["traceparent"]
-        if sum(name == "traceparent" for name, _ in request.headers) > 1:
-            given = ""
-        state = ",".join(value for name, value in request.headers if name == "tracestate") if given else ""
+        given, state = fields["traceparent"], fields.get("tracestate", "")
+        if len(fields) != len(request.headers):  # some header is there more than once
+            names = [name for name, _ in request.headers]
+            given = given if names.count("traceparent") == 1 else ""
+            state = ",".join(value for name, value in request.headers if name == "tracestate")
         return Trace(given, state, xray)
     return Trace(fields.get("ce-traceparent", ""), percent_decode(fields.get("ce-tracestate", "")) or "", xray)
 
