@@ -5,12 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from unit.runtime.conftest import FunctionProcess, serve, start
+from unit.runtime.conftest import FunctionProcess, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["serve", "serve_shared", "start"]
+__all__ = ["start"]
+
+PATIENT = {
+    "WISP_INIT_TIMEOUT_SECONDS": "60"
+}  # importing FastAPI takes a second, and many where all processors are busy
+
+
+@pytest.fixture
+def serve(start: Callable[..., FunctionProcess]) -> Callable[..., FunctionProcess]:
+    """Start functions and wait until they serve."""
+
+    def serve(code: str, **env: str) -> FunctionProcess:
+        return start(code, **PATIENT, **env).ready()
+
+    return serve
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +36,9 @@ def serve_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         folder = tmp_path_factory.mktemp("function") / "task"
         folder.mkdir()
         (folder / "app.py").write_text(code)
-        started.append(FunctionProcess(folder, {"WISP_HANDLER": "app.handler", **env}, ("-m", "wisp_runtime"), ()))
+        started.append(
+            FunctionProcess(folder, {"WISP_HANDLER": "app.handler", **PATIENT, **env}, ("-m", "wisp_runtime"), ())
+        )
         return started[-1].ready()
 
     yield serve_shared
