@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PYTEST = uv run --frozen pytest
 
-.PHONY: help test lint unit integration e2e bench up cluster install demo down status kubeconfig build images manifests uv
+.PHONY: help test lint unit integration e2e bench chaos up cluster install demo down status kubeconfig build images manifests uv
 
 WISP = uv run --frozen python -m wisp_cluster
 
@@ -65,6 +65,9 @@ bench: uv ## what is claimed, measured beside its peers
 	uv run --frozen python tests/bench/bench_ingest.py
 	uv run --frozen python tests/bench/bench_postgres.py
 	uv run --frozen python tests/bench/bench_platform.py
+
+chaos: uv ## 100,000 events on the running cluster while every part of it is broken at random; nothing may be lost
+	uv run --frozen python tests/chaos/chaos.py
 
 manifests: ## CRDs, the chart's copies of them, install.yaml and the references, from the types, the chart and the command
 	uv run python -m wisp_api.crd
