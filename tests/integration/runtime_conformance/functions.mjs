@@ -52,7 +52,6 @@ export const about = async (event, context) => ({
   client: context.clientContext?.custom ?? null,
   left: context.getRemainingTimeInMillis() > 0 && context.getRemainingTimeInMillis() <= 5000,
   xray: process.env._X_AMZN_TRACE_ID.split(';')[0],
-  state: context.w3c().tracestate ?? null,
   folder: process.cwd() === process.env.LAMBDA_TASK_ROOT,
   handler: process.env._HANDLER,
 });

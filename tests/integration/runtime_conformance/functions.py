@@ -81,7 +81,6 @@ def about(event: Any, context: Any) -> Any:
         "client": context.client_context.custom if context.client_context else None,
         "left": 0 < context.get_remaining_time_in_millis() <= 5000,
         "xray": os.environ["_X_AMZN_TRACE_ID"].partition(";")[0],
-        "state": context.w3c().get("tracestate"),
         "folder": str(Path.cwd()) == os.environ["LAMBDA_TASK_ROOT"],
         "handler": os.environ["_HANDLER"],
     }

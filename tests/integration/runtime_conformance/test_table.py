@@ -85,9 +85,9 @@ TABLE = [
     Row("about", 200, {
         "id": "mine", "function": "hello", "version": "hello-00001", "memory": "128", "client": {"k": 1}, "left": True,
         "arn": "arn:wisp:lambda:::function:tests:hello", "log": ["/wisp/tests/hello", "hello-00001"], "folder": True,
-        "xray": "Root=1-0af76519-16cd43dd8448eb211c80319c", "handler": "functions.about", "state": "a=1",
+        "xray": "Root=1-0af76519-16cd43dd8448eb211c80319c", "handler": "functions.about",
     }, headers=INVOKE | {
-        "wisp-request-id": "mine", "traceparent": TRACE, "tracestate": "a=1",
+        "wisp-request-id": "mine", "traceparent": TRACE,
         "x-amz-client-context": base64.b64encode(b'{"custom":{"k":1}}').decode(),
     }, fields={"wisp-request-id": "mine"}, env={"WISP_TIMEOUT_SECONDS": "5", "WISP_MEMORY_MB": "128"}),
     # Lambda: CloudEvents, batches and HTTP.
