@@ -6,7 +6,8 @@ start to its first answer, and memory (PSS) when idle. On a shared machine the p
 that others disturb least; requests per second and p99 are the best of the rounds, and only ratios count.
 
 ``bare`` is the limit in this language: the same epoll loop around httptools and json, with nothing else in it.
-functions-framework is installed into a throw-away environment, not into ours. Needs Linux and wrk (Debian: ``wrk``).
+The peers (functions-framework, uvicorn, awslambdaric) are installed into a throw-away environment, not into ours. awslambdaric asks for its
+events; a stub of the Runtime API on core 1 gives it one after the other. Needs Linux and wrk (Debian: ``wrk``).
 
 Below the table: how long it takes from a timeout's answer to the next event's, and how long a worker takes that is forked
 because the others are busy, where the handler has imported what costs half a second.
@@ -24,7 +25,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +87,11 @@ while True:
             readers[sock.fileno()] = sock, Reader()
             continue
         sock, reader = readers[fd]
-        if data := sock.recv(65536):
+        try:
+            data = sock.recv(65536)
+        except OSError:
+            data = b""
+        if data:
             reader.parser.feed_data(data)
             for body in reader.bodies:
                 reply = json.dumps(json.loads(body)).encode()
@@ -101,6 +108,15 @@ import functions_framework
 @functions_framework.http
 def handler(request):
     return request.get_json()
+"""
+BARE_ASGI = """
+import json
+
+async def app(scope, receive, send):
+    body = json.dumps(json.loads((await receive())["body"])).encode()
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 """
 EVENT = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/bench", "ce-type": "test"}
 
@@ -166,6 +182,62 @@ class Server:
             stop(process)
 
 
+class RuntimeClient(Server):
+    """A server that is none: it asks for its events, and posts what came of them."""
+
+    def start(self, body: str = BODY) -> tuple[subprocess.Popen[bytes], int]:
+        """Start it on core 0; return as soon as it has answered its first event. The next waits for ``load``."""
+        self.answers = 0
+        self._go = threading.Event()
+        listener = socket.create_server(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        threading.Thread(target=self._accept, args=(listener, body.encode()), daemon=True).start()
+        command = ["taskset", "-c", "0", *self.command]
+        env = self.env | {"AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{port}"}
+        begun = time.perf_counter()
+        process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
+        while not self.answers:
+            if process.poll() is not None or time.perf_counter() - begun > 30:
+                raise RuntimeError(f"{self.name} does not answer")
+            time.sleep(0.0005)
+        self.starts.append((time.perf_counter() - begun) * 1000)
+        return process, port
+
+    def _accept(self, listener: socket.socket, event: bytes) -> None:
+        while True:
+            sock = listener.accept()[0]
+            threading.Thread(target=self._serve, args=(sock, event), daemon=True).start()
+
+    def _serve(self, sock: socket.socket, event: bytes) -> None:
+        """Give events, take answers."""
+        head = "Lambda-Runtime-Aws-Request-Id: 1\r\nLambda-Runtime-Deadline-Ms: 9999999999999\r\nContent-Type: application/json\r\n"
+        given = f"HTTP/1.1 200 OK\r\n{head}Content-Length: {len(event)}\r\n\r\n".encode() + event
+        data = b""
+        with suppress(OSError):
+            while chunk := sock.recv(65536):
+                data += chunk
+                if data.startswith(b"GET"):
+                    if self.answers:
+                        self._go.wait()
+                    sock.sendall(given)
+                elif data.endswith(json.dumps(json.loads(event)).encode()):
+                    self.answers += 1
+                    sock.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+                else:
+                    continue
+                data = b""
+
+    def load(self, pid: int, port: int, seconds: int, script: Path) -> None:
+        """Let it have as many events as it asks for."""
+        del port, script
+        before, answers = cpu_seconds(pid), self.answers
+        self._go.set()
+        time.sleep(seconds)
+        answered = self.answers - answers
+        self.cost.append((cpu_seconds(pid) - before) / answered * 1e6)
+        self.rates.append(answered / seconds)
+
+
 def family(pid: int) -> list[int]:
     """Return a process and all that descend from it."""
     children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
@@ -211,9 +283,11 @@ def servers(folder: Path) -> list[Server]:
     (folder / "slow.py").write_text(SLOW)
     (folder / "bare.py").write_text(BARE)
     (folder / "main.py").write_text(PEER)
+    (folder / "bare_asgi.py").write_text(BARE_ASGI)
     subprocess.check_call(["uv", "venv", "-q", "-p", sys.executable, str(folder / "peers")])
     python = str(folder / "peers/bin/python")
-    subprocess.check_call(["uv", "pip", "install", "-q", "-p", python, "--compile-bytecode", "functions-framework"])
+    install = ["uv", "pip", "install", "-q", "-p", python, "--compile-bytecode"]
+    subprocess.check_call([*install, "functions-framework", "uvicorn", "uvloop", "httptools", "awslambdaric"])
 
     def wisp(name: str, handler: str, headers: dict[str, str]) -> Server:
         command = [os.path.realpath(sys.executable), "-I", "-S", str(lib.parent / "start.py")]
@@ -222,6 +296,18 @@ def servers(folder: Path) -> list[Server]:
 
     invoke = {"wisp-event-format": "lambda"}
     peer = [str(folder / "peers/bin/functions-framework"), f"--source={folder}/main.py", "--target=handler"]
+    bare = [
+        "-m",
+        "uvicorn",
+        "bare_asgi:app",
+        f"--app-dir={folder}",
+        "--port=PORT",
+        "--no-access-log",
+        "--log-level=warning",
+        "--lifespan=off",
+    ]
+    client = RuntimeClient("awslambdaric", [python, "-m", "awslambdaric", "app.handle_lambda"], {})
+    client.env |= {"PYTHONPATH": str(folder), "LAMBDA_TASK_ROOT": str(folder), "HOME": str(folder)}
     return [
         Server("bare epoll + httptools + json", [sys.executable, str(folder / "bare.py"), "PORT"], {}),
         wisp("wisp lambda, invoke", "handle_lambda", invoke),
@@ -231,6 +317,8 @@ def servers(folder: Path) -> list[Server]:
         wisp("wisp lambda, one print", "handle_print", invoke),
         wisp("wisp http", "handle_http", {}),
         wisp("wisp asgi", "handle_asgi", {}),
+        Server("uvicorn, bare ASGI", [python, *bare, "--loop=uvloop", "--http=httptools"], {}),
+        client,
         Server("functions-framework", [*peer, "--host=127.0.0.1", "--port=PORT"], {}),
     ]
 
@@ -306,7 +394,7 @@ def main() -> None:
         cost, start = min(server.cost), statistics.median(server.starts)
         print(
             f"| {server.name} | {cost:.1f} | {1e6 / cost:,.0f} | {peer / cost:.1f} | {max(server.rates):,.0f} "
-            f"| {min(server.p99):.2f} | {start:.0f} ({min(server.starts):.0f}) | {server.memory / 1024:.1f} |"
+            f"| {min(server.p99, default=0):.2f} | {start:.0f} ({min(server.starts):.0f}) | {server.memory / 1024:.1f} |"
         )
 
 
