@@ -170,12 +170,12 @@ class Cluster:
     def proxy(
         self, namespace: str, service: str, request: urllib.request.Request, path: str, seconds: float
     ) -> HTTPResponse:
-        """The answer of a service behind the API server, whatever its status; `request` gives method, headers and body.
+        """The answer of a service behind the API server, whatever its status; `request` gives method, headers and body, `service` is `name:port`.
 
         Raises:
             UnreachableError: the API server is away.
         """
-        request.full_url = f"{self._access.server}{SERVICE.path(namespace, f'http:{service}:80')}/proxy{path}"
+        request.full_url = f"{self._access.server}{SERVICE.path(namespace, f'http:{service}')}/proxy{path}"
         for name, value in self._access.headers.items():
             request.add_unredirected_header(name, value)
         try:

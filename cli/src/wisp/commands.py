@@ -105,9 +105,16 @@ def invoke(
         typer.Option("--cloudevent", help="Send a CloudEvent: the payload, where it is one, or one with it as data."),
     ] = False,
     path: Annotated[str, typer.Option(help="Path and query of the request.")] = "/",
+    asynchronous: Annotated[
+        bool,
+        typer.Option("--async", help="Don't wait: print the invocation's id once the event log has it."),
+    ] = False,
     service_account: Annotated[
         str,
-        typer.Option(metavar="NAME", help="Whose token is shown to a function with auth type token."),
+        typer.Option(
+            metavar="NAME",
+            help="Whose token is shown to a function with auth type token, and with --async to the platform.",
+        ),
     ] = "default",
     token_file: Annotated[
         str | None,
@@ -115,6 +122,9 @@ def invoke(
             metavar="FILE", help="A file with the token to show instead; or set WISP_TOKEN.", show_default=False
         ),
     ] = None,
+    system_namespace: Annotated[
+        str, typer.Option(metavar="NAME", help="With --async: the namespace that Wisp is installed in.")
+    ] = "wisp-system",
     tail: Annotated[bool, typer.Option("--tail", help="Then print the log lines of this invocation.")] = False,
     local: Annotated[
         Path | None,
@@ -140,6 +150,17 @@ def invoke(
         return
     cluster = Cluster(namespace)
     who = calling.Credentials(calling.read_token(token_file), service_account)
+    if asynchronous:
+        from wisp import asynchronous as handing
+
+        if tail or path != "/":
+            raise UsageError("--async goes to the platform, not to the function: leave out --tail and --path")
+        request_id = handing.invoke(cluster, name, call, who, system_namespace)
+        if format_ is Format.json:
+            output.show_json({"requestId": request_id})
+        else:
+            output.show(request_id)
+        return
     answer = calling.invoke(cluster, name, call, who)
     lines = calling.tail(cluster, name, answer.request_id) if tail and answer.request_id else []
     for line in lines:

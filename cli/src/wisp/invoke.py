@@ -181,7 +181,7 @@ def _direct(function: Object, call: Call, seconds: float) -> Answer | None:
     try:
         connection.sock.settimeout(seconds)
         connection.request(call.method, call.path, call.body, dict(call.headers))
-        answer = _read(connection.getresponse())
+        answer = read_answer(connection.getresponse())
     except (OSError, HTTPException) as error:
         raise CommandError(
             f"{url.geturl()} took the request and gave no answer: {error or type(error).__name__}"
@@ -206,7 +206,7 @@ def _through_api(cluster: Cluster, function: Object, call: Call, seconds: float)
 
     def send(namespace: str, service: str) -> Answer:
         request = urllib.request.Request("http://function", call.body, headers, method=call.method)
-        return _read(cluster.proxy(namespace, service, request, call.path, seconds))
+        return read_answer(cluster.proxy(namespace, f"{service}:80", request, call.path, seconds))
 
     answer = send(*_ACTIVATOR)
     if _from_api(answer) in {_FORBIDDEN, _NOT_FOUND}:
@@ -233,7 +233,8 @@ def _from_api(answer: Answer) -> int:
     return answer.status if own else 0
 
 
-def _read(answer: HTTPResponse) -> Answer:
+def read_answer(answer: HTTPResponse) -> Answer:
+    """A whole answer."""
     with answer:
         return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
 

@@ -1,0 +1,79 @@
+"""`wisp invoke --async` hands an invocation to a real ingest through the API server, by a token of the API itself."""
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from fixtures.cli import HELLO, Wisp, write_project
+from fixtures.dataplane import DataPlane, Part, data_plane
+from fixtures.kube import Kube
+from fixtures.nats import nats_server
+from fixtures.process import free_port, wait_until
+from wisp_api import names
+from wisp_api.source import Inbox, TokenKeys
+
+SYSTEM, NAME = "/api/v1/namespaces/wisp-system", "wisp-ingest"
+
+
+@pytest.fixture
+def plane(cluster: Kube, tmp_path: Path) -> Iterator[DataPlane]:
+    """A log and an ingest that the API server finds as the Service wisp-ingest, with the API's own keys."""
+    with nats_server(tmp_path) as server, data_plane(server, tmp_path) as made:
+        _, discovery = cluster.request("GET", "/.well-known/openid-configuration")
+        _, keys = cluster.request("GET", "/openid/v1/jwks")
+        found = TokenKeys(issuer=discovery["issuer"], jwks=msgspec.Raw(json.dumps(keys).encode()))
+        made.put(names.KV_SOURCES, names.TOKEN_KEYS, found)
+        port = free_port()
+        expose(cluster, port)
+        ingest = Part("ingest", made, {"WISP_INGEST_PORT": str(port)})
+        ingest.start()
+        ingest.wait_ready()
+        yield made
+        ingest.stop()
+
+
+def expose(cluster: Kube, port: int) -> None:
+    """Write the Service and a pod behind it, with an address of this machine that isn't loopback: the API server refuses others."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # sends nothing, finds the address that packets would leave from
+        address = probe.getsockname()[0]
+    create(cluster, "services", {"ports": [{"name": "http", "port": 8080, "targetPort": port}]})
+    create(cluster, "pods", {"containers": [{"name": "ingest", "image": "ingest"}]})
+    status = {"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}}
+    done, answer = cluster.request("PATCH", f"{SYSTEM}/pods/{NAME}/status", status, "application/merge-patch+json")
+    assert done == 200, answer
+    pod = {"kind": "Pod", "namespace": "wisp-system", "name": NAME, "uid": answer["metadata"]["uid"]}
+    subset = {"addresses": [{"ip": address, "targetRef": pod}], "ports": [{"name": "http", "port": port}]}
+    done, answer = cluster.request("POST", f"{SYSTEM}/endpoints", {"metadata": {"name": NAME}, "subsets": [subset]})
+    assert done == 201, answer
+
+
+def create(cluster: Kube, plural: str, spec: dict[str, Any]) -> None:
+    """Create an object; a new API server has no address for a Service in its first moments."""
+    item = {"metadata": {"name": NAME}, "spec": spec}
+    wait_until(lambda: cluster.request("POST", f"{SYSTEM}/{plural}", item)[0] == 201, f"{plural}/{NAME} is there")
+
+
+def test_an_invocation_is_handed_over(wisp: Wisp, cluster: Kube, plane: DataPlane, tmp_path: Path) -> None:
+    """The command prints the id under which the log has it; what keeps it from being taken is one sentence."""
+    assert wisp("deploy", write_project(tmp_path / "p", HELLO), "--no-wait").code == 0
+    assert "write `async: {}` into its spec" in wisp("invoke", "hello", "--async", "-d", "1").err
+    assert wisp("deploy", write_project(tmp_path / "p", f"{HELLO}    async: {{}}\n"), "--no-wait").code == 0
+    assert "no token for ServiceAccount default" in wisp("invoke", "hello", "--async", "-d", "1").err
+    accounts = f"/api/v1/namespaces/{wisp.namespace}/serviceaccounts"
+    assert cluster.request("POST", accounts, {"metadata": {"name": "default"}})[0] == 201
+    refusal = f"the invocation was not taken (404): namespace {wisp.namespace} has no function hello"
+    wait_until(lambda: refusal in wisp("invoke", "hello", "--async", "-d", "1").err, "the ingest is reached")
+    source = "hello_uid"
+    stream = names.stream(wisp.namespace, "function", source)
+    plane.add_stream(stream, [names.stream_subjects(wisp.namespace, "function", source)])
+    plane.put(names.KV_SOURCES, names.inbox_key("function", wisp.namespace, "hello"), Inbox(stream=stream))
+    done = wisp("invoke", "hello", "--async", "-d", '{"n": 1}')
+    assert done.code == 0, done.err
+    [event] = plane.events(stream)
+    assert (event.id, json.loads(bytes(event.data or b""))) == (done.out.strip(), {"n": 1})
+    assert wisp("invoke", "hello", "--async", "--tail").code == 2
