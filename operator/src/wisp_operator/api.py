@@ -7,6 +7,7 @@ of `writes` is a count of what the operator does to the cluster.
 
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -96,6 +97,23 @@ class Api:
     def __init__(self, client: ApiClient) -> None:
         """`connect` makes one."""
         self._client = client
+        self._written: dict[str, str] = {}
+
+    def wrote(self, item: Mapping[str, Any]) -> bool:
+        """Whether an object seen in a watch is the very version that `remember` was given."""
+        meta = item["metadata"]
+        return bool(self._written.get(meta["uid"]) == meta["resourceVersion"])
+
+    def forget(self, item: Mapping[str, Any] | None = None) -> None:
+        """Drop what is remembered of an object that is gone, or of all; what is forgotten is looked at once more than it need be."""
+        if item is None:
+            self._written.clear()
+        else:
+            self._written.pop(item["metadata"]["uid"], None)
+
+    def remember(self, item: Mapping[str, Any]) -> None:
+        """Note an object as a write returned it, of which all that the caller goes by is as it was when it looked."""
+        self._written[item["metadata"]["uid"]] = item["metadata"]["resourceVersion"]
 
     async def close(self) -> None:
         """Close the connections."""

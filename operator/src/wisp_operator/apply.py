@@ -26,7 +26,10 @@ async def apply(api: Api, resource: Resource, wanted: Object, live: Object | Non
     wanted = stamped(wanted)
     if live is not None and covers(live, wanted):
         return live
-    return await api.apply(resource, wanted)
+    made = await api.apply(resource, wanted)
+    if made.get("status") == (live or {}).get("status"):  # no state that was not looked at
+        api.remember(made)
+    return made
 
 
 def stamped(wanted: Object) -> Object:

@@ -11,6 +11,7 @@ async def resync(context: Context, functions: WorkQueue[FunctionKey], namespaces
     """Queue every Function and every namespace, spread over the interval's first tenth, for ever."""
     while True:
         await asyncio.sleep(context.config.resync_seconds)
+        context.api.forget()  # of objects that went while no watch was there to tell
         found = await context.api.list(FUNCTIONS, None)
         keys = [FunctionKey(item["metadata"]["namespace"], item["metadata"]["name"]) for item in found]
         context.namespaces |= {item["metadata"]["namespace"] for item in found if "async" in item["spec"]}

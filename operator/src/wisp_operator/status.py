@@ -84,7 +84,9 @@ async def write_status(api: Api, resource: Resource, live: Object, status: dict[
     if covers(before, status):
         return
     meta = live["metadata"]
-    await api.merge(resource, meta["namespace"], meta["name"], {"status": status}, "status")
+    written = await api.merge(resource, meta["namespace"], meta["name"], {"status": status}, "status")
+    if written and written["metadata"]["generation"] == meta["generation"]:  # no spec that was not looked at
+        api.remember(written)
     known = {(item["type"], item["status"], item["reason"]) for item in before.get("conditions", [])}
     for item in status["conditions"]:
         if _alarming(item) and (item["type"], item["status"], item["reason"]) not in known:

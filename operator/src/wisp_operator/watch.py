@@ -1,7 +1,11 @@
 """What the operator watches, by kopf: each event only queues a key, the reconcile functions find out the rest.
 
 kopf stores nothing on the objects: low-level event handlers need neither its annotations nor its finalizer. Events of made objects
-lead to what they were made for by their labels, so a deleted or edited one is put right at once.
+lead to what they were made for by their labels, so a deleted or edited one is put right at once. Invariant: an event is left out only
+where the object is the very version that this process's own write returned (uid and resourceVersion), and nobody had changed what a
+reconciliation goes by (a Function's spec, a Service's status) between its look and its write. kopf hands on the last of several events
+alone, so an edit can hide behind such an echo: this is why the write's answer is compared with what was looked at. It could fail where
+etcd is restored and numbers versions anew; the resync then finds what was missed.
 """
 
 import logging
@@ -11,6 +15,7 @@ from typing import Any, Final
 import kopf
 from wisp_api import names
 
+from wisp_operator.api import Api
 from wisp_operator.context import Context, FunctionKey
 from wisp_operator.reader import COMPONENT
 from wisp_operator.workqueue import WorkQueue
@@ -27,11 +32,14 @@ def make_registry(
     kopf.on.startup(registry=registry)(configure)
 
     @kopf.on.event(names.GROUP, names.VERSION, "functions", registry=registry)
-    async def function_changed(namespace: str | None, name: str, spec: Mapping[str, Any], **_: Any) -> None:
+    async def function_changed(
+        namespace: str | None, name: str, spec: Mapping[str, Any], event: Mapping[str, Any], **_: Any
+    ) -> None:
         assert namespace  # noqa: S101 - all kinds here are namespaced
         if "async" in spec:
             context.namespaces.add(namespace)
-        functions.add(FunctionKey(namespace, name))
+        if not _ours(context.api, event):
+            functions.add(FunctionKey(namespace, name))
         if namespace in context.namespaces:
             namespaces.add(namespace)
 
@@ -43,8 +51,10 @@ def make_registry(
 
     @kopf.on.event("serving.knative.dev", "v1", "services", registry=registry)
     @kopf.on.event("", "v1", "configmaps", registry=registry)
-    async def made_for_function_changed(namespace: str | None, labels: Mapping[str, str], **_: Any) -> None:
-        if namespace and (name := labels.get(names.FUNCTION_LABEL)):
+    async def made_for_function_changed(
+        namespace: str | None, labels: Mapping[str, str], event: Mapping[str, Any], **_: Any
+    ) -> None:
+        if not _ours(context.api, event) and namespace and (name := labels.get(names.FUNCTION_LABEL)):
             functions.add(FunctionKey(namespace, name))
 
     @kopf.on.event("apps", "v1", "deployments", registry=registry)
@@ -53,6 +63,15 @@ def make_registry(
         namespaces.add(namespace)
 
     return registry
+
+
+def _ours(api: Api, event: Mapping[str, Any]) -> bool:
+    """Whether an event is the echo of this process's own write."""
+    item = event["object"]
+    if event["type"] == "DELETED":
+        api.forget(item)
+        return False
+    return api.wrote(item)
 
 
 def configure(settings: kopf.OperatorSettings, **_: Any) -> None:

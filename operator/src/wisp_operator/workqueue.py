@@ -5,6 +5,8 @@ whose work raised comes again, 1 s later at first, at most 60 s.
 """
 
 import asyncio
+import heapq
+import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -28,6 +30,11 @@ class WorkQueue(Generic[Key]):
         self._name = name
         self._work = work
         self._due: dict[Key, float] = {}
+        self._heap: list[tuple[float, int, Key]] = []
+        """What is due, the earliest first; an entry whose time is not in `_due` any more is skipped."""
+        self._count = itertools.count()
+        self._held: set[Key] = set()
+        """Due again while they are worked on."""
         self._running: set[Key] = set()
         self._failures: dict[Key, int] = {}
         self._changed = asyncio.Event()
@@ -36,7 +43,7 @@ class WorkQueue(Generic[Key]):
         """Want the key worked on, `after` seconds from now at the latest."""
         due = time.monotonic() + after
         if due < self._due.get(key, float("inf")):
-            self._due[key] = due
+            self._push(key, due)
             self._changed.set()
 
     async def run(self, workers: int) -> None:
@@ -45,16 +52,31 @@ class WorkQueue(Generic[Key]):
             while True:
                 self._changed.clear()
                 now = time.monotonic()
-                ready = [key for key, due in self._due.items() if due <= now and key not in self._running]
-                for key in ready[: workers - len(self._running)]:
-                    del self._due[key]
+                while len(self._running) < workers and (key := self._next(now)) is not None:
                     self._running.add(key)
                     tasks.create_task(self._one(key))
-                waits = [due for key, due in self._due.items() if key not in self._running and due > now]
+                full = len(self._running) >= workers or not self._heap
                 try:
-                    await asyncio.wait_for(self._changed.wait(), min(waits, default=now + _BACKOFF_LIMIT) - now)
+                    await asyncio.wait_for(self._changed.wait(), _BACKOFF_LIMIT if full else self._heap[0][0] - now)
                 except TimeoutError:
                     continue
+
+    def _push(self, key: Key, due: float) -> None:
+        self._due[key] = due
+        heapq.heappush(self._heap, (due, next(self._count), key))
+
+    def _next(self, now: float) -> Key | None:
+        """Take the earliest key that is due and not being worked on; None where there is none."""
+        while self._heap and self._heap[0][0] <= now:
+            due, _, key = heapq.heappop(self._heap)
+            if self._due.get(key) != due:
+                continue
+            if key in self._running:
+                self._held.add(key)
+                continue
+            del self._due[key]
+            return key
+        return None
 
     async def _one(self, key: Key) -> None:
         started = time.monotonic()
@@ -74,6 +96,9 @@ class WorkQueue(Generic[Key]):
         finally:
             _seconds.labels(self._name).observe(time.monotonic() - started)
             self._running.discard(key)
+            if key in self._held:
+                self._held.discard(key)
+                self._push(key, self._due[key])
             self._changed.set()
 
 

@@ -23,6 +23,7 @@ from wisp_operator.pod_metrics import read_counts
 from wisp_operator.status import TRUE, Aspect, make_conditions, write_status
 
 _RETRY_SECONDS: Final = 30.0
+_RETRY_LIMIT: Final = 300.0
 _FILE_NAME: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _REVISION_OF: Final = "serving.knative.dev/service"
 _POD_OF: Final = "serving.knative.dev/revision"
@@ -42,13 +43,18 @@ async def reconcile(context: Context, key: FunctionKey) -> float | None:
         done = await _deploy(context, function, spec)
     now = datetime.now(UTC)
     fields = function_status.fields(spec, done.service) | done.fields
-    await write_status(
-        context.api, FUNCTIONS, function, {"conditions": make_conditions(function, done.aspects, now), **fields}, now
-    )
+    states = make_conditions(function, done.aspects, now)
+    await write_status(context.api, FUNCTIONS, function, {"conditions": states, **fields}, now)
     if all(aspect.status == TRUE for aspect in done.aspects.values()):
-        await _collect(context.api, key, done.superfluous, 1 if spec and spec.code.files else 0)
+        await _collect(context.api, key, done)
         return done.wait
-    return done.wait or _RETRY_SECONDS
+    return done.wait or _patience(states, now)
+
+
+def _patience(states: list[Object], now: datetime) -> float:
+    """In how many seconds to look again at what is not ready: the longer it hasn't been, the later, since whatever heals it mostly makes an event."""
+    age = (now - datetime.fromisoformat(states[0]["lastTransitionTime"])).total_seconds()
+    return min(max(age / 4, _RETRY_SECONDS), _RETRY_LIMIT)
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,8 @@ class Deployed:
     """In how many seconds to look again at what nothing tells of."""
     superfluous: Sequence[str] = ()
     """Revisions that are not kept."""
+    config_maps: frozenset[str] = frozenset()
+    """Names of those that the present template reads."""
 
 
 async def _deploy(context: Context, function: Object, spec: FunctionSpec) -> Deployed:
@@ -82,12 +90,13 @@ async def _deploy(context: Context, function: Object, spec: FunctionSpec) -> Dep
         if live is not None and not _owned(live, function):
             return Deployed(function_status.not_owned(meta["name"]))
         code = [make_config_map(function, spec.code.files)] if spec.code.files is not None else []
-        for config_map in code + guard:
+        config_maps = code + guard
+        for config_map in config_maps:
             known = await api.get(CONFIG_MAPS, meta["namespace"], config_map["metadata"]["name"])
             if known is not None and not _owned(known, function):
                 return Deployed(function_status.not_owned(config_map["metadata"]["name"], "ConfigMap"))
             await apply(api, CONFIG_MAPS, config_map, known)
-        revisions = await api.list(REVISIONS, meta["namespace"], f"{_REVISION_OF}={meta['name']}")
+        revisions = await api.list(REVISIONS, meta["namespace"], f"{_REVISION_OF}={meta['name']}") if live else []
         shares, pods = await _plan(api, function, spec, revisions, wanted)
         service = await apply(api, KNATIVE_SERVICES, make_knative_service(function, spec, image, shares.traffic), live)
     except ApiError as error:
@@ -102,6 +111,7 @@ async def _deploy(context: Context, function: Object, spec: FunctionSpec) -> Dep
         _fields(function, spec, revisions, wanted, shares),
         wait,
         superfluous(spec, revisions, [*shares.traffic, *service.get("status", {}).get("traffic", [])], wanted),
+        frozenset(item["metadata"]["name"] for item in config_maps),
     )
 
 
@@ -165,17 +175,17 @@ def _owned(live: Object, function: Object) -> bool:
     return any(owner["uid"] == function["metadata"]["uid"] for owner in owners)
 
 
-async def _collect(api: Api, key: FunctionKey, revisions: Sequence[str], least: int) -> None:
-    """Delete revisions that are not kept, and ConfigMaps that no revision reads any more; `least` are in use."""
-    for name in revisions:
+async def _collect(api: Api, key: FunctionKey, done: Deployed) -> None:
+    """Delete revisions that are not kept, and ConfigMaps that no revision reads any more."""
+    for name in done.superfluous:
         await api.delete(REVISIONS, key.namespace, name)
-    held = await api.list(CONFIG_MAPS, key.namespace, f"{names.FUNCTION_LABEL}={key.name}")
-    if len(held) <= least:
+    found = await api.list(CONFIG_MAPS, key.namespace, f"{names.FUNCTION_LABEL}={key.name}")
+    held = {item["metadata"]["name"] for item in found} - done.config_maps
+    if not held:
         return
     left = await api.list(REVISIONS, key.namespace, f"{_REVISION_OF}={key.name}")
     used = {
         volume.get("configMap", {}).get("name") for revision in left for volume in revision["spec"].get("volumes", [])
     }
-    for config_map in held:
-        if config_map["metadata"]["name"] not in used:
-            await api.delete(CONFIG_MAPS, key.namespace, config_map["metadata"]["name"])
+    for name in sorted(held - used):
+        await api.delete(CONFIG_MAPS, key.namespace, name)
