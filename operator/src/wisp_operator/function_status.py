@@ -38,8 +38,9 @@ def aspects(
 
 def refused(error: ApiError) -> dict[str, Aspect]:
     """The aspects where Knative or the API refused the Service."""
-    code = mark_unknown(conditions.DEPLOYING, "not tried yet: the Knative Service could not be written")
-    return {conditions.CODE_READY: code, conditions.SERVICE_READY: _refusal(error)}
+    service = _refusal(error)
+    code = mark_unknown(conditions.DEPLOYING, f"not tried yet: {service.message}")
+    return {conditions.CODE_READY: code, conditions.SERVICE_READY: service}
 
 
 def invalid(reason: str, message: str) -> dict[str, Aspect]:
