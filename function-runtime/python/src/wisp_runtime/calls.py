@@ -22,8 +22,9 @@ from wisp_runtime.cloudevent import (
     read_structured,
 )
 from wisp_runtime.counting import check_values
+from wisp_runtime.encoding import make_encoder, quote
 from wisp_runtime.errors import BadRequestError
-from wisp_runtime.frames import INVOKE, MAX_HEAD, pack
+from wisp_runtime.frames import INVOKE, MAX_HEAD, pack_text
 from wisp_runtime.http1 import HttpRequest, Reply
 from wisp_runtime.identity import REQUEST_ID, find_id, sane
 from wisp_runtime.results import make_reply
@@ -36,10 +37,12 @@ if TYPE_CHECKING:
     from wisp_runtime.websocket_connection import WebSocketConnection
     from wisp_runtime.workers import Worker
 
+JSON_FORM = {"form": "json"}  # of nearly all
 FUNCTION_ERROR = "wisp-function-error"
 EVENT_FORMAT = "wisp-event-format"
 CLAIMS = "wisp-jwt-claims"
 MAX_DEPTH = 100  # of a caller's JSON in a frame's head: each worker, in whatever language, can read it
+_encode = make_encoder(ascii_only=True)
 
 
 class Call:
@@ -50,19 +53,20 @@ class Call:
         trace: Its W3C ``traceparent``.
         trace_state: The ``tracestate`` that belongs to that, or empty.
         xray: The same for AWS's X-Ray.
-        head: INVOKE's head, without the deadline.
+        head: What INVOKE's head has because of the event's form.
         body: INVOKE's body.
         worker: Who runs it; None while it waits, and again when it is closed.
         number: Its number at that worker.
         given: When it was sent to the worker, on the monotonic clock.
         begun: When the worker began it, on the same clock; 0 as long as it waits there.
         deadline: When its time is over.
+        due_ms: The same in milliseconds since 1970, for the worker; 0 where that finds out by itself.
         streaming: Whether its answer has begun.
         quiet: Whether there was nothing left to read of the log when it was answered.
     """
 
     __slots__ = (
-        "_accept", "_is_url", "_tail", "_took", "begun", "body", "connection", "deadline", "ended", "given", "head", "id",
+        "_accept", "_is_url", "_tail", "_took", "begun", "body", "connection", "deadline", "due_ms", "ended", "given", "head", "id",
         "number", "quiet", "request", "streaming", "trace", "trace_state", "worker", "xray",
     )  # fmt: skip
 
@@ -76,7 +80,7 @@ class Call:
         self.head: dict[str, Any] = {}
         self.body = b""
         self.worker: Worker | None = None
-        self.number = 0
+        self.number = self.due_ms = 0
         self.given = self.begun = self.ended = self.deadline = 0.0
         self.streaming = self.quiet = False
         self._took = 0.0
@@ -134,19 +138,14 @@ class Call:
                 self.head["headers"] = [*request.headers, (CLAIMS, json.dumps(request.jwt["claims"]))]
         else:
             self._read_event(request, signature)
-        self.head["id"] = self.id
-        self.head["trace"] = self.trace
-        if self.trace_state:
-            self.head["tracestate"] = self.trace_state
-        self.head["xray"] = self.xray
         if "x-amz-client-context" in request.fields:
-            self.head["clientContext"] = _client_context(request.fields["x-amz-client-context"])
+            self.head = {**self.head, "clientContext": _client_context(request.fields["x-amz-client-context"])}
         request.body = b""
 
     def _read_event(self, request: HttpRequest, signature: str) -> None:
         """Find out what the request is: an event as it stands, a CloudEvent, a batch, or a function URL's request."""
         fields = request.fields
-        self.head = {"form": "json"}
+        self.head = JSON_FORM
         self.body = request.body
         if signature == "lambda" and fields.get(EVENT_FORMAT) == "lambda":
             return
@@ -202,15 +201,25 @@ class Call:
         Raises:
             BadRequestError: None can be made of it.
         """
-        if depth(self.head.get("clientContext")) > MAX_DEPTH:
+        due = f',"deadline":{self.due_ms}' if self.due_ms else ""
+        state = f',"tracestate":{quote(self.trace_state)}' if self.trace_state else ""
+        rest = f',"id":{quote(self.id)},"trace":"{self.trace}"{state},"xray":{quote(self.xray)}{due}}}'
+        text = f"{self._form()}{rest}"
+        if len(text) > MAX_HEAD:
+            raise _unsendable(f"without its body it is longer than {MAX_HEAD} bytes")
+        return pack_text(INVOKE, number, text, self.body)
+
+    def _form(self) -> str:
+        """Return the beginning of its frame's head: what its form has."""
+        head = self.head
+        if head is JSON_FORM:
+            return '{"form":"json"'
+        if "clientContext" in head and depth(head["clientContext"]) > MAX_DEPTH:
             raise _unsendable(f"its client context is nested deeper than {MAX_DEPTH}")
         try:
-            data = pack(INVOKE, number, self.head, self.body)
+            return _encode(head)[:-1]
         except (ValueError, RecursionError) as error:
             raise _unsendable(str(error)) from None
-        if len(data) - len(self.body) > MAX_HEAD:
-            raise _unsendable(f"without its body it is longer than {MAX_HEAD} bytes")
-        return data
 
     # The way back.
 

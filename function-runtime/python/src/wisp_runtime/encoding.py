@@ -1,4 +1,4 @@
-"""JSON encoders in C, made once: ``json.JSONEncoder.encode`` makes one anew each time, which costs as much as encoding."""
+"""JSON's encoder and decoder in C, without what ``json`` puts around them for each value, which costs as much as they do."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+quote: Callable[[str], str] = json.encoder.encode_basestring_ascii  # a text as JSON
 
 
 def make_encoder(
@@ -30,3 +32,21 @@ def make_encoder(
         return join(encode(value, 0))
 
     return write
+
+
+def make_decoder(**options: Any) -> Callable[[str], Any]:
+    """Return a function that reads a JSON text, with the options of ``json.JSONDecoder``.
+
+    Raises (the function): ValueError, RecursionError for what is no JSON, or nested too deep.
+    """
+    decoder = json.JSONDecoder(**options)
+    scan: Any = decoder.scan_once  # type: ignore[attr-defined] # which C code makes of it
+
+    def read(text: str) -> Any:
+        try:
+            value, end = scan(text, 0)
+        except StopIteration:  # it doesn't begin with a value
+            return decoder.decode(text)
+        return value if end == len(text) or not text[end:].strip(" \t\n\r") else decoder.decode(text)
+
+    return read

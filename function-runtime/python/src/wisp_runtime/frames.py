@@ -6,11 +6,10 @@ Invariant: what ``FrameReader.feed`` returns are whole frames whose head is a JS
 
 from __future__ import annotations
 
-import json
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
-from wisp_runtime.encoding import make_encoder
+from wisp_runtime.encoding import make_decoder, make_encoder
 
 if TYPE_CHECKING:
     import socket
@@ -31,7 +30,7 @@ _HEADER = Struct(">BIII")
 _SIZE = _HEADER.size
 _TOOK = b'{"took":'
 _encode = make_encoder(ascii_only=True)
-_decode = json.JSONDecoder().decode
+_decode = make_decoder()
 
 
 class ProtocolError(Exception):
@@ -40,7 +39,12 @@ class ProtocolError(Exception):
 
 def pack(kind: int, number: int, head: dict[str, Any], body: bytes = b"") -> bytes:
     """Return a frame's bytes."""
-    text = _encode(head).encode("ascii") if head else b""
+    return pack_text(kind, number, _encode(head) if head else "", body)
+
+
+def pack_text(kind: int, number: int, head: str, body: bytes) -> bytes:
+    """Return the bytes of a frame whose head is JSON already."""
+    text = head.encode("ascii")
     return _HEADER.pack(kind, number, len(text), len(body)) + text + body
 
 

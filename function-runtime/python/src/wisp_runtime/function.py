@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from wisp_runtime import journal
-from wisp_runtime.calls import Call, deadline_ms
+from wisp_runtime.calls import JSON_FORM, Call, deadline_ms
 from wisp_runtime.errors import BadRequestError
 from wisp_runtime.exchange import Exchange
 from wisp_runtime.frames import CANCEL, GO
@@ -98,7 +98,7 @@ class Function:
 
     def _run(self, worker: Worker, call: Call) -> None:
         """Give a free worker an invocation, whose time begins."""
-        call.head["deadline"] = deadline_ms(self.settings.timeout)
+        call.due_ms = deadline_ms(self.settings.timeout)
         if not self._give(worker, call):
             return
         self._begin(call)
@@ -120,7 +120,7 @@ class Function:
         """Take note that an invocation runs."""
         call.begun = time.monotonic()
         call.deadline = call.begun + self.settings.timeout
-        call.head, call.body = {}, b""
+        call.head, call.body = JSON_FORM, b""
         journal.start(call, self.settings.revision)
         if self.processes.elsewhere is None:
             self._memory.begin()

@@ -6,13 +6,13 @@ user's own stack and not ours. Nothing here knows of HTTP.
 
 from __future__ import annotations
 
-import os
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from wisp_runtime import logs
 from wisp_runtime.errors import BadRequestError, function_error
 from wisp_runtime.frames import CHUNK, END, ERROR, RESULT, START
+from wisp_runtime.trace_variable import TraceVariable
 
 if TYPE_CHECKING:
     import asyncio
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     Encode = Callable[[Any], Answer]
     Decode = Callable[["Invocation"], tuple[tuple[Any, ...], Encode]]
     Send = Callable[[int, dict[str, Any], bytes], None]
-
-_XRAY = "_X_AMZN_TRACE_ID"
 
 
 class Invocation:
@@ -65,13 +63,12 @@ class Handler:
         self.run_app: Callable[[Invocation, Session], Awaitable[None]] | None = None  # of an ASGI app
         self.lifespan: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]] | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._xray = ""
+        self._trace = TraceVariable()
 
     def run(self, head: dict[str, Any], body: bytes, send: Send) -> None:
         """Run the handler once and send what it answers."""
         logs.begin_invocation(head["id"], head.get("trace", ""))
-        if head.get("xray", "") != self._xray:
-            self._trace(head.get("xray", ""))
+        self._trace.set(head.get("xray", ""))
         kind, content = RESULT, b""
         answer: dict[str, Any] = {}
         try:
@@ -124,14 +121,6 @@ class Handler:
                 yield self.complete(source.__anext__())
             except StopAsyncIteration:
                 return
-
-    def _trace(self, xray: str) -> None:
-        """Tell code that looks for it which trace this event belongs to."""
-        self._xray = xray
-        if xray:
-            os.environ[_XRAY] = xray
-        else:
-            os.environ.pop(_XRAY, None)
 
 
 def bad_request(error: BadRequestError) -> dict[str, Any]:

@@ -8,12 +8,12 @@ words of its text format, with the figures as fields beside them.
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import time
 from typing import TYPE_CHECKING, Any
 
+from wisp_runtime.encoding import quote
 from wisp_runtime.logs import make_line, timestamp
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ _held = bytearray()
 _dropped = [0]
 _text = [False]
 _out = [1]
-_quote = json.encoder.encode_basestring_ascii
 
 
 def use_stderr() -> None:
@@ -114,26 +113,28 @@ def start(call: Call, version: str) -> None:
     request, about = _about(call)
     _platform(
         call,
-        f'{{"time":"{timestamp()}","level":"INFO","message":"START RequestId: {request} Version: {_quote(version)[1:-1]}",'
+        f'{{"time":"{timestamp()}","level":"INFO","message":"START RequestId: {request} Version: {quote(version)[1:-1]}",'
         f'{about},"type":"platform.start"}}\n',
     )
 
 
 def end(call: Call, memory: int, used: int, init_ms: float, status: str) -> None:
     """Log that an invocation has ended, and what it took: milliseconds, MiB."""
+    text = _text[0]
+    tab = "\t" if text else "\\t"
     duration = call.duration_ms
     billed = int(duration) + (duration % 1 > 0)
-    figures = f"Memory Size: {memory} MB\tMax Memory Used: {used} MB"
-    metrics = f'"memorySizeMB":{memory},"maxMemoryUsedMB":{used}'
+    figures, metrics = f"{tab}Memory Size: {memory} MB{tab}Max Memory Used: {used} MB", ""
     if init_ms:
-        figures += f"\tInit Duration: {init_ms:.2f} ms"
-        metrics += f',"initDurationMs":{init_ms:.2f}'
+        figures += f"{tab}Init Duration: {init_ms:.2f} ms"
+        metrics = f',"initDurationMs":{init_ms:.2f}'
     if call.xray:
-        figures += f"\tXRAY TraceId: {call.xray.partition(';')[0].removeprefix('Root=')}"
+        trace = call.xray.partition(";")[0].removeprefix("Root=")
+        figures += f"{tab}XRAY TraceId: {trace if text else quote(trace)[1:-1]}"
     if status != "success":
-        figures += f"\tStatus: {status}"
-    report = f"\tDuration: {duration:.2f} ms\tBilled Duration: {billed} ms\t{figures}"
-    if _text[0]:
+        figures += f"{tab}Status: {status}"
+    report = f"{tab}Duration: {duration:.2f} ms{tab}Billed Duration: {billed} ms{figures}"
+    if text:
         _platform(call, f"END RequestId: {call.id}\nREPORT RequestId: {call.id}{report}\n")
         return
     request, about = _about(call)
@@ -141,8 +142,9 @@ def end(call: Call, memory: int, used: int, init_ms: float, status: str) -> None
     _platform(
         call,
         f'{begin}"END RequestId: {request}",{about},"type":"platform.end"}}\n'
-        f'{begin}"REPORT RequestId: {request}{_quote(report)[1:-1]}",{about},"type":"platform.report","status":"{status}",'
-        f'"metrics":{{"durationMs":{duration:.2f},"billedDurationMs":{billed},{metrics}}}}}\n',
+        f'{begin}"REPORT RequestId: {request}{report}",{about},"type":"platform.report","status":"{status}",'
+        f'"metrics":{{"durationMs":{duration:.2f},"billedDurationMs":{billed},"memorySizeMB":{memory},'
+        f'"maxMemoryUsedMB":{used}{metrics}}}}}\n',
     )
 
 
@@ -151,8 +153,8 @@ def _about(call: Call) -> tuple[str, str]:
 
     The lines are made by hand, because each invocation has three.
     """
-    quoted = _quote(call.id)
-    trace = f',"trace":{_quote(call.trace)}' if call.trace else ""
+    quoted = quote(call.id)
+    trace = f',"trace":{quote(call.trace)}' if call.trace else ""
     return quoted[1:-1], f'"requestId":{quoted}{trace}'
 
 

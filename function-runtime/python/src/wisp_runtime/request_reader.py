@@ -25,6 +25,18 @@ SLICE = 4096  # bytes that are parsed at once: no more requests than these hold 
 _REQUEST_COST, _HEADER_COST = 1024, 128  # what a request and a header take beside their text
 
 
+_names: dict[bytes, str] = {}  # as callers write them, and in lower case
+_MOST_NAMES, _LONGEST_NAME = 512, 64
+
+
+def _read_name(name: bytes) -> str:
+    """Return a header's name in lower case, and keep it, unless somebody plays with us."""
+    text = name.decode("latin-1").lower()
+    if len(name) <= _LONGEST_NAME and len(_names) < _MOST_NAMES:
+        _names[name] = text
+    return text
+
+
 class Refusal:
     """Why a connection's input is read no further: the status and the sentence its caller gets."""
 
@@ -172,7 +184,7 @@ class RequestReader:
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; what comes after the head is a trailer, and dropped."""
         if self._request is None:
-            self._headers.append((name.decode("latin-1").lower(), value.decode("latin-1")))
+            self._headers.append((_names.get(name) or _read_name(name), value.decode("latin-1")))
 
     def on_headers_complete(self) -> None:
         """Check what the head alone decides: version, host, length, expectation."""

@@ -21,6 +21,7 @@ HEADERS = ("traceparent", "tracestate")
 _HEX = frozenset("0123456789abcdef")
 _LENGTH = 55
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
+_NOT_NOUGHT = 1 << 191 | 1 << 127  # a bit of the span and one of the trace's id, not among those that must be random
 _SAMPLED, _KNOWN_FLAGS = 1, 3  # bit 0: sampled; bit 1: the trace's id is random
 _MOST_MEMBERS, _MOST_STATE = 32, 2048
 _draw = Random(
@@ -42,8 +43,9 @@ class Trace:
     def __init__(self, given: str, state: str, xray: str) -> None:
         """Go on with the caller's trace, if it gives one."""
         known = _read(given)
-        trace_id, flags = known or (f"{_draw(128) or 1:032x}", _SAMPLED | 2)
-        span = f"{_draw(64) or 1:016x}"
+        drawn = f"{_draw(192) | _NOT_NOUGHT:048x}"
+        trace_id, flags = known or (drawn[16:], _SAMPLED | 2)
+        span = drawn[:16]
         self.parent = f"00-{trace_id}-{span}-{flags:02x}"
         self.state = state if known and _is_state(state) else ""
         self.xray = xray or f"Root=1-{trace_id[:8]}-{trace_id[8:]};Parent={span};Sampled={flags & _SAMPLED}"

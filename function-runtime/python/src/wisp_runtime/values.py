@@ -6,10 +6,9 @@ taken from a caller, that another language couldn't read.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from wisp_runtime.encoding import make_encoder
+from wisp_runtime.encoding import make_decoder, make_encoder
 from wisp_runtime.errors import BadRequestError, InvalidResultError
 
 
@@ -27,7 +26,7 @@ def _finite(text: str) -> float:
 
 
 _INFINITIES = float("inf"), float("-inf")
-_decode = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite).decode
+_decode = make_decoder(parse_constant=_refuse, parse_float=_finite)
 _encode = make_encoder(ascii_only=False, nan=False)
 
 

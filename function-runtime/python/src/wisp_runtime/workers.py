@@ -113,7 +113,7 @@ class Worker:
         self.calls[number] = call
         self.served = True
         call.worker, call.number, call.given = self, number, time.monotonic()
-        if "deadline" in call.head:
+        if call.due_ms:
             self._send(data)
             return
         if not self._ahead:
