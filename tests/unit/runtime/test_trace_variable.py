@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CODE = """
 import os, subprocess, sys
@@ -30,6 +33,6 @@ assert resident() - before < 2 << 20
 """
 
 
-def test_the_trace_in_the_environment(tmp_path: os.PathLike[str]) -> None:
+def test_the_trace_in_the_environment(tmp_path: Path) -> None:
     """os.environ, its copies and children of every kind have the running event's trace, and 100,000 events leave no memory behind."""
     subprocess.run([sys.executable, "-c", CODE], check=True, cwd=tmp_path)
