@@ -19,11 +19,13 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fixtures.router_world import NAMESPACE, Router, World, event, world
+from fixtures.router_world import NAMESPACE, STREAM, SUBJECTS, Router, World, event, world
 from wisp_api import cloudevent, names
 from wisp_api.route import Batch, Replay, Target
 
 ROUNDS = 3
+READ = [*SUBJECTS, names.redrive_subject(STREAM, "uid-sub")]
+"""As the operator writes it."""
 EVENTS = 60_000
 REPLY = b"HTTP/1.1 200 OK\r\nwisp-request-id: r\r\ncontent-length: 0\r\n\r\n"
 PAD = "x" * 700
@@ -89,19 +91,21 @@ async def measure(frame_events: int, total: int, *, replay: bool = False, **rout
         async with world(Path(directory)) as w:
             await fill(w, frame_events, total)
             router = w.router()
-            await w.subscribe(targets=[], parallelism=64, **route)
+            await w.subscribe(targets=[], parallelism=64, subjects=READ, **route)
             await w.status(lambda status: status.state == "WaitingForTarget")
             Target200.count = 0
             cpu, began = cpu_seconds(router), time.perf_counter()
-            await w.subscribe(targets=[Target(url=url)], parallelism=64, generation=2, **route)
+            await w.subscribe(targets=[Target(url=url)], parallelism=64, subjects=READ, generation=2, **route)
             if replay:
                 await until(total)
                 order = Replay(since="2026-01-01T00:00:00Z", request="bench")
-                await w.subscribe(targets=[], parallelism=64, generation=2, replay=order, **route)
+                await w.subscribe(targets=[], parallelism=64, subjects=READ, generation=2, replay=order, **route)
                 await w.status(lambda status: status.replay is not None)
                 Target200.count = 0
                 cpu = cpu_seconds(router)
-                await w.subscribe(targets=[Target(url=url)], parallelism=64, generation=3, replay=order, **route)
+                await w.subscribe(
+                    targets=[Target(url=url)], parallelism=64, subjects=READ, generation=3, replay=order, **route
+                )
             await until(1)
             first = time.perf_counter()
             await until(total)

@@ -122,3 +122,9 @@ def invocation_route(function: str) -> str:
 def dead_letter_subject(namespace: str, origin: str, name: str) -> str:
     """Subject of a dead letter; `origin` is `subscription`, `function` or the source's kind, `name` the Subscription, Function or connection."""
     return f"wisp.dead.{namespace}.{origin}.{token(name)}"
+
+
+def redrive_subject(stream_name: str, uid: str) -> str:
+    """Subject, in a source's own stream, of events that come again from one Subscription's dead letters; no other one's filter has so many tokens."""
+    _, namespace, kind, source = stream_name.split("_", 3)
+    return f"wisp.events.{namespace}.{kind}.{source}.redrive.{token(uid)}.again.0"

@@ -20,6 +20,10 @@ app = typer.Typer(
 )
 events = typer.Typer(help="Events and the patterns that filter them.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(events, name="events")
+dead = typer.Typer(
+    help="Dead letters: events that were not delivered, with the reason.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(dead, name="dead")
 
 
 class Format(StrEnum):
@@ -34,6 +38,15 @@ Namespace = Annotated[
     typer.Option("--namespace", "-n", help="The namespace. Default: the kubeconfig context's.", show_default=False),
 ]
 Output = Annotated[Format, typer.Option("--output", "-o", help="json: the result as one JSON value, for programs.")]
+System = Annotated[
+    str,
+    typer.Option(
+        "--system-namespace",
+        metavar="NAME",
+        envvar="WISP_SYSTEM_NAMESPACE",
+        help="The namespace that Wisp itself is installed in.",
+    ),
+]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The function's name.", show_default=False)]
 AnyName = Annotated[
     str,
@@ -122,9 +135,7 @@ def invoke(
             metavar="FILE", help="A file with the token to show instead; or set WISP_TOKEN.", show_default=False
         ),
     ] = None,
-    system_namespace: Annotated[
-        str, typer.Option(metavar="NAME", help="With --async: the namespace that Wisp is installed in.")
-    ] = "wisp-system",
+    system: System = "wisp-system",
     tail: Annotated[bool, typer.Option("--tail", help="Then print the log lines of this invocation.")] = False,
     local: Annotated[
         Path | None,
@@ -155,7 +166,7 @@ def invoke(
 
         if tail or path != "/":
             raise UsageError("--async goes to the platform, not to the function: leave out --tail and --path")
-        request_id = handing.invoke(cluster, name, call, who, system_namespace)
+        request_id = handing.invoke(cluster, name, call, who, system)
         if format_ is Format.json:
             output.show_json({"requestId": request_id})
         else:
@@ -328,6 +339,107 @@ def replay(
         output.show_json(done)
     else:
         output.show(f"subscription/{name}: {done['message']}")
+
+
+Letters = Annotated[list[int] | None, typer.Option("--id", metavar="ID", help="Only this letter; may be repeated.")]
+From = Annotated[
+    str | None, typer.Argument(metavar="[SUBSCRIPTION]", help="Only those of this subscription.", show_default=False)
+]
+
+
+@dead.command("list")
+def list_dead(
+    subscription: From = None,
+    *,
+    system: System = "wisp-system",
+    namespace: Namespace = None,
+    format_: Output = Format.text,
+) -> None:
+    """List the namespace's dead letters, the oldest first."""
+    from wisp import dead as letters
+    from wisp.cluster import Cluster
+
+    found = letters.Letters(Cluster(namespace), system).all(subscription)
+    if format_ is Format.json:
+        output.show_json(list(found))
+        return
+    rows = letters.as_rows(found)
+    if rows:
+        output.show(output.table(letters.COLUMNS, rows))
+    else:
+        output.tell("no dead letters")
+
+
+@dead.command("show")
+def show_dead(
+    letter: Annotated[int, typer.Argument(metavar="ID", help="The letter's number.", show_default=False)],
+    *,
+    system: System = "wisp-system",
+    namespace: Namespace = None,
+    format_: Output = Format.text,
+) -> None:
+    """Print a dead letter's event, for `wisp invoke NAME - --local DIR`; its story goes to standard error. With -o json all in one."""
+    from wisp import dead as letters
+    from wisp.cluster import Cluster
+
+    found = letters.Letters(Cluster(namespace), system).one(letter)
+    if format_ is Format.json:
+        output.show_json(found)
+        return
+    for line in letters.story(found):
+        output.tell(line)
+    if "event" in found:
+        output.show_json(found["event"])
+    else:
+        output.show(found.get("input", ""))
+
+
+@dead.command()
+def redrive(
+    subscription: From = None,
+    *,
+    ids: Letters = None,
+    rate: Annotated[int, typer.Option(min=1, help="Events a second, at most.")] = 100,
+    system: System = "wisp-system",
+    namespace: Namespace = None,
+    format_: Output = Format.text,
+) -> None:
+    """Send events again to the subscription that they came from, under the same ids, and drop their letters. Without a subscription: all."""
+    from wisp import dead as letters
+    from wisp.cluster import Cluster
+
+    done = letters.Letters(Cluster(namespace), system).redrive(subscription, ids, rate)
+    if format_ is Format.json:
+        output.show_json(done)
+    else:
+        output.show(f"{done['done']} sent again")
+    for kept in done["kept"]:
+        output.tell(f"letter {kept['id']} stays: {kept['message']}")
+    if done["kept"]:
+        raise typer.Exit(1)
+
+
+@dead.command()
+def purge(
+    subscription: From = None,
+    *,
+    ids: Letters = None,
+    all_: Annotated[bool, typer.Option("--all", help="All of the namespace.")] = False,
+    system: System = "wisp-system",
+    namespace: Namespace = None,
+    format_: Output = Format.text,
+) -> None:
+    """Drop dead letters: their events are gone for good."""
+    from wisp import dead as letters
+    from wisp.cluster import Cluster
+
+    if not (subscription or ids or all_):
+        raise UsageError("which ones? Name a subscription, --id ID, or --all")
+    done = letters.Letters(Cluster(namespace), system).purge(subscription, ids)
+    if format_ is Format.json:
+        output.show_json(done)
+    else:
+        output.show(f"{done['done']} dropped")
 
 
 @events.command("test-pattern")

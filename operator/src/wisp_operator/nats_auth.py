@@ -82,7 +82,8 @@ def router_user() -> User:
 def ingest_user() -> User:
     """Writes object events and what of them is poison, schedules' ticks, events of buses and invocations; remembers ticks.
 
-    It reads which namespaces are bound to a bucket, schedules, inboxes, and the keys of the cluster's tokens.
+    It reads which namespaces are bound to a bucket, schedules, inboxes, and the keys of the cluster's tokens. It reads and removes dead
+    letters, and sends their events again, to the route that they came from.
     """
     sources = f"KV_{names.KV_SOURCES}"
     publish = [
@@ -95,6 +96,11 @@ def ingest_user() -> User:
         "wisp.events.*.bus.>",
         "wisp.events.*.function.>",
         "wisp.dead.*.s3.>",
+        "wisp.events.*.*.*.redrive.>",
+        f"$JS.API.DIRECT.GET.KV_{names.KV_ROUTES}.$KV.{names.KV_ROUTES}.>",
+        f"$JS.API.DIRECT.GET.{names.DEAD_LETTER_STREAM}",
+        f"$JS.API.STREAM.INFO.{names.DEAD_LETTER_STREAM}",
+        f"$JS.API.STREAM.MSG.DELETE.{names.DEAD_LETTER_STREAM}",
         "$JS.API.INFO",
         f"$JS.API.STREAM.INFO.{sources}",
         f"$JS.API.DIRECT.GET.{sources}.$KV.{names.KV_SOURCES}.bucket.>",

@@ -39,7 +39,7 @@ def make_route(wish: Wish, stream: str, server: str, function: Object | None, cl
         uid=wish.uid,
         generation=meta["generation"],
         stream=stream,
-        subjects=_subjects(wish, server),
+        subjects=[*_subjects(wish, server), names.redrive_subject(stream, wish.uid)],
         filters=_filters(wish),
         start="earliest" if spec.source.schedule else spec.start,  # a schedule's stream holds nothing but its own ticks
         targets=_targets(function, spec.function.tag, cluster_domain),
@@ -69,14 +69,15 @@ def _replay(order: str) -> route.Replay | None:
 def make_invocation_route(function: Object, source: str, cluster_domain: str) -> route.Route:
     """The route of a Function's asynchronous invocations: Lambda's model, in no order, as many at once as the Function scales to."""
     meta, spec = function["metadata"], function["spec"]
+    stream = names.stream(meta["namespace"], FUNCTION, source)
     wanted, scale = msgspec.convert(spec["async"], Async), msgspec.convert(spec.get("scale", {}), Scale)
     return route.Route(
         namespace=meta["namespace"],
         name=names.invocation_route(meta["name"]),
         uid=meta["uid"],
         generation=meta["generation"],
-        stream=names.stream(meta["namespace"], FUNCTION, source),
-        subjects=[names.invocation_subject(meta["namespace"], source)],
+        stream=stream,
+        subjects=[names.invocation_subject(meta["namespace"], source), names.redrive_subject(stream, meta["uid"])],
         start="earliest",  # the stream holds nothing but its own invocations
         targets=_targets(function, None, cluster_domain),
         order="none",

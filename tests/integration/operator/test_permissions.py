@@ -173,6 +173,9 @@ def test_credentials_last_as_long_as_a_reader(
         (ingest_user(), publish(f"$KV.wisp-sources.{names.TOKEN_KEYS}")),
         (ingest_user(), publish("$KV.wisp-sources.inbox.bus.media.orders")),
         (ingest_user(), listen("wisp.events.>")),
+        (ingest_user(), publish("$JS.API.STREAM.PURGE.wisp-dead-letters")),
+        (ingest_user(), publish("$JS.API.STREAM.MSG.DELETE.events_media_s3_minio_photos")),
+        (ingest_user(), publish("$JS.API.DIRECT.GET.KV_wisp-routes")),
     ],
 )
 def test_components_may_not(log: Log, cluster: Kube, user: User, act: Act) -> None:
@@ -197,6 +200,11 @@ def test_components_may_not(log: Log, cluster: Kube, user: User, act: Act) -> No
         (ingest_user(), publish("wisp.events.media.bus.orders.created.0")),
         (ingest_user(), publish("wisp.events.media.function.hello_uid.invocation")),
         (ingest_user(), request("$JS.API.DIRECT.GET.KV_wisp-sources.$KV.wisp-sources.inbox.bus.media.orders")),
+        (ingest_user(), publish("wisp.events.media.postgres.shop-db.redrive.u1.again.0")),
+        (ingest_user(), request("$JS.API.DIRECT.GET.wisp-dead-letters")),
+        (ingest_user(), request("$JS.API.STREAM.INFO.wisp-dead-letters")),
+        (ingest_user(), request("$JS.API.STREAM.MSG.DELETE.wisp-dead-letters")),
+        (ingest_user(), request("$JS.API.DIRECT.GET.KV_wisp-routes.$KV.wisp-routes.media.rows")),
         (ingest_user(), request(f"$JS.API.DIRECT.GET.KV_wisp-sources.$KV.wisp-sources.{names.TOKEN_KEYS}")),
     ],
 )

@@ -49,7 +49,7 @@ def test_completion_is_offered_to_shells(wisp: Wisp) -> None:
         text=True,
         check=False,
     )
-    assert done.stdout.split() == ["deploy", "describe", "delete"]
+    assert done.stdout.split() == ["deploy", "describe", "delete", "dead"]
     assert wisp("--show-completion").code in {0, 1}
 
 

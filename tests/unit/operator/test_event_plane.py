@@ -56,7 +56,7 @@ def test_database_gets_reader_stream_and_route() -> None:
     assert [table.name for table in task.tables] == ["public.items", "public.orders"]
     assert task.stream == SHOP_STREAM
     assert made.streams == {SHOP_STREAM: "wisp.events.media.postgres.shop-db.>"}
-    assert made.routes["on-upload"].subjects == [
+    assert made.routes["on-upload"].subjects[:-1] == [
         "wisp.events.media.postgres.shop-db.public.items.*",
         "wisp.events.media.postgres.shop-db.public.orders.*",
     ]
@@ -114,7 +114,7 @@ def test_bucket_gets_stream_route_and_binding() -> None:
         )
     )
     assert made.streams == {PHOTOS_STREAM: "wisp.events.media.s3.minio_photos.>"}
-    assert made.routes["on-upload"].subjects == [
+    assert made.routes["on-upload"].subjects[:-1] == [
         "wisp.events.media.s3.minio_photos.ObjectCreated.*.*",
         "wisp.events.media.s3.minio_photos.ObjectRemoved.Delete.*",
     ]
@@ -163,6 +163,15 @@ def test_tag_sends_all_to_its_revision() -> None:
     assert (target.url, target.percent) == ("http://hello-1.media.svc.cluster.local/", 100)
     del function["status"]["tags"]
     assert plan(view, CONFIG, "cluster").routes["on-upload"].targets == []
+
+
+def test_a_route_reads_what_is_redriven_to_it_alone() -> None:
+    """What comes again from dead letters has a subject of this very Subscription, in the source's own stream and in nobody else's filter."""
+    item = make_subscription(source=postgres("public.orders"))
+    route = plan(View("media", wishes(item)), CONFIG, "cluster").routes["on-upload"]
+    assert route.subjects[-1] == names.redrive_subject(SHOP_STREAM, route.uid)
+    assert route.subjects[-1].startswith("wisp.events.media.postgres.shop-db.redrive.")
+    assert len(route.subjects[-1].split(".")) != len(route.subjects[0].split("."))
 
 
 def test_batch_and_retry_are_the_subscriptions() -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from fixtures.objects import deleted, make_function, make_subscription, schedule
+from wisp_api import names
 from wisp_api.source import Inbox
 from wisp_operator.config import OperatorConfig
 from wisp_operator.event_plane import Plan, View, leftovers, plan
@@ -33,7 +34,8 @@ def test_stream_inbox_and_route() -> None:
     assert found.inboxes == {"inbox.function.media.hello": Inbox(stream=STREAM, allow_from=["shop/checkout"])}
     route = found.routes["function_hello"]
     assert (route.stream, route.start, route.order, route.function) == (STREAM, "earliest", "none", "hello")
-    assert route.subjects == ["wisp.events.media.function.hello_uid-of-hello.invocation"]
+    assert route.subjects[0] == "wisp.events.media.function.hello_uid-of-hello.invocation"
+    assert route.subjects[1:] == [names.redrive_subject(STREAM, "uid-of-hello")]
     assert [target.url for target in route.targets] == ["http://hello-1.media.svc.cluster.local/"]
     assert (route.parallelism, route.retry.max_attempts, route.retry.max_age_seconds) == (8, 2, 600)
     assert stream_bytes(STREAM) == 64 * 1024 * 1024

@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 from nats.aio.client import Client as Nats
-from wisp_api import cloudevent
+from wisp_api import cloudevent, names
 from wisp_api.route import DeadLetter
 
 from wisp_events.router import letter, verdict
@@ -91,6 +91,7 @@ class Delivery:
         self._timer: asyncio.TimerHandle | None = None
         self._expired_at = 0.0
         route = plan.route
+        self._redriven = names.redrive_subject(route.stream, route.uid)
         self.metrics = RouteMetrics(route.namespace, route.name)
         self.intake = Intake(shared.nats, route.stream, route.subjects, self._window.read, self._take_frame, self._room)
 
@@ -222,7 +223,7 @@ class Delivery:
             item.key = f"\0{item.place}"  # a key of its own: in no order
         reason = message = ""
         try:
-            if not self.plan.matcher(event):
+            if subject != self._redriven and not self.plan.matcher(event):
                 self.metrics.filtered.inc()
                 self._window.mark(sequence, index)
                 return

@@ -1,0 +1,274 @@
+"""The door for dead letters: `/v1/namespaces/NS/deadletters`, for ServiceAccounts of that namespace.
+
+`GET` lists them, `GET .../ID` gives one, `POST .../redrive` sends events again to the Subscription that they came from, `POST .../purge`
+drops letters. Both act on the letters that `ids` names, or on all of a Subscription's, at most `limit` in one request, in the order
+in which they were written; `more` says whether to go on `after` the last one.
+
+Invariant: a letter is removed only after its event is stored where its Subscription reads (`names.redrive_subject`), or when it was to be
+dropped. Whoever is interrupted between the two sends the event a second time, under the same id.
+"""
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qs
+
+import msgspec
+import nats.errors
+import nats.js.errors
+from nats.js import JetStreamContext
+from nats.js.api import Header
+from wisp_api import cloudevent, names
+from wisp_api.route import DeadLetter, Route
+
+from wisp_events import log
+from wisp_events.ingest.door import Answer, Headers, Room, read
+from wisp_events.ingest.tokens import Tokens
+from wisp_events.router import bucket
+from wisp_events.web import Receive, Refusal
+
+BODY_BYTES: Final = 64 * 1024
+LIST_LIMIT: Final = 500
+ACT_LIMIT: Final = 100
+_LAST: Final = 2**63 - 1
+"""No letter has a greater number."""
+_STREAM: Final = names.DEAD_LETTER_STREAM
+
+
+class Summary(msgspec.Struct, rename="camel", omit_defaults=True):
+    """A letter in a list."""
+
+    id: int
+    time: str
+    reason: str
+    message: str
+    subscription: str | None = None
+    source: str | None = None
+    event_id: str | None = None
+    event_type: str | None = None
+    attempts: int = 0
+
+
+class Page(msgspec.Struct, rename="camel"):
+    """A list."""
+
+    letters: list[Summary]
+    more: bool
+
+
+class Order(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """Which letters to act on."""
+
+    subscription: str | None = None
+    ids: list[int] | None = None
+    after: int = 0
+    until: int = 0
+    """The last one to act on; 0: the last that there is now. What fails again meanwhile is a letter after it."""
+    limit: int = ACT_LIMIT
+
+
+class Kept(msgspec.Struct):
+    """A letter that could not be sent again."""
+
+    id: int
+    message: str
+
+
+class Done(msgspec.Struct):
+    """What became of an order."""
+
+    done: int
+    kept: list[Kept]
+    after: int
+    until: int
+    more: bool
+
+
+class Letter(NamedTuple):
+    """A letter and its place."""
+
+    id: int
+    content: DeadLetter
+
+
+class DeadLetters:
+    """Answers requests about dead letters."""
+
+    def __init__(self, js: JetStreamContext, tokens: Tokens, room: Room) -> None:
+        """`room` is what the bodies of all doors of this kind hold."""
+        self._js = js
+        self._tokens = tokens
+        self._room = room
+        self._turn: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def answer(self, namespace: str, what: str, scope: dict[str, Any], receive: Receive) -> Answer:
+        """Answer one request; `what` is a letter's id, `redrive`, `purge`, or empty.
+
+        Raises:
+            Refusal: it is not allowed, or wrong.
+            log.LogUnavailable: the log is away.
+        """
+        headers: Headers = scope["headers"]
+        caller = await self._tokens.caller(headers)
+        if caller.namespace != namespace:
+            raise Refusal(403, f"dead letters of {namespace} are for its own ServiceAccounts, not {caller.namespace}'s")
+        wanted = "POST" if what in ("redrive", "purge") else "GET"
+        if scope["method"] != wanted:
+            raise Refusal(405, f"send {wanted}", allow=wanted)
+        try:
+            if what.isdigit():
+                found = await self._one(namespace, int(what))
+                return _json({"id": found.id} | msgspec.json.decode(msgspec.json.encode(found.content)))
+            if not what:
+                return _json(await self._list(namespace, scope.get("query_string", b"").decode()))
+            async with self._room.hold(namespace, headers, BODY_BYTES):
+                order = _order(await read(receive, BODY_BYTES))
+            if what not in ("redrive", "purge"):
+                raise Refusal(404, f"{what} is neither a letter's id nor redrive nor purge")
+            async with self._turn[namespace]:  # two at once would mix the order of a key
+                return _json(await self._act(namespace, order, redrive=what == "redrive"))
+        except bucket.LOG_ERRORS as error:
+            raise log.describe(error) from error
+
+    async def _list(self, namespace: str, query: str) -> Page:
+        given = {name: values[-1] for name, values in parse_qs(query).items()}
+        after, limit = given.get("after", "0"), given.get("limit", str(LIST_LIMIT))
+        if not (after.isdecimal() and limit.isdecimal() and int(limit) and int(after) < _LAST):
+            raise Refusal(400, f"after and limit are whole numbers, limit at least 1, after below {_LAST}")
+        found = await self._next(namespace, given.get("subscription"), int(after), min(int(limit), LIST_LIMIT) + 1)
+        shown = found[: min(int(limit), LIST_LIMIT)]
+        return Page([_summary(letter) for letter in shown], len(found) > len(shown))
+
+    async def _act(self, namespace: str, order: Order, *, redrive: bool) -> Done:
+        until = order.until or (await self._js.stream_info(_STREAM)).state.last_seq
+        limit = max(1, min(order.limit, ACT_LIMIT))
+        if order.ids is not None:
+            ids = sorted({one for one in order.ids if order.after < one})
+            found = [await self._one(namespace, one) for one in ids[: limit + 1]]
+        else:
+            found = await self._next(namespace, order.subscription, order.after, limit + 1, until)
+        done = Done(0, [], order.after, until, len(found) > limit)
+        for letter in found[:limit]:
+            done.after = letter.id
+            try:
+                if redrive:
+                    await self._redrive(namespace, letter)
+            except ValueError as error:
+                done.kept.append(Kept(letter.id, str(error)))
+                continue
+            await self._remove(letter.id)
+            done.done += 1
+        return done
+
+    async def _redrive(self, namespace: str, letter: Letter) -> None:
+        """Store the letter's event where its Subscription reads.
+
+        Raises:
+            ValueError: that is not possible.
+            nats.errors.Error, OSError: it may be stored or not.
+        """
+        content = letter.content
+        kind, _, function = (content.source or "").partition("/")
+        if content.subscription is None and kind != "function":
+            raise ValueError(
+                f"it is of the source {content.source}, for no Subscription: send what it says again there"
+            )
+        if content.event is None:
+            raise ValueError("it holds no event, only what came in: send that again, put right")
+        where = f"Subscription {content.subscription}" if content.subscription else f"Function {function} with async"
+        name = content.subscription or names.invocation_route(function)
+        entry = await bucket.read(self._js, names.KV_ROUTES, f"{namespace}.{name}")
+        if entry is None or entry.value is None:
+            raise ValueError(f"there is no {where} (any more) that could take it")
+        route = msgspec.json.decode(entry.value, type=Route)
+        subject = names.redrive_subject(route.stream, route.uid)
+        if subject not in route.subjects:
+            raise ValueError(f"{where} does not read what comes again yet: the operator has to be of this version")
+        # Not the event's id: the server would take an event that failed again within two minutes for one that it has.
+        headers = {Header.MSG_ID.value: log.fingerprint("redrive", route.uid, str(letter.id), content.time)}
+        frame = cloudevent.encode_frame([bytes(content.event)])
+        await self._js.publish(subject, frame, log.PUBLISH_SECONDS, route.stream, headers)
+
+    async def _remove(self, sequence: int) -> None:
+        """Remove a letter; one that another replica or its age has just removed is removed, too."""
+        try:
+            await self._js.delete_msg(_STREAM, sequence)
+        except nats.js.errors.APIError:
+            with contextlib.suppress(nats.js.errors.NotFoundError):
+                await self._js.get_msg(_STREAM, sequence, direct=True)
+                raise
+
+    async def _one(self, namespace: str, sequence: int) -> Letter:
+        """Raises: Refusal: the namespace has no such letter."""
+        try:
+            message = await self._js.get_msg(_STREAM, sequence, direct=True) if 0 < sequence <= _LAST else None
+        except nats.js.errors.NotFoundError:
+            message = None
+        if message is None or not (message.subject or "").startswith(f"wisp.dead.{namespace}."):
+            raise Refusal(404, f"namespace {namespace} has no dead letter {sequence} (any more)")
+        return Letter(sequence, _decode(namespace, message.data or b""))
+
+    async def _next(
+        self, namespace: str, subscription: str | None, after: int, limit: int, until: int | None = None
+    ) -> list[Letter]:
+        """The next letters of a namespace or of one of its Subscriptions."""
+        subject = names.dead_letter_subject(namespace, "subscription", subscription) if subscription else ""
+        found: list[Letter] = []
+        while len(found) < limit:
+            try:
+                message = await self._js.get_msg(
+                    _STREAM, after + 1, subject or f"wisp.dead.{namespace}.>", direct=True, next=True
+                )
+            except nats.js.errors.NotFoundError:
+                break
+            after = message.seq or 0
+            if until is not None and after > until:
+                break
+            found.append(Letter(after, _decode(namespace, message.data or b"")))
+        return found
+
+
+def _decode(namespace: str, data: bytes) -> DeadLetter:
+    """A letter as it is stored; what is none is shown as what it is, so that it hides no other and can be dropped."""
+    try:
+        letter = msgspec.json.decode(data, type=DeadLetter)
+        if letter.event is not None:
+            cloudevent.decode(letter.event)
+    except ValueError as error:
+        text = data.decode(errors="replace")
+        return DeadLetter(
+            reason="Malformed", message=f"this is no dead letter: {error}", time="", namespace=namespace, input=text
+        )
+    return letter
+
+
+def _order(body: bytes) -> Order:
+    """Raises: Refusal: it is none."""
+    try:
+        order = msgspec.json.decode(body or b"{}", type=Order)
+    except ValueError as error:
+        raise Refusal(400, f"send {{subscription, ids, after, until, limit}} as JSON: {error}") from None
+    if not (0 <= order.after < _LAST and order.until >= 0):
+        raise Refusal(400, f"after is a letter's id below {_LAST}, until one or 0")
+    return order
+
+
+def _summary(letter: Letter) -> Summary:
+    content = letter.content
+    event = cloudevent.decode(content.event) if content.event is not None else None
+    return Summary(
+        letter.id,
+        content.time,
+        content.reason,
+        content.message,
+        content.subscription,
+        content.source,
+        event.id if event else None,
+        event.type if event else None,
+        content.attempts,
+    )
+
+
+def _json(value: Any) -> Answer:
+    return Answer(200, msgspec.json.encode(value) + b"\n", {"content-type": "application/json"})
