@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import yaml
 
-from wisp_api import caller, function, kube, names, subscription
+from wisp_api import caller, destination, function, kube, names, subscription
 
 Schema = dict[str, Any]
 
@@ -140,7 +140,11 @@ def structural(kind: type[msgspec.Struct]) -> Schema:
     """
     generated = msgspec.json.schema(kind)
     definitions: Schema = generated["$defs"]
-    documents = {name: text for module in (kube, caller, function, subscription) for name, text in _field_docs(module)}
+    documents = {
+        name: text
+        for module in (kube, caller, destination, function, subscription)
+        for name, text in _field_docs(module)
+    }
     return _inline(generated, definitions, documents)
 
 

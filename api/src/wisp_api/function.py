@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct, field
 
 from wisp_api.caller import AUTH_RULES, Auth
+from wisp_api.destination import DESTINATION_RULES, Destination
 from wisp_api.kube import (
     Conditions,
     EnvFrom,
@@ -122,6 +123,10 @@ class Async(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """An invocation that is older than this and not done becomes a dead letter, whatever the cause."""
     allow_from: Posters = []
     """ServiceAccounts of other namespaces that may invoke it so, as shop/checkout or shop/*; those of this namespace always may."""
+    on_success: Annotated[Destination | None, DESTINATION_RULES] = None
+    """Where the record of an invocation goes that succeeded: request, answer and circumstances, as AWS Lambda writes them."""
+    on_failure: Annotated[Destination | None, DESTINATION_RULES] = None
+    """Where the record of an invocation goes that was given up, besides its dead letter."""
 
 
 class Pod(Struct, rename="camel", omit_defaults=True, kw_only=True):
@@ -387,6 +392,13 @@ NAME_RULES = rules(
     (
         "self.metadata.name.matches('^[a-z]([-a-z0-9]{0,48}[a-z0-9])?$')",
         "metadata.name: at most 50 lower-case letters, digits and '-', first a letter, so that the names of revisions and URLs fit",
-    )
+    ),
+    *(
+        (
+            f"!has(self.spec.async) || !has({on}) || !has({on}.__function__) || {on}.__function__.name != self.metadata.name",
+            f"{on.removeprefix('self.spec.')}: a function that is invoked with each of its own results never ends: name another one",
+        )
+        for on in ("self.spec.async.onSuccess", "self.spec.async.onFailure")
+    ),
 )
 """On the object itself. Names of Functions: a revision is `<name>-<10 hex digits>` and a DNS label."""

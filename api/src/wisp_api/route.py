@@ -58,6 +58,16 @@ class ReplayReport(msgspec.Struct, rename="camel", kw_only=True):
     """From where events come again, or why they don't."""
 
 
+class Outlet(msgspec.Struct, rename="camel", kw_only=True):
+    """A stream that the router puts into what comes of a delivery: a bus', or that of a Function's asynchronous invocations."""
+
+    kind: str
+    """bus or function."""
+    name: str
+    stream: str = ""
+    """Empty: there is no such bus or Function now."""
+
+
 class Route(msgspec.Struct, rename="camel", kw_only=True):
     """One Subscription as the router sees it. Key: `<namespace>.<name>` in KV_ROUTES."""
 
@@ -89,6 +99,12 @@ class Route(msgspec.Struct, rename="camel", kw_only=True):
     replay: Replay | None = None
     function: str = ""
     """Whose asynchronous invocations these are; empty for a Subscription's events."""
+    reply: Outlet | None = None
+    """Where the CloudEvents go that the function returns."""
+    on_success: Outlet | None = None
+    """Where the records of invocations go that succeeded."""
+    on_failure: Outlet | None = None
+    """Where the records of invocations go that were given up, besides their dead letters."""
 
 
 class RouteStatus(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
@@ -118,14 +134,15 @@ class DeadLetter(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=Tru
     """An event that was not delivered, with all that is needed to understand it without the logs. Subject: `names.dead_letter_subject`."""
 
     reason: str
-    """MaxAttempts, MaxAge, Rejected, RecursionLimit, FilterError; from a source: Malformed, EventTooLarge, LogFull."""
+    """MaxAttempts, MaxAge, Rejected, RecursionLimit, FilterError, BadReply, DestinationFailed; from a source: Malformed, EventTooLarge, LogFull."""
     message: str
     time: str
     namespace: str
     subscription: str | None = None
     """Absent where the source itself could not take the event."""
     source: str | None = None
-    """Kind and name of the source where `subscription` is absent, as `s3/minio` or `postgres/shop-db`; an invocation's is `function/thumbnail`."""
+    """Kind and name of the source where `subscription` is absent, as `s3/minio` or `postgres/shop-db`; an invocation's is `function/thumbnail`;
+    of what a destination did not take, that destination."""
     event: OptionalRaw = None
     """The structured CloudEvent; absent where there is none (malformed input: see `input`)."""
     input: str | None = None

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct, field
 
+from wisp_api.destination import Reply
 from wisp_api.kube import Conditions, Name, Posters, Time, rules
 
 S3: Final = "s3"
@@ -252,6 +253,8 @@ class SubscriptionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True)
     """
     order: Literal["key", "none"] | None = None
     """key: one event at a time per row, object, schedule or (bus) `partitionkey`, in order. none: no order. Absent: key for databases, none for the others."""
+    reply: Reply | None = None
+    """Where CloudEvents go that the function returns, one or a batch; other results are dropped. Absent: so are they. Not with batch."""
     parallelism: Annotated[int, Meta(ge=1, le=1000)] = 10
     """Deliveries that run at once, at most."""
     start: Start = "latest"
@@ -305,7 +308,12 @@ class SubscriptionStatus(Struct, rename="camel", omit_defaults=True, kw_only=Tru
 class Subscription(Struct, rename="camel", kw_only=True):
     """Events of a source that run a Function: at least once each, or they stand in the dead-letter stream with the reason."""
 
-    spec: SubscriptionSpec
+    spec: Annotated[
+        SubscriptionSpec,
+        rules(
+            ("!has(self.reply) || !has(self.batch)", "reply is for events that are delivered alone: leave out batch")
+        ),
+    ]
     """Which events of which source run which Function."""
     status: SubscriptionStatus | None = None
     """What became of it."""

@@ -55,6 +55,10 @@ class LogFull(LogUnavailable):
     """Raised when the stream is at its byte quota; deliveries or the quota have to catch up first."""
 
 
+class LogMissing(LogUnavailable):
+    """Raised when nothing answers for the stream: it does not exist, or has no leader now."""
+
+
 class EventTooLarge(ValueError):  # noqa: N818 - the reason that dead letters carry
     """Raised when an encoded event is longer than EVENT_BYTES."""
 
@@ -94,7 +98,7 @@ def describe(error: Exception) -> LogUnavailable:
             return LogFull(f"the stream is full ({error.description})")
         return LogUnavailable(f"NATS refused: {error.description} (code {error.err_code})")
     if isinstance(error, nats.errors.NoRespondersError | nats.js.errors.NoStreamResponseError):
-        return LogUnavailable("the stream does not exist or has no leader now")
+        return LogMissing("the stream does not exist or has no leader now")
     return LogUnavailable(f"NATS did not acknowledge: {str(error) or type(error).__name__}")
 
 

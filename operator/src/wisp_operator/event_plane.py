@@ -17,6 +17,7 @@ from wisp_api.subscription import BUS, FUNCTION, S3
 from wisp_operator.api import Object
 from wisp_operator.config import OperatorConfig
 from wisp_operator.log import Config
+from wisp_operator.outlets import Outlets, invocable, invocation_stream
 from wisp_operator.proof import Proof
 from wisp_operator.reader import CONNECTED
 from wisp_operator.route import filter_mistake, make_invocation_route, make_route
@@ -113,6 +114,7 @@ def plan(view: View, config: OperatorConfig, cluster: str) -> Plan:
     """Compile a namespace; `cluster` is the cluster's uid."""
     live = [wish for wish in view.wishes if not wish.deleting]
     made = Plan(readers=_readers(view, live, config, cluster))
+    outlets = Outlets(view.namespace, {bus.name for wish in live if (bus := wish.spec.source.bus)}, view.functions)
     for wish in live:
         server = server_name(view, wish)
         stream = _stream(view, wish, server)
@@ -127,11 +129,11 @@ def plan(view: View, config: OperatorConfig, cluster: str) -> Plan:
         made.stream_of[wish.name] = stream
         if not filter_mistake(wish):
             function = view.functions.get(wish.spec.function.name)
-            made.routes[wish.name] = make_route(wish, stream, server, function, config.cluster_domain)
+            made.routes[wish.name] = make_route(wish, stream, server, function, config.cluster_domain, outlets)
         elif _own_route(view, wish):
             made.routes[wish.name] = view.routes[wish.name]  # the last good one
     for function in view.functions.values():
-        plan_invocations(made, view.namespace, function, config.cluster_domain)
+        plan_invocations(made, function, config.cluster_domain, outlets)
     for task in made.readers.values():
         if task.draining and task.postgres:
             made.streams[task.postgres.stream] = _subjects(view, task.postgres.stream)
@@ -140,19 +142,16 @@ def plan(view: View, config: OperatorConfig, cluster: str) -> Plan:
     return made
 
 
-def plan_invocations(made: Plan, namespace: str, function: Object, cluster_domain: str) -> None:
+def plan_invocations(made: Plan, function: Object, cluster_domain: str, outlets: Outlets) -> None:
     """What a Function with `async` needs to be invoked by callers that don't wait."""
-    spec = function["spec"].get("async")
-    if spec is None or "deletionTimestamp" in function["metadata"]:
+    if not invocable(function):
         return
-    name = function["metadata"]["name"]
-    source = names.owned_source(name, function["metadata"]["uid"])
-    stream = names.stream(namespace, FUNCTION, source)
+    name, namespace, stream = function["metadata"]["name"], outlets.namespace, invocation_stream(function)
     made.streams[stream] = stream_subjects(namespace, stream)
-    made.inboxes[names.inbox_key(FUNCTION, namespace, name)] = Inbox(
-        stream=stream, allow_from=spec.get("allowFrom", [])
-    )
-    made.routes[names.invocation_route(name)] = make_invocation_route(function, source, cluster_domain)
+    allowed = function["spec"]["async"].get("allowFrom", [])
+    made.inboxes[names.inbox_key(FUNCTION, namespace, name)] = Inbox(stream=stream, allow_from=allowed)
+    source = names.owned_source(name, function["metadata"]["uid"])
+    made.routes[names.invocation_route(name)] = make_invocation_route(function, source, cluster_domain, outlets)
 
 
 def _stream(view: View, wish: Wish, server: str) -> str:

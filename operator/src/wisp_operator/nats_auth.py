@@ -59,7 +59,7 @@ def operator_user() -> User:
 
 
 def router_user() -> User:
-    """Reads every event and route, keeps cursors and members, writes dead letters and states, purges what all have passed."""
+    """Reads every event and route, keeps cursors and members, writes dead letters, states, replies and records of invocations, purges what all have passed."""
     buckets = [names.KV_ROUTES, names.KV_SOURCES, names.KV_STATUS, names.KV_CURSORS, names.KV_MEMBERS]
     kept = [*(f"KV_{bucket}" for bucket in buckets), names.DEAD_LETTER_STREAM]
     publish = [
@@ -75,6 +75,9 @@ def router_user() -> User:
         f"$KV.{names.KV_MEMBERS}.>",
         "wisp.dead.*.subscription.>",
         "wisp.dead.*.function.>",
+        "wisp.dead.*.bus.>",
+        "wisp.events.*.bus.>",
+        "wisp.events.*.function.>",
     ]
     return User("router", publish, [f"$JS.API.STREAM.PURGE.{stream}" for stream in kept])
 

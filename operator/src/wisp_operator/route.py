@@ -5,9 +5,9 @@ from typing import Any, Final
 import msgspec
 from wisp_api import caller, cloudevent, names, pattern, route
 from wisp_api.function import Async, Scale
-from wisp_api.subscription import FUNCTION
 
 from wisp_operator.api import Object
+from wisp_operator.outlets import Outlets, invocation_stream
 from wisp_operator.sources import Wish
 
 _ALL_OPERATIONS: Final = {"insert", "update", "delete"}
@@ -29,7 +29,9 @@ def filter_mistake(wish: Wish) -> str:
     return ""
 
 
-def make_route(wish: Wish, stream: str, server: str, function: Object | None, cluster_domain: str) -> route.Route:
+def make_route(  # noqa: PLR0917 - one call
+    wish: Wish, stream: str, server: str, function: Object | None, cluster_domain: str, outlets: Outlets
+) -> route.Route:
     """The route; without a Function it has no target, and the events wait. `server` is a bucket's S3 server."""
     meta, spec = wish.live["metadata"], wish.spec
     timeout = (function or {}).get("spec", {}).get("timeoutSeconds", _DEFAULT_TIMEOUT)
@@ -57,6 +59,7 @@ def make_route(wish: Wish, stream: str, server: str, function: Object | None, cl
         ),
         suspend=spec.suspend,
         replay=_replay(meta.get("annotations", {}).get(names.REPLAY_ANNOTATION, "")),
+        reply=outlets.bus(spec.reply.bus.name) if spec.reply else None,
     )
 
 
@@ -66,10 +69,10 @@ def _replay(order: str) -> route.Replay | None:
     return route.Replay(since=since, request=request.strip() or since) if since else None
 
 
-def make_invocation_route(function: Object, source: str, cluster_domain: str) -> route.Route:
+def make_invocation_route(function: Object, source: str, cluster_domain: str, outlets: Outlets) -> route.Route:
     """The route of a Function's asynchronous invocations: Lambda's model, in no order, as many at once as the Function scales to."""
     meta, spec = function["metadata"], function["spec"]
-    stream = names.stream(meta["namespace"], FUNCTION, source)
+    stream = invocation_stream(function)
     wanted, scale = msgspec.convert(spec["async"], Async), msgspec.convert(spec.get("scale", {}), Scale)
     return route.Route(
         namespace=meta["namespace"],
@@ -90,6 +93,8 @@ def make_invocation_route(function: Object, source: str, cluster_domain: str) ->
             max_seconds=300,
         ),
         function=meta["name"],
+        on_success=outlets.destination(wanted.on_success),
+        on_failure=outlets.destination(wanted.on_failure),
     )
 
 

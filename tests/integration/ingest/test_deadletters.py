@@ -13,8 +13,9 @@ import pytest
 from fixtures.function_server import MARKED, Answer, Request, ok
 from fixtures.router_world import NAMESPACE, STREAM, SUBJECTS, World, event, world
 from fixtures.tokens import Issuer, token_keys
-from wisp_api import names
+from wisp_api import cloudevent, names
 from wisp_api.route import DeadLetter, Target
+from wisp_api.source import Inbox
 from wisp_events import log
 from wisp_events.ingest.app import App
 from wisp_events.router import bucket
@@ -112,6 +113,30 @@ async def test_redriven_events_come_again_to_their_subscription_alone(door: Door
     assert sorted(ids) == ["1", "3", "4"]
     assert ids.index("1") < ids.index("3")
     assert Counter(request.path for request in w.function.finished) == {"/": 5, "/other": 5}
+    assert (await door("GET"))[1] == {"letters": [], "more": False}
+
+
+async def test_what_a_bus_did_not_take_goes_there(door: Door) -> None:
+    """A reply or record whose bus was missing is put on it once it is there; until then its letter stays and says so."""
+    js, stream = door.world.client.jetstream(), names.stream(NAMESPACE, "bus", "done")
+    raw = msgspec.Raw(cloudevent.encode(event(7)))
+    letter = DeadLetter(
+        reason="DestinationFailed", message="m", time="t", namespace=NAMESPACE, source="bus/done", event=raw
+    )
+    await log.dead_letter(js, letter)
+    _, refused = await door("POST", "/redrive", {})
+    assert (refused["done"], [one["message"] for one in refused["kept"]]) == (
+        0,
+        ["there is no bus done: a Subscription has to name it in source.bus"],
+    )
+    await js.add_stream(name=stream, subjects=[names.stream_subjects(NAMESPACE, "bus", "done")], allow_direct=True)
+    inbox = msgspec.json.encode(Inbox(stream=stream))
+    await bucket.write(js, names.KV_SOURCES, names.inbox_key("bus", NAMESPACE, "done"), inbox)
+    _, done = await door("POST", "/redrive", {})
+    assert (done["done"], done["kept"]) == (1, [])
+    stored = await js.get_msg(stream, 1)
+    assert cloudevent.decode_frame(stored.data or b"") == [raw]
+    assert (stored.subject or "").startswith("wisp.events.shop.bus.done.dev%2Ewisp%2Epostgres%2Einsert.")
     assert (await door("GET"))[1] == {"letters": [], "more": False}
 
 

@@ -34,7 +34,7 @@ def post(port: int, path: str, token: str, body: Any, content_type: str) -> int:
 
 
 async def test_events_and_invocations_reach_the_function(tmp_path: Path) -> None:
-    """Those that the filter takes, of a key in order, and the payload of an invocation; a refused one is a dead letter of the Function."""
+    """Those that the filter takes, of a key in order; an invocation's payload, and its record by the bus; a refused one is a dead letter."""
     seeds = {name: nats_auth.new_seed(prefix) for name, prefix in nats_auth.SEEDS.items()}
     users = {
         "operator": nats_auth.operator_user(),
@@ -60,6 +60,7 @@ async def test_events_and_invocations_reach_the_function(tmp_path: Path) -> None
         try:
             token = issuer.token(NAMESPACE)
             await w.active("on-order")
+            await w.active("on-record")
             event = {"specversion": "1.0", "source": "/shop", "partitionkey": "k"}
             batch = [event | {"id": str(n), "type": f"order.{'new' if n % 3 else 'old'}"} for n in range(30)]
             batch += [{**event, "id": "free", "type": "order.new", "partitionkey": "l"}]
@@ -72,9 +73,12 @@ async def test_events_and_invocations_reach_the_function(tmp_path: Path) -> None
             assert mine == [str(n) for n in range(30) if n % 3]
             path = "functions/hello/invocations"
             assert await asyncio.to_thread(post, port, path, token, {"n": 1}, "application/json") == 202
-            await w.delivered(22)
-            assert w.function.finished[-1].body == b'{"n": 1}'
-            assert w.function.finished[-1].headers["ce-type"] == "dev.wisp.invocation"
+            await w.delivered(23)
+            invocation, record = w.function.finished[-2:]
+            assert invocation.body == b'{"n": 1}'
+            assert invocation.headers["ce-type"] == "dev.wisp.invocation"
+            assert record.headers["ce-type"] == "dev.wisp.invocation.succeeded"
+            assert record.json()["requestPayload"] == {"n": 1}
             w.function.answer = lambda _: (422, MARKED, b"")
             assert await asyncio.to_thread(post, port, path, token, {"n": 2}, "application/json") == 202
             [letter] = await w.dead_letters(1)
@@ -89,8 +93,13 @@ async def carry_out(w: World, issuer: Issuer) -> None:
     item = make_subscription(
         "on-order", NAMESPACE, source={"bus": {"name": "orders"}}, order="key", filter={"type": ["order.new"]}
     )
-    spec: dict[str, Any] = {"async": {}}
-    view = View(NAMESPACE, [decode(item)], functions={"hello": make_function("hello", NAMESPACE, **spec)})
+    record = make_subscription(
+        "on-record", NAMESPACE, source={"bus": {"name": "orders"}}, filter={"type": ["dev.wisp.invocation.succeeded"]}
+    )
+    spec: dict[str, Any] = {"async": {"onSuccess": {"bus": {"name": "orders"}}}}
+    view = View(
+        NAMESPACE, [decode(item), decode(record)], functions={"hello": make_function("hello", NAMESPACE, **spec)}
+    )
     made, js = plan(view, CONFIG, "cluster"), w.client.jetstream()
     await js.create_key_value(KeyValueConfig(bucket=names.KV_SCHEDULES, history=1, direct=True))
     for name, subjects in made.streams.items():

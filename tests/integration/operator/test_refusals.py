@@ -13,6 +13,12 @@ def plain(item: dict[str, Any], name: str | None = None) -> dict[str, Any]:
     return {**copy.deepcopy(item), "metadata": {"name": name or item["metadata"]["name"], "namespace": "default"}}
 
 
+def asynchronous(**wanted: Any) -> dict[str, Any]:
+    """A Function with this as `async`."""
+    fields: dict[str, Any] = {"async": wanted}
+    return make_function(**fields)
+
+
 @pytest.mark.parametrize(
     ("case", "function", "message"),
     [
@@ -69,6 +75,16 @@ def plain(item: dict[str, Any], name: str | None = None) -> dict[str, Any]:
             "tokens at an image that serves itself",
             make_function(runtime="container", handler=None, code={"image": "a"}, auth={"type": "token"}),
             "check them in the image",
+        ),
+        (
+            "two destinations of one outcome",
+            asynchronous(onSuccess={"bus": {"name": "a"}, "function": {"name": "a"}}),
+            "write exactly one destination: bus or function",
+        ),
+        (
+            "a function that is its own destination",
+            asynchronous(onFailure={"function": {"name": "hello"}}),
+            "async.onFailure: a function that is invoked with each of its own results never ends",
         ),
         (
             "files in a container",
@@ -148,6 +164,11 @@ def test_function(cluster: Kube, case: str, function: dict[str, Any], message: s
             "retries upside down",
             make_subscription(retry={"initialSeconds": 10, "maxSeconds": 1}),
             "initialSeconds is above",
+        ),
+        (
+            "replies to a batch",
+            make_subscription(reply={"bus": {"name": "a"}}, batch={}),
+            "reply is for events that are delivered alone",
         ),
         ("unknown format", make_subscription(format="xml"), 'supported values: "cloudevent"'),
         ("name with a dot", make_subscription("a.b"), "metadata.name"),

@@ -15,6 +15,7 @@ from nats.js.api import KeyValueConfig
 from wisp_api import names
 from wisp_api.route import Target
 from wisp_operator import nats_auth
+from wisp_operator.outlets import Outlets
 from wisp_operator.route import make_route
 from wisp_operator.schedule import make_schedule
 from wisp_operator.sources import decode, stream_subjects
@@ -59,7 +60,9 @@ async def subscribe(w: World) -> None:
     item["metadata"]["creationTimestamp"] = datetime.now(UTC).isoformat(timespec="seconds")
     wish = decode(item)
     task, js = make_schedule(wish), w.client.jetstream()
-    route = make_route(wish, task.stream, "", None, "cluster.local")
+    route = make_route(
+        wish, task.stream, "", None, "cluster.local", Outlets(wish.live["metadata"]["namespace"], (), {})
+    )
     route.targets = [Target(url=w.function.url)]
     await js.create_key_value(KeyValueConfig(bucket=names.KV_SCHEDULES, history=1, direct=True))
     await js.add_stream(name=task.stream, subjects=[stream_subjects("media", task.stream)], allow_direct=True)

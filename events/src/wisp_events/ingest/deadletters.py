@@ -21,6 +21,8 @@ from nats.js import JetStreamContext
 from nats.js.api import Header
 from wisp_api import cloudevent, names
 from wisp_api.route import DeadLetter, Route
+from wisp_api.source import Inbox
+from wisp_api.subscription import BUS, FUNCTION
 
 from wisp_events import log
 from wisp_events.ingest.door import Answer, Headers, Room, read
@@ -170,7 +172,10 @@ class DeadLetters:
         """
         content = letter.content
         kind, _, function = (content.source or "").partition("/")
-        if content.subscription is None and kind != "function":
+        if content.subscription is None and kind == BUS and content.event is not None:
+            await self._post(namespace, function, letter)
+            return
+        if content.subscription is None and kind != FUNCTION:
             raise ValueError(
                 f"it is of the source {content.source}, for no Subscription: send what it says again there"
             )
@@ -189,6 +194,18 @@ class DeadLetters:
         headers = {Header.MSG_ID.value: log.fingerprint("redrive", route.uid, str(letter.id), content.time)}
         frame = cloudevent.encode_frame([bytes(content.event)])
         await self._js.publish(subject, frame, log.PUBLISH_SECONDS, route.stream, headers)
+
+    async def _post(self, namespace: str, bus: str, letter: Letter) -> None:
+        """Put what a bus did not take, a function's reply or a record, on it; raises as `_redrive`."""
+        entry = await bucket.read(self._js, names.KV_SOURCES, names.inbox_key(BUS, namespace, bus))
+        if entry is None or entry.value is None:
+            raise ValueError(f"there is no bus {bus}: a Subscription has to name it in source.bus")
+        stream, raw = msgspec.json.decode(entry.value, type=Inbox).stream, bytes(letter.content.event or b"")
+        event = cloudevent.decode(raw)
+        lane = names.lane(event.partitionkey or event.type)
+        headers = {Header.MSG_ID.value: log.fingerprint("redrive", stream, str(letter.id), letter.content.time)}
+        subject = names.bus_subject(namespace, bus, event.type, lane)
+        await self._js.publish(subject, cloudevent.encode_frame([raw]), log.PUBLISH_SECONDS, stream, headers)
 
     async def _remove(self, sequence: int) -> None:
         """Remove a letter; one that another replica or its age has just removed is removed, too."""

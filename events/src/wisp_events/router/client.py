@@ -18,7 +18,7 @@ from typing import Final, cast
 import httptools
 
 from wisp_events.router.request import Address
-from wisp_events.router.verdict import MARK, REALM, Answer, Failure, Outcome
+from wisp_events.router.verdict import ERROR, MARK, REALM, Answer, Failure, Outcome
 
 CONNECT_SECONDS: Final = 10.0
 SWEEP_SECONDS: Final = 0.25
@@ -27,6 +27,8 @@ MAX_AGE_SECONDS: Final = 60.0
 BODY_BYTES: Final = 4096
 """What is kept of an answer's body."""
 HEADER_BYTES: Final = 64 * 1024
+_TOLD: Final = frozenset((b"content-type", b"traceparent", b"tracestate", ERROR))
+"""Headers that an answer keeps, beside a CloudEvent's attributes."""
 
 
 class Exchange:
@@ -69,6 +71,7 @@ class _Connection(asyncio.Protocol):
         self._marked = self._stranger = False
         self._retry_after = 0.0
         self._body = b""
+        self._headers: list[tuple[bytes, bytes]] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -114,6 +117,8 @@ class _Connection(asyncio.Protocol):
             self._retry_after = float(value[:9])
         elif name in (b"content-length", b"transfer-encoding"):
             self._framed = True
+        elif name in _TOLD or name.startswith(b"ce-"):
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The body begins."""
@@ -139,7 +144,9 @@ class _Connection(asyncio.Protocol):
         if exchange is None:
             self.close()
             return
-        answer = Answer(status, self._marked, self._retry_after, self._body, self._stranger and self._marked)
+        answer = Answer(
+            status, self._marked, self._retry_after, self._body, self._stranger and self._marked, tuple(self._headers)
+        )
         now = time.monotonic()
         self.used, self.idle_since = True, now
         if reusable and now - self.born < MAX_AGE_SECONDS:

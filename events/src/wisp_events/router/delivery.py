@@ -1,8 +1,8 @@
 """One route on the replica that owns it: from frames in the log to answers of the function.
 
-Invariant: an event is marked done in exactly two places, `_answered` with a success and `_store` after the acknowledged
-dead letter, or at once where the filter leaves it out; the cursor is written after, never before. Whoever loses the
-cursor's revision stops at once and writes nothing more.
+Invariant: an event is marked done in exactly two places, `_delivered` with a success and `_store` after the acknowledged
+dead letter, both not before the log has what goes to a destination, or at once where the filter leaves it out; the cursor
+is written after, never before. Whoever loses the cursor's revision stops at once and writes nothing more.
 
 Memory: the window between the cursor and the read position holds WINDOW_EVENTS or WINDOW_BYTES, and all routes together
 what `Budget` allows; beyond that the events stay in the log.
@@ -20,17 +20,20 @@ from nats.aio.client import Client as Nats
 from wisp_api import cloudevent, names
 from wisp_api.route import DeadLetter
 
-from wisp_events.router import letter, verdict
+from wisp_events.gather import Gatherer
+from wisp_events.router import letter, results, verdict
+from wisp_events.router.client import BODY_BYTES
 from wisp_events.router.client import Client as Http
 from wisp_events.router.cursor import Cursor, Trouble, Window
 from wisp_events.router.intake import Intake
 from wisp_events.router.keeper import Keeper
 from wisp_events.router.metrics import RouteMetrics
+from wisp_events.router.outbox import Outbox
 from wisp_events.router.plan import Plan
 from wisp_events.router.request import MAX_HOPS, pick, render
 from wisp_events.router.schedule import Item, Schedule
 from wisp_events.router.signer import Signer
-from wisp_events.router.verdict import Outcome, Verdict
+from wisp_events.router.verdict import Answer, Outcome, Verdict
 
 WINDOW_EVENTS: Final = 10_000
 WINDOW_BYTES: Final = 32 * 1024 * 1024
@@ -62,6 +65,12 @@ class Shared:
     """Whether this replica may start attempts."""
     budget: Budget = field(default_factory=Budget)
     signer: Signer = field(default_factory=Signer)
+    gatherer: Gatherer = field(init=False)
+    """Writes what goes to destinations; of all routes, so that they share frames."""
+
+    def __post_init__(self) -> None:
+        """Write where is read."""
+        self.gatherer = Gatherer(self.nats.jetstream())
 
 
 class Delivery:
@@ -87,7 +96,7 @@ class Delivery:
         self._draining = False
         self._ended = False
         self.last_error = ""
-        self._letters = letter.Letters(self._js)
+        self._outbox = Outbox(self._js, shared.gatherer)
         self._timer: asyncio.TimerHandle | None = None
         self._expired_at = 0.0
         route = plan.route
@@ -125,8 +134,8 @@ class Delivery:
 
     @property
     def in_flight(self) -> int:
-        """Attempts and dead letters under way."""
-        return self._attempts + len(self._letters)
+        """Attempts under way, and what of them is on its way into the log."""
+        return self._attempts + len(self._outbox)
 
     @property
     def stalled(self) -> bool:
@@ -177,7 +186,7 @@ class Delivery:
         await self._finish()
 
     async def _finish(self) -> None:
-        await self._letters.stop()
+        await self._outbox.stop()
         await self._keeper.stop()
         self._shared.budget.used -= self._bytes
         self._bytes = 0
@@ -293,8 +302,9 @@ class Delivery:
         item.first = item.first or now
         self._attempts += 1
         self._retries += item.tries > 0
+        keep = results.REPLY_BYTES if plan.route.reply or plan.route.on_success else BODY_BYTES
         self._shared.http.send(
-            to, request, plan.route.timeout_seconds + GRACE_SECONDS, partial(self._answered, item, now)
+            to, request, plan.route.timeout_seconds + GRACE_SECONDS, partial(self._answered, item, now), keep
         )
 
     def _sign(self, index: int) -> bytes:
@@ -311,13 +321,24 @@ class Delivery:
         item.last = outcome
         judged = verdict.judge(outcome)
         now = self._note(judged, outcome, sent)
-        if judged is Verdict.DELIVERED:
-            self.cursor.delivered += 1
-            self._out(item)
+        if judged is Verdict.DELIVERED and isinstance(outcome, Answer):
+            self._delivered(item, outcome)
         else:
             self.cursor.failed += 1
             self._failed(item, judged, outcome, now)
         self.pump()
+
+    def _delivered(self, item: Item, answer: Answer) -> None:
+        """The function took the event: it is done when the log has what goes on."""
+        try:
+            parcel = results.of_success(self.plan.route, item, answer)
+        except results.BadReply as error:
+            self.last_error = str(error)
+            self.cursor.failed += 1
+            self._bury(item, "BadReply", self.last_error)
+            return
+        self.cursor.delivered += 1
+        self._pass_on(item, parcel)
 
     def _note(self, judged: Verdict, outcome: Outcome, sent: float) -> float:
         """Count an outcome and follow how much the target takes at once; returns the time."""
@@ -401,7 +422,33 @@ class Delivery:
 
     def _bury(self, item: Item, reason: str, message: str) -> None:
         """Store a dead letter, then the event is done."""
-        self._store(letter.of_event(self.plan.route, reason, message, item), partial(self._out, item))
+        parcel = results.of_failure(self.plan.route, item, reason)
+        self._store(letter.of_event(self.plan.route, reason, message, item), partial(self._pass_on, item, parcel))
+
+    def _pass_on(self, item: Item, parcel: results.Parcel | None) -> None:
+        """Store what goes to a destination, then the event is done; what the destination does not take is a dead letter."""
+        if parcel is None:
+            self._out(item)
+            return
+        left = len(parcel.entries)
+
+        def buried() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                self._out(item)
+
+        def settled(trouble: str) -> None:
+            if not trouble:
+                self.metrics.passed_on.inc(left)
+                self._out(item)
+                self.pump()
+                return
+            for entry in parcel.entries:
+                found = letter.of_parcel(self.plan.route, parcel.to, entry.encoded, trouble, item)
+                self._store(found, buried)
+
+        self._outbox.send(parcel, settled)
 
     def _bury_input(self, sequence: int, index: int, content: bytes, message: str) -> None:
         found = letter.of_input(self.plan.route, message, sequence, index, content)
@@ -417,7 +464,7 @@ class Delivery:
                 self._expire()
             self.pump()
 
-        self._letters.store(found, stored)
+        self._outbox.bury(found, stored)
 
     def _snapshot(self) -> bytes:
         """The cursor as it is to be stored now."""

@@ -1,22 +1,16 @@
-"""Dead letters of a Subscription: what they say, and storing them until the log has them.
+"""What the dead letters of a route say. Pure, but for the clock."""
 
-Invariant: `done` is called after the acknowledgement and only then; while the log is away the letter is sent again and
-again, and its event stays undone.
-"""
-
-import asyncio
 import time
-from collections.abc import Callable
 from typing import Final
 
-from nats.js import JetStreamContext
-from wisp_api.route import DeadLetter, Route
+import msgspec
+from wisp_api.route import DeadLetter, Outlet, Route
 
 from wisp_events import log
+from wisp_events.router.client import BODY_BYTES
 from wisp_events.router.schedule import Item
 from wisp_events.router.verdict import Answer
 
-RETRY_SECONDS: Final = 0.5
 INPUT_BYTES: Final = 4096
 
 
@@ -28,7 +22,7 @@ def of_event(route: Route, reason: str, message: str, item: Item) -> DeadLetter:
     letter.first_attempt = log.rfc3339(item.first) if item.first else None
     if isinstance(item.last, Answer):
         letter.last_status = item.last.status
-        letter.last_response = item.last.body.decode(errors="replace")
+        letter.last_response = item.last.body[:BODY_BYTES].decode(errors="replace")
     return letter
 
 
@@ -36,6 +30,17 @@ def of_input(route: Route, message: str, sequence: int, index: int, content: byt
     """What stands in the log and is no event."""
     letter = _letter(route, "Malformed", message, sequence, index)
     letter.input = content[:INPUT_BYTES].decode(errors="replace")
+    return letter
+
+
+def of_parcel(route: Route, to: Outlet, encoded: bytes, trouble: str, item: Item) -> DeadLetter:
+    """An event on its way to a destination that does not take it; the letter is that destination's."""
+    what = f"the record of an invocation of function {route.function}" if route.function else f"a reply to {route.name}"
+    letter = _letter(
+        route, "DestinationFailed", f"{to.kind} {to.name} did not take {what}: {trouble}", item.sequence, item.index
+    )
+    letter.subscription, letter.source = None, f"{to.kind}/{to.name}"
+    letter.event = msgspec.Raw(encoded)
     return letter
 
 
@@ -51,44 +56,3 @@ def _letter(route: Route, reason: str, message: str, sequence: int, index: int) 
         sequence=sequence,
         index=index,
     )
-
-
-class Letters:
-    """The dead letters of one route that the log does not have yet."""
-
-    def __init__(self, js: JetStreamContext) -> None:
-        """None yet."""
-        self._js = js
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def __len__(self) -> int:
-        """How many are under way."""
-        return len(self._tasks)
-
-    def store(self, letter: DeadLetter, done: Callable[[DeadLetter], None]) -> None:
-        """Store a letter, then call `done` with it."""
-        task = asyncio.get_running_loop().create_task(self._store(letter))
-        self._tasks.add(task)
-
-        def stored(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
-            if not task.cancelled():
-                task.result()
-                done(letter)
-
-        task.add_done_callback(stored)
-
-    async def _store(self, letter: DeadLetter) -> None:
-        while True:
-            try:
-                await log.dead_letter(self._js, letter)
-            except log.LogUnavailable:
-                await asyncio.sleep(RETRY_SECONDS)
-            else:
-                return
-
-    async def stop(self) -> None:
-        """Store nothing more; `done` is not called."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -10,6 +10,7 @@ _LABELS: Final = ("namespace", "subscription")
 
 ATTEMPTS = Counter("wisp_router_attempts", "Attempts to deliver, by verdict.", (*_LABELS, "verdict"))
 DEAD_LETTERS = Counter("wisp_router_dead_letters", "Events written to the dead-letter stream.", (*_LABELS, "reason"))
+PASSED_ON = Counter("wisp_router_passed_on", "Replies and records of invocations that went to a destination.", _LABELS)
 FILTERED = Counter("wisp_router_filtered", "Events that the filter left out.", _LABELS)
 SECONDS = Histogram(
     "wisp_router_attempt_seconds",
@@ -23,7 +24,7 @@ OLDEST = Gauge("wisp_router_oldest_seconds", "Age of the oldest event that was r
 ROUTES = Gauge("wisp_router_routes", "Routes that this replica serves.")
 PURGED = Counter("wisp_router_purged_records", "Records removed from streams after delivery.")
 
-_PER_ROUTE: Final = (ATTEMPTS, DEAD_LETTERS, FILTERED, SECONDS, IN_FLIGHT, PENDING, OLDEST)
+_PER_ROUTE: Final = (ATTEMPTS, DEAD_LETTERS, PASSED_ON, FILTERED, SECONDS, IN_FLIGHT, PENDING, OLDEST)
 
 
 class RouteMetrics:
@@ -33,6 +34,7 @@ class RouteMetrics:
         """Make them."""
         self._labels = namespace, subscription
         self.attempts = {one: ATTEMPTS.labels(*self._labels, one.name.lower()) for one in Verdict}
+        self.passed_on = PASSED_ON.labels(*self._labels)
         self.filtered = FILTERED.labels(*self._labels)
         self.seconds = SECONDS.labels(*self._labels)
         self.in_flight = IN_FLIGHT.labels(*self._labels)

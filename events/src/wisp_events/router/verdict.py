@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from wisp_api.route import Retry
 
 MARK = b"wisp-request-id"
+ERROR = b"wisp-function-error"
+"""The runtime's: Unhandled or Timeout."""
 REALM = b'realm="wisp"'
 """In `www-authenticate`: the runtime refused the caller before any code of the function ran."""
 
@@ -28,9 +30,11 @@ class Answer:
     retry_after: float = 0
     """Seconds; 0 where the header is absent or a date."""
     body: bytes = b""
-    """Its first 4 KiB."""
+    """Its beginning: 4 KiB, or of a success what was asked for."""
     stranger: bool = False
     """Whether the runtime refused the caller's token, ours: the function has not seen the event."""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """Those that speak of the body: its type, a CloudEvent's attributes, the trace, the runtime's word on an error."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -1,0 +1,186 @@
+"""What comes of a delivery: Lambda's record of an invocation, and the events that a function returns."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from wisp_api import cloudevent
+from wisp_api.cloudevent import EVENT_BYTES, Event
+from wisp_api.route import Outlet, Route, Target
+from wisp_events.router import results
+from wisp_events.router.results import BadReply
+from wisp_events.router.schedule import Item
+from wisp_events.router.verdict import Answer, Failure, Outcome
+
+BUS = Outlet(kind="bus", name="done", stream="events_shop_bus_done")
+OTHER = Outlet(kind="function", name="other", stream="events_shop_function_other_uid")
+CE = (b"content-type", b"application/cloudevents+json")
+
+
+def route(**fields: Any) -> Route:
+    """The route of `pay`'s invocations."""
+    target = Target(url="http://pay-1.shop.svc.cluster.local/")
+    names: dict[str, Any] = {"namespace": "shop", "name": "function_pay", "uid": "u", "stream": "s", "function": "pay"}
+    return Route(generation=1, subjects=["x"], targets=[target], **names, **fields)
+
+
+def item(data: Any = None, **attributes: Any) -> Item:
+    """An invocation on its way."""
+    given = {"id": "1", "source": "/a", "type": "dev.wisp.invocation", "traceparent": "t"} | attributes
+    event = Event(data=msgspec.Raw(json.dumps(data or {"n": 1}).encode()), **given)
+    made = Item(7, 3, event, msgspec.Raw(cloudevent.encode(event)), 0, "")
+    made.attempts = 2
+    return made
+
+
+def sent(parcel: results.Parcel | None) -> tuple[Event, Any]:
+    """The one event of a parcel, and its data."""
+    assert parcel
+    [entry] = parcel.entries
+    event = cloudevent.decode(entry.encoded)
+    return event, json.loads(bytes(event.data or b"null"))
+
+
+def test_the_record_of_a_success_is_lambdas() -> None:
+    """Request, answer and circumstances under Lambda's names; the event that carries it is one hop further in the same trace."""
+    parcel = results.of_success(route(on_success=BUS), item(wisphops=2), Answer(200, marked=True, body=b'{"ok": true}'))
+    event, record = sent(parcel)
+    assert record.pop("timestamp") == event.time
+    assert record == {
+        "version": "1.0",
+        "requestContext": {
+            "requestId": "1",
+            "functionArn": "arn:wisp:lambda:::function:shop:pay",
+            "condition": "Success",
+            "approximateInvokeCount": 3,
+        },
+        "requestPayload": {"n": 1},
+        "responseContext": {"statusCode": 200, "executedVersion": "pay-1"},
+        "responsePayload": {"ok": True},
+        "omitted": [],
+    }
+    assert (event.type, event.source) == ("dev.wisp.invocation.succeeded", "urn:wisp:function:shop:pay")
+    assert (event.subject, event.wisphops, event.traceparent) == ("1", 3, "t")
+    assert parcel
+    assert parcel.entries[0].subject.startswith("wisp.events.shop.bus.done.dev%2Ewisp%2Einvocation%2Esucceeded.")
+
+
+@pytest.mark.parametrize(
+    ("reason", "last", "condition", "count", "context", "payload"),
+    [
+        (
+            "MaxAttempts",
+            Answer(500, marked=True, body=b'{"errorMessage": "no"}', headers=((b"wisp-function-error", b"Unhandled"),)),
+            "RetriesExhausted",
+            2,
+            {"statusCode": 200, "executedVersion": "pay-1", "functionError": "Unhandled"},
+            {"errorMessage": "no"},
+        ),
+        ("MaxAge", None, "EventAgeExceeded", 2, None, None),
+        ("MaxAge", Failure("away"), "EventAgeExceeded", 2, None, None),
+        (
+            "Rejected",
+            Answer(422, marked=True, body=b"no JSON"),
+            "Rejected",
+            3,
+            {"statusCode": 422, "executedVersion": "pay-1"},
+            "no JSON",
+        ),
+    ],
+)
+def test_the_record_of_a_failure(
+    reason: str, last: Outcome | None, condition: str, count: int, context: Any, payload: Any
+) -> None:
+    """It says in Lambda's words why the invocation was given up, and holds the last answer if there was one."""
+    failed = item()
+    failed.last = last
+    event, record = sent(results.of_failure(route(on_failure=OTHER), failed, reason))
+    assert event.type == "dev.wisp.invocation.failed"
+    told = record["requestContext"]
+    assert (told["condition"], told["approximateInvokeCount"]) == (condition, count)
+    assert (record["responseContext"], record["responsePayload"]) == (context, payload)
+
+
+def test_an_event_that_was_posted_is_the_requests_payload() -> None:
+    """Whole, as the function got it."""
+    _, record = sent(results.of_success(route(on_success=BUS), item(type="order.new"), Answer(200)))
+    assert record["requestPayload"] == {
+        "specversion": "1.0", "id": "1", "source": "/a", "type": "order.new", "traceparent": "t", "data": {"n": 1},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("request_size", "answer_size", "omitted"),
+    [
+        (10, EVENT_BYTES, ["responsePayload"]),
+        (600_000, 600_000, ["responsePayload"]),
+        (EVENT_BYTES - 300, 10, ["requestPayload"]),
+        (EVENT_BYTES - 300, EVENT_BYTES, ["responsePayload", "requestPayload"]),
+    ],
+)
+def test_a_record_fits_the_log(request_size: int, answer_size: int, omitted: list[str]) -> None:
+    """What is too large is left out, and named."""
+    body = json.dumps("y" * (answer_size - 2)).encode()
+    _, record = sent(results.of_success(route(on_success=BUS), item("x" * request_size), Answer(200, body=body)))
+    assert record["omitted"] == omitted
+    for name in ("requestPayload", "responsePayload"):
+        assert (record[name] is None) == (name in omitted)
+
+
+def test_the_same_outcome_again_is_recognized() -> None:
+    """After a crash: the same id, and the same fingerprint for the log; another outcome has others."""
+    again = [results.of_success(route(on_success=OTHER), item(), Answer(200)) for _ in range(2)]
+    [first], [second] = [parcel.entries for parcel in again if parcel]
+    assert (first.same, sent(again[0])[0].id) == (second.same, sent(again[1])[0].id)
+    failed = results.of_failure(route(on_failure=OTHER), item(), "MaxAge")
+    assert failed
+    assert failed.entries[0].same != first.same
+    assert sent(failed)[0].id != sent(again[0])[0].id
+    assert first.subject == "wisp.events.shop.function.other_uid.invocation"
+
+
+def test_no_record_of_what_has_gone_too_far() -> None:
+    """Else two functions that are each other's destination would hand the record to and fro for ever."""
+    assert results.of_failure(route(on_failure=OTHER), item(wisphops=16), "MaxAge") is not None
+    assert results.of_failure(route(on_failure=OTHER), item(wisphops=17), "RecursionLimit") is None
+
+
+STRUCTURED = b'{"specversion":"1.0","id":"r","source":"/f","type":"t","wisphops":9,"data":1}'
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "ids"),
+    [
+        ((), b'{"specversion": "1.0"}', []),
+        (((b"content-type", b"application/json"),), b"{}", []),
+        ((CE,), STRUCTURED, ["r"]),
+        (((b"content-type", b"application/cloudevents-batch+json"),), b"[" + STRUCTURED + b"," + STRUCTURED + b"]", ["r", "r"]),
+        (((b"content-type", b"application/cloudevents-batch+json"),), b"[]", []),
+        (((b"ce-specversion", b"1.0"), (b"ce-id", b"b"), (b"ce-source", b"/f"), (b"ce-type", b"t")), b"", ["b"]),
+    ],
+)  # fmt: skip
+def test_replies(headers: Any, body: bytes, ids: list[str]) -> None:
+    """CloudEvents in each of the three forms, each with a fingerprint of its own; what is none is no reply."""
+    replied = item(wisphops=4)
+    parcel = results.of_success(route(reply=BUS), replied, Answer(200, body=body, headers=headers))
+    found = [cloudevent.decode(entry.encoded) for entry in parcel.entries] if parcel else []
+    assert [event.id for event in found] == ids
+    assert all(event.wisphops >= 5 and event.traceparent == "t" for event in found)
+    assert len({entry.same for entry in parcel.entries} if parcel else ()) == len(ids)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "told"),
+    [
+        ((CE,), b"{", "event 0 of the function's reply"),
+        ((CE,), b'{"specversion":"1.0","id":"r","source":"/f"}', "type"),
+        (((b"content-type", b"application/cloudevents+avro"),), b"", "is not taken"),
+        (((b"ce-specversion", b"1.0"), (b"ce-id", b"b")), b"", "ce-source is missing"),
+        ((CE,), STRUCTURED[:-2] + b'"' + b"x" * EVENT_BYTES + b'"}', "bytes or more"),
+    ],
+)
+def test_bad_replies(headers: Any, body: bytes, told: str) -> None:
+    """What says that it is a CloudEvent and is none is told with the mistake."""
+    with pytest.raises(BadReply, match=told):
+        results.of_success(route(reply=BUS), item(), Answer(200, body=body, headers=headers))
