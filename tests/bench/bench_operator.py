@@ -55,8 +55,8 @@ def run(operator: Operator, size: int, progress: str) -> tuple[float, float, flo
         started, used = time.monotonic(), cpu_seconds(operator)
         wait_until(lambda: metric(operator, progress) >= size, "all are looked at", 1800)
         seconds = time.monotonic() - started
-        settled(operator)
         used = (cpu_seconds(operator) - used) / size * 1000
+        settled(operator)
         leases = metric(operator, 'api_writes_total{resource="leases",verb="replace"}')
         return size / seconds, used, metric(operator, "api_writes_total") - leases, operator.resident_mebibytes()
     finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import kopf
+import uvloop
 from wisp_api.logs import set_up_logging
 
 from wisp_operator import api, config
@@ -129,4 +130,4 @@ async def run(command: Callable[[], Coroutine[Any, Any, int]]) -> None:
 
 if __name__ == "__main__":
     set_up_logging()
-    asyncio.run(run(drain if sys.argv[1:] == ["drain"] else operate))
+    uvloop.run(run(drain if sys.argv[1:] == ["drain"] else operate))

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode
+from urllib.request import getproxies
 
 import prometheus_client
 from kubernetes.aio import config as kube_config
@@ -241,7 +242,8 @@ async def connect() -> Api:
     Raises:
         kubernetes.aio.config.ConfigException: neither is there.
     """
-    configuration = Configuration()
+    # Else the client looks for proxies in the environment, and for a netrc in the home, at each request.
+    configuration = Configuration(client_session_kwargs={"trust_env": bool(getproxies())})
     try:
         kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except kube_config.ConfigException:

@@ -3,13 +3,13 @@
 kopf stores nothing on the objects: low-level event handlers need neither its annotations nor its finalizer. Events of made objects
 lead to what they were made for by their labels, so a deleted or edited one is put right at once. Invariant: an event is left out only
 where the object is the very version that this process's own write returned (uid and resourceVersion), and nobody had changed what a
-reconciliation goes by (a Function's spec, a Service's status) between its look and its write. kopf hands on the last of several events
-alone, so an edit can hide behind such an echo: this is why the write's answer is compared with what was looked at. It could fail where
-etcd is restored and numbers versions anew; the resync then finds what was missed.
+reconciliation goes by (a Function's spec, a Service's status) between its look and its write. A watch that begins anew
+tells of the last version alone, so an edit can hide behind such an echo: this is why the write's answer is compared with what was
+looked at. It could fail where etcd is restored and numbers versions anew; the resync then finds what was missed.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import kopf
@@ -79,6 +79,7 @@ def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.execution.max_workers = 1
+    settings.persistence.diffbase_storage = _NothingKept()
     selectors = settings.watching.label_selectors
     selectors["serving.knative.dev", "v1", "services"] = _OURS
     selectors["", "v1", "configmaps"] = f"{_OURS},{names.FUNCTION_LABEL}"
@@ -86,3 +87,18 @@ def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     logging.getLogger("kopf").setLevel(logging.WARNING)
     # A cluster without Knative is told of in each Function's condition, not in a line for each CRD.
     logging.getLogger("kopf._core.reactor.observation").setLevel(logging.ERROR)
+
+
+class _NothingKept(kopf.DiffBaseStorage):
+    """Stands for what kopf remembers of objects' last state, which costs it a deep copy of each and tells nothing here."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Iterable[kopf.FieldSpec] | None = None) -> kopf.BodyEssence:  # noqa: ARG002 - kopf names them
+        """Nothing of the object."""
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:  # noqa: ARG002 - as above
+        """Nothing is known."""
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Nothing is kept."""
