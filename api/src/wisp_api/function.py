@@ -11,6 +11,7 @@ from wisp_api.kube import (
     EnvFrom,
     EnvVar,
     LocalReference,
+    Name,
     Posters,
     SubdomainName,
     Time,
@@ -21,6 +22,8 @@ from wisp_api.kube import (
 
 CODE_BYTES: Final = 192 * 1024
 """Inline code in all, in bytes of UTF-8: kubectl copies the object into an annotation, which may hold 256 KiB."""
+MAX_LAYERS: Final = 5
+"""As many as AWS Lambda takes."""
 CONTAINER: Final = "container"
 """The runtime of images that serve HTTP themselves or, with signature lambda, speak Lambda's Runtime API."""
 
@@ -42,7 +45,7 @@ Files = Annotated[
     rules(
         (
             f"self.map(name, bytes(self[name]).size()).sum() <= {CODE_BYTES}",
-            "the files hold more than 192 KiB in all (bytes of UTF-8): put larger code into an image and name it in code.image",
+            "the files hold more than 192 KiB in all (bytes of UTF-8): put larger code into a zip (code.zip) or an image (code.image)",
         ),
     ),
 ]
@@ -85,14 +88,38 @@ Labels = Annotated[dict[str, Annotated[str, Meta(max_length=63)]], Meta(max_leng
 Annotations = Annotated[dict[str, Annotated[str, Meta(max_length=4096)]], Meta(max_length=32)]
 
 
+class CodeConnection(Struct, rename="camel", kw_only=True):
+    """A Secret of the same namespace that says how to reach the S3 server."""
+
+    name: Name
+    """The Secret's name. Its keys: endpoint, accessKey, secretKey, and where the server needs it region."""
+
+
+class Archive(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """A zip archive in an S3 bucket, at most 250 MiB unpacked."""
+
+    bucket: Annotated[str, Meta(min_length=3, max_length=63, pattern="^[a-z0-9][-.a-z0-9]*[a-z0-9]$")]
+    """The bucket."""
+    key: Annotated[str, Meta(min_length=1, max_length=1024)]
+    """The object's key."""
+    version_id: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
+    """A version of the object. Without it and without sha256 the object is looked at every few minutes, and a changed one is rolled out."""
+    sha256: Annotated[str, Meta(min_length=64, max_length=64, pattern="^[0-9a-f]+$")] | None = None
+    """What the archive must be, as 64 hex digits: another one is refused."""
+    connection: CodeConnection
+    """The Secret with the server's endpoint and keys."""
+
+
 class Code(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """The function's code: exactly one of the fields."""
 
     files: Files | None = None
     """Source files by name, written here: {app.py: "..."}. At most 192 KiB in all.
 
-    A name is letters, digits, '.', '_' and '-'; code with folders goes into an image.
+    A name is letters, digits, '.', '_' and '-'; code with folders goes into a zip or an image.
     """
+    zip: Archive | None = None
+    """A zip archive in an S3 bucket; it lies in /var/task. For runtimes other than container."""
     image: Image | None = None
     """A container image, best by digest.
 
@@ -220,9 +247,20 @@ class FunctionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """
     code: Annotated[
         Code,
-        rules(("has(self.files) != has(self.image)", "write exactly one kind of code: code.files or code.image")),
+        rules(
+            (
+                "(has(self.files) ? 1 : 0) + (has(self.zip) ? 1 : 0) + (has(self.image) ? 1 : 0) == 1",
+                "write exactly one kind of code: code.files, code.zip or code.image",
+            )
+        ),
     ]
-    """The code: exactly one of files and image."""
+    """The code: exactly one of files, zip and image."""
+    layers: Annotated[list[Archive], Meta(min_length=1, max_length=MAX_LAYERS)] | None = None
+    """Zip archives that are unpacked to /opt, one over the other in this order; with code.files or code.zip.
+
+    /opt/python and /opt/nodejs/node_modules are on the import paths, /opt/bin is on PATH, /opt/lib on LD_LIBRARY_PATH.
+    Together with code.zip at most 250 MiB unpacked.
+    """
     memory: Annotated[Quantity, _SIZE_RULES] = "128Mi"
     """The memory limit, in Mi or Gi. The CPU share follows it: 1769Mi is one CPU."""
     cpu: Cpu | None = None
@@ -318,6 +356,21 @@ class PastRevision(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """SHA-256 of its inline code."""
 
 
+class FetchedArchive(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """An archive as it was fetched into the code store."""
+
+    source: Archive
+    """The entry of the spec."""
+    sha256: str
+    """The archive's SHA-256."""
+    etag: str
+    """The object's ETag."""
+    unpacked_bytes: Annotated[int, Meta(ge=0)]
+    """Bytes that it holds."""
+    time: Time
+    """When it was last looked at."""
+
+
 class FunctionStatus(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """What became of the spec."""
 
@@ -334,7 +387,9 @@ class FunctionStatus(Struct, rename="camel", omit_defaults=True, kw_only=True):
     traffic: Annotated[list[Traffic], Meta(max_length=16)] | None = None
     """Which revisions requests and events go to."""
     code_sha256: str | None = None
-    """SHA-256 of the inline code."""
+    """SHA-256 of the inline code, or of the zip."""
+    archives: Annotated[list[FetchedArchive], Meta(max_length=MAX_LAYERS + 1)] | None = None
+    """What code.zip and layers were when they were last fetched."""
     rollout: RolloutStatus | None = None
     """How far the roll-out of the newest revision is; absent without spec.rollout."""
     history: Annotated[list[PastRevision], Meta(max_length=128)] | None = None
@@ -344,6 +399,10 @@ class FunctionStatus(Struct, rename="camel", omit_defaults=True, kw_only=True):
 
 
 SPEC_RULES = rules(
+    (
+        "!has(self.layers) || !has(self.code.image)",
+        "layers go with code.files or code.zip: copy them into the image, or remove them",
+    ),
     (
         "self.runtime in ['container', 'provided'] || has(self.handler)",
         "handler is missing: write module.attribute, as app.handler",
@@ -362,7 +421,7 @@ SPEC_RULES = rules(
     ),
     (
         "self.runtime != 'container' || has(self.code.image)",
-        "runtime container needs code.image; for code.files choose another runtime",
+        "runtime container needs code.image; for code.files and code.zip choose another runtime",
     ),
     (
         "self.runtime != 'container' || !has(self.rollout) || !has(self.rollout.maxErrorRate)",

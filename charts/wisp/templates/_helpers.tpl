@@ -113,3 +113,13 @@ nats://wisp-nats.{{ .Release.Namespace }}.svc:4222
 - name: WISP_NATS_INBOX
   value: _INBOX.{{ .user }}
 {{- end }}
+
+{{/* Where the code store keeps archives; empty: there is no store. */}}
+{{- define "wisp.storeEndpoint" -}}
+{{- if .Values.store.s3.endpoint -}}
+{{- if not .Values.store.s3.secretName }}{{ fail "store.s3.endpoint is set: name the Secret with accessKey and secretKey in store.s3.secretName" }}{{ end -}}
+{{ .Values.store.s3.endpoint }}
+{{- else if .Values.minio.enabled -}}
+http://wisp-minio.{{ .Release.Namespace }}.svc:9000
+{{- end -}}
+{{- end }}

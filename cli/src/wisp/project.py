@@ -123,7 +123,7 @@ def _with_code(folder: Path, spec: Mapping[str, Any], where: str) -> Object:
     if not isinstance(code, dict) or "folder" not in code:
         return dict(spec)
     if len(code) > 1:
-        raise UsageError(f"{where}.code: write exactly one kind of code: folder, files or image")
+        raise UsageError(f"{where}.code: write exactly one kind of code: folder, files, zip or image")
     return {**spec, "code": {"files": _read_folder(folder / str(code["folder"]), f"{where}.code.folder")}}
 
 
@@ -154,7 +154,9 @@ def _read_folder(folder: Path, where: str) -> dict[str, str]:
     return files
 
 
-_USE_IMAGE: Final = "code as a zip is not there yet; build an image with it and write code: {image: ...}"
+_USE_IMAGE: Final = (
+    "put a zip with it into an S3 bucket and write code: {zip: ...}, or build an image and write code: {image: ...}"
+)
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:

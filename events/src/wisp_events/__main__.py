@@ -1,11 +1,17 @@
-"""`python -m wisp_events router|ingest|reader`: one image, one process a part. Only the chosen part is imported."""
+"""`python -m wisp_events router|ingest|reader|store|fetch`: one image, one process a part. Only the chosen part is imported."""
 
 import importlib
 import sys
 
 from wisp_events.process import run
 
-PARTS = {"router": "wisp_events.router.main", "ingest": "wisp_events.ingest.main", "reader": "wisp_events.sources.main"}
+PARTS = {
+    "router": "wisp_events.router.main",
+    "ingest": "wisp_events.ingest.main",
+    "reader": "wisp_events.sources.main",
+    "store": "wisp_events.code.store_main",
+    "fetch": "wisp_events.code.fetch",
+}
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from wisp_api.logs import set_up_logging
 
 from wisp_operator import api, config
 from wisp_operator.callers import CallerKeys
+from wisp_operator.code_store import CodeStore, keep_collecting
 from wisp_operator.context import Context, FunctionKey
 from wisp_operator.drain import drain
 from wisp_operator.handlers import function, subscription
@@ -24,7 +25,7 @@ from wisp_operator.log_watch import follow
 from wisp_operator.process import HEALTH_PORT, serve_health
 from wisp_operator.proof import Proofs
 from wisp_operator.resync import resync
-from wisp_operator.secrets import ensure_secrets
+from wisp_operator.secrets import ensure_secrets, read_store_key
 from wisp_operator.token_keys import follow_token_keys
 from wisp_operator.watch import make_registry
 from wisp_operator.webhook import WEBHOOK_PORT, serve_webhook
@@ -95,6 +96,8 @@ async def _act(kubernetes: api.Api, settings: config.OperatorConfig, stop: async
     context = Context(
         kubernetes, settings, seeds, cluster, Proofs(settings.s3_servers), CallerKeys(kubernetes, settings)
     )
+    if settings.store_url:
+        context.code_store = CodeStore(settings.store_url, await read_store_key(kubernetes, settings))
     functions: WorkQueue[FunctionKey] = WorkQueue("function", lambda key: function.reconcile(context, key))
     namespaces: WorkQueue[str] = WorkQueue("namespace", lambda key: subscription.reconcile(context, key))
     async with asyncio.TaskGroup() as tasks:
@@ -103,6 +106,8 @@ async def _act(kubernetes: api.Api, settings: config.OperatorConfig, stop: async
         tasks.create_task(follow(context, namespaces))
         tasks.create_task(follow_token_keys(context))
         tasks.create_task(resync(context, functions, namespaces))
+        if context.code_store:
+            tasks.create_task(keep_collecting(kubernetes, context.code_store, settings.code_retention_seconds))
         registry = make_registry(context, functions, namespaces)
         watchers = await kopf.spawn_tasks(registry=registry, clusterwide=True, standalone=True)
         _on_signals(stop)  # kopf has taken them for itself

@@ -60,6 +60,7 @@ CONFIG_MAPS: Final = Resource("v1", "ConfigMap", "configmaps")
 SECRETS: Final = Resource("v1", "Secret", "secrets")
 DEPLOYMENTS: Final = Resource("apps/v1", "Deployment", "deployments")
 NAMESPACES: Final = Resource("v1", "Namespace", "namespaces")
+JOBS: Final = Resource("batch/v1", "Job", "jobs")
 LEASES: Final = Resource("coordination.k8s.io/v1", "Lease", "leases")
 VALIDATING_WEBHOOKS: Final = Resource(
     "admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations"

@@ -50,6 +50,12 @@ class OperatorConfig(msgspec.Struct, rename="camel", forbid_unknown_fields=True,
     """The cluster's DNS suffix."""
     drain_seconds: float = 300
     """How long a deleted Subscription waits for its reader to take away slots and bucket rules."""
+    store_url: str = ""
+    """The code store, as pods reach it; empty: there is none, and Functions take no zip and no layers."""
+    code_check_seconds: float = 300
+    """How often archives without versionId and sha256 are looked at."""
+    code_retention_seconds: float = 21600
+    """How long code stays in the store that nothing refers to."""
     resync_seconds: float = 600
     """Everything is compared with the cluster this often, besides on events."""
 

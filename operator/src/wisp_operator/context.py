@@ -7,6 +7,7 @@ from typing import NamedTuple
 from wisp_operator.accounts import Accounts
 from wisp_operator.api import Api
 from wisp_operator.callers import CallerKeys
+from wisp_operator.code_store import CodeStore
 from wisp_operator.config import OperatorConfig
 from wisp_operator.log import EventLog
 from wisp_operator.proof import Proofs
@@ -37,6 +38,8 @@ class Context:
     """None until the first connection."""
     accounts: Accounts | None = None
     """There when `log` is."""
+    code_store: CodeStore | None = None
+    """None where the installation has none."""
     namespaces: set[str] = field(default_factory=set)
     """Those in which Subscriptions, or Functions with `async`, were seen."""
     bindings_lock: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -18,6 +18,7 @@ from wisp_api.kube import EnvVar
 from wisp_operator.api import Object
 from wisp_operator.apply import digest
 from wisp_operator.client_image import add_to_client, brings_client, client_env, make_front, serves_itself
+from wisp_operator.code_objects import PodCode, add_code
 
 HASH_LENGTH: Final = 10
 PROGRESS_SECONDS: Final = 120
@@ -95,17 +96,23 @@ LATEST: Final[list[Object]] = [{"latestRevision": True, "percent": 100}]
 
 
 def make_knative_service(
-    function: Object, spec: FunctionSpec, runtime_image: str, traffic: Sequence[Object] = LATEST
+    function: Object,
+    spec: FunctionSpec,
+    runtime_image: str,
+    traffic: Sequence[Object] = LATEST,
+    code: PodCode | None = None,
 ) -> Object:
     """The Knative Service; `runtime_image` runs code that comes without an image, or beside one that speaks the Runtime API.
 
-    `traffic` says which revisions serve.
+    `traffic` says which revisions serve, `code` is what stands in the code store.
     """
     meta = function["metadata"]
     labels = make_labels(meta["name"])
     if spec.visibility == "cluster":
         labels["networking.knative.dev/visibility"] = "cluster-local"
     template = _make_template(function, spec, runtime_image)
+    if code:
+        add_code(template["spec"], code)
     template["metadata"]["name"] = f"{meta['name']}-{digest(template)[:HASH_LENGTH]}"
     return {
         "apiVersion": "serving.knative.dev/v1",

@@ -24,12 +24,16 @@ def aspects(
     revision: Object | None,
     pods: Sequence[Object] = (),
     rollout: Aspect | None = None,
+    *,
+    warning: Aspect | None = None,
 ) -> dict[str, Aspect]:
     """CodeReady and ServiceReady; `revision` is the one that the Function's current template makes, None until Knative made it, `pods` are its own.
 
-    `rollout` is what is to be said of the shares where Knative has nothing against the Service.
+    `rollout` is what is to be said of the shares where Knative has nothing against the Service, `warning` what of code that is ready.
     """
     code = _code_aspect(spec, revision, pods)
+    if warning and code.status == TRUE:
+        code = warning
     served = _service_aspect(code, service)
     if rollout and (served.status == TRUE or rollout.status == FALSE):
         served = rollout
@@ -48,6 +52,14 @@ def invalid(reason: str, message: str) -> dict[str, Aspect]:
     return {
         conditions.CODE_READY: mark_false(reason, message),
         conditions.SERVICE_READY: mark_unknown(reason, "waits for a Function that can be deployed"),
+    }
+
+
+def without_code(code: Aspect) -> dict[str, Aspect]:
+    """The aspects where the archives can't be had (yet): nothing is deployed, and what serves goes on."""
+    return {
+        conditions.CODE_READY: code,
+        conditions.SERVICE_READY: mark_unknown(conditions.DEPLOYING, "waits for CodeReady"),
     }
 
 

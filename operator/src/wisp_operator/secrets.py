@@ -8,6 +8,7 @@ import secrets
 from typing import Final
 
 from wisp_api import caller, names
+from wisp_api.code import STORE_KEY, STORE_SECRET
 
 from wisp_operator.api import SECRETS, Api, ApiError, Object
 from wisp_operator.config import OperatorConfig
@@ -64,6 +65,21 @@ async def ensure_caller_keys(api: Api, config: OperatorConfig) -> dict[str, str]
     made = {name: secrets.token_hex(32) for name in (caller.CURRENT, caller.NEXT)}
     await _ensure(api, config.namespace, caller.KEY_SECRET, made)
     return _data(await api.get(SECRETS, config.namespace, caller.KEY_SECRET))
+
+
+async def read_store_key(api: Api, config: OperatorConfig) -> str:
+    """What capabilities for the code store are made of.
+
+    Raises:
+        ApiError: refused.
+        ValueError: the Secret is not there.
+    """
+    key = _data(await api.get(SECRETS, config.namespace, STORE_SECRET)).get(STORE_KEY, "")
+    if not key:
+        raise ValueError(
+            f"Secret {STORE_SECRET} of namespace {config.namespace} has no {STORE_KEY}: list it under randomSecrets"
+        )
+    return key
 
 
 async def _ensure(api: Api, namespace: str, name: str, values: dict[str, str], *, whole: bool = False) -> None:

@@ -61,6 +61,8 @@ def exited(spec: FunctionSpec, reason: str, message: str) -> Aspect:
             conditions.OUT_OF_MEMORY,
             f"the code needs more than {spec.memory} while it starts: raise spec.memory. {text}",
         )
+    if text.startswith("Runtime.Code"):
+        return mark_false(conditions.CODE_UNAVAILABLE, f"a pod can't get its code: {text}")
     if text.startswith("Runtime."):
         return mark_false(
             conditions.HANDLER_IMPORT_FAILED,

@@ -51,6 +51,7 @@ def make_registry(
 
     @kopf.on.event("serving.knative.dev", "v1", "services", registry=registry)
     @kopf.on.event("", "v1", "configmaps", registry=registry)
+    @kopf.on.event("batch", "v1", "jobs", registry=registry)
     async def made_for_function_changed(
         namespace: str | None, labels: Mapping[str, str], event: Mapping[str, Any], **_: Any
     ) -> None:
@@ -83,6 +84,7 @@ def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     selectors = settings.watching.label_selectors
     selectors["serving.knative.dev", "v1", "services"] = _OURS
     selectors["", "v1", "configmaps"] = f"{_OURS},{names.FUNCTION_LABEL}"
+    selectors["batch", "v1", "jobs"] = f"{_OURS},{names.FUNCTION_LABEL}"
     selectors["apps", "v1", "deployments"] = f"{_OURS},{names.COMPONENT_LABEL}={COMPONENT}"
     logging.getLogger("kopf").setLevel(logging.WARNING)
     # A cluster without Knative is told of in each Function's condition, not in a line for each CRD.

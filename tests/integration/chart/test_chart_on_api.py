@@ -100,7 +100,7 @@ def test_pods_are_admitted_as_restricted(api: Kube) -> None:
         )
         assert status == 201, answer["message"]
         pods += 1
-    assert pods == 7
+    assert pods == 8
 
 
 def test_release_is_installed_upgraded_and_uninstalled(api: Kube) -> None:

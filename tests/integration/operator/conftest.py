@@ -7,7 +7,7 @@ import pytest
 from fixtures.control_plane import SYSTEM, Knative, Log, Operator, log_server, router_alive
 from fixtures.kube import Kube, kube
 from fixtures.nats import NatsServer
-from fixtures.process import wait_until
+from fixtures.process import free_port, wait_until
 
 _numbers = itertools.count(1)
 
@@ -27,9 +27,21 @@ def nats(cluster: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Na
 
 
 @pytest.fixture(scope="session")
-def operator(cluster: Kube, nats: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    """A running operator that gives readers little time to drain."""
+def store_port() -> int:
+    """Where the code store listens, for the tests that start one."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def operator(
+    cluster: Kube, nats: NatsServer, store_port: int, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Operator]:
+    """A running operator that gives readers little time to drain, looks at moving code often and forgets unused code soon."""
     settings = {
+        "storeUrl": f"http://127.0.0.1:{store_port}",
+        "codeCheckSeconds": 2,
+        "codeRetentionSeconds": 2,
+        "randomSecrets": {"wisp-s3-tokens": ["minio"], "wisp-store": ["key"]},
         "drainSeconds": 5,
         "s3Servers": [
             {"name": "minio", "endpoint": "http://127.0.0.1:1", "notificationArns": ["arn:minio:sqs::WISP:webhook"]}

@@ -221,6 +221,7 @@ def test_components_may(log: Log, cluster: Kube, user: User, act: Act) -> None:
         ("patch", "secrets", "default", "yes"),
         ("get", "secrets", SYSTEM, "yes"),
         ("create", "pods", "default", "no"),
+        ("patch", "jobs.batch", "default", "no"),
         ("get", "leases.coordination.k8s.io", "default", "no"),
         ("update", "leases.coordination.k8s.io", SYSTEM, "yes"),
         ("delete", "functions.wisp.dev", "default", "no"),

@@ -25,7 +25,7 @@ def asynchronous(**wanted: Any) -> dict[str, Any]:
         (
             "two kinds of code",
             make_function(code={"files": {"app.py": ""}, "image": "a"}),
-            "exactly one kind of code: code.files or code.image",
+            "exactly one kind of code: code.files, code.zip or code.image",
         ),
         ("no code", make_function(code={}), "exactly one kind of code"),
         (
@@ -208,7 +208,7 @@ def test_192_kib_of_other_letters_are_accepted(cluster: Kube) -> None:
 def test_explain_reads_well(cluster: Kube) -> None:
     """`kubectl explain` shows what the fields mean."""
     text = cluster.kubectl("explain", "fn.spec.code").stdout
-    assert "exactly one of files and image" in text
+    assert "exactly one of files, zip and image" in text
     assert "A container image, best by digest" in text
 
 

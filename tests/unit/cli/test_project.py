@@ -80,7 +80,7 @@ def test_code_that_does_not_fit_into_files(tmp_path: Path) -> None:
     (hello,) = load(tmp_path, HELLO)
     assert sorted(hello["spec"]["code"]["files"]) == ["app.py", "half.txt"]
     (code / "more.txt").write_text("é" * (CODE_BYTES // 4))
-    assert "may be 192 KiB in all: code as a zip is not there yet; build an image" in mistake(tmp_path)
+    assert "may be 192 KiB in all: put a zip with it into an S3 bucket" in mistake(tmp_path)
     (code / "more.txt").write_bytes(b"\xff\xfe")
     assert "more.txt can't be sent as text (it is not UTF-8)" in mistake(tmp_path)
     (code / "more.txt").unlink()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from wisp_runtime import journal
 from wisp_runtime.errors import InitError
+from wisp_runtime.fetching import bring
 from wisp_runtime.front import Front
 from wisp_runtime.function import Function
 from wisp_runtime.loader import buried, freeze
@@ -43,6 +44,8 @@ def main() -> None:
             journal.use_stderr()
     termination_log = os.environ.get("WISP_TERMINATION_LOG", "" if local else "/dev/termination-log")
     try:
+        if not local:
+            bring(os.environ)
         given = (local.handler, os.getcwd()) if local else ()  # noqa: PTH109 - pathlib costs 10 ms at start
         settings = Settings(os.environ, *given)
         if settings.log_format == "text":

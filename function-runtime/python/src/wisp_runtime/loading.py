@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from wisp_runtime.settings import Settings
 
-LAYERS = "/opt/python"
 _OURS = "httptools"  # what is imported by now and a function may bring itself
 _MAX_NAMES = 20
 
@@ -84,7 +83,8 @@ def _add_exit() -> None:
 def user_folders() -> list[str]:
     """Return the folders of layers, of PYTHONPATH and, where ``site`` was left out, of Debian's packages."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    folders = [f"{LAYERS}/lib/{version}/site-packages", LAYERS]
+    layers = f"{os.environ.get('WISP_OPT_DIR') or '/opt'}/python"
+    folders = [f"{layers}/lib/{version}/site-packages", layers]
     if sys.flags.ignore_environment:  # the image starts Python with -I
         folders += os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if sys.flags.no_site:  # ... and with -S

@@ -100,7 +100,8 @@ class Settings:
         }
         for name, value in told.items():
             env.setdefault(name, value)
-        for name, folder in (("PATH", "/opt/bin"), ("LD_LIBRARY_PATH", "/opt/lib")):
+        opt = env.get("WISP_OPT_DIR") or "/opt"
+        for name, folder in (("PATH", f"{opt}/bin"), ("LD_LIBRARY_PATH", f"{opt}/lib")):
             folders = env.get(name, "").split(":")
             if folder not in folders:
                 env[name] = ":".join([*filter(None, folders), folder])

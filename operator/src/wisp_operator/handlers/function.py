@@ -1,7 +1,8 @@
 """A Function: made, compared with what the cluster holds, and its status written. One call does all of it and may run at any time."""
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -15,9 +16,11 @@ from wisp_operator.api import CONFIG_MAPS, FUNCTIONS, KNATIVE_SERVICES, PODS, RE
 from wisp_operator.apply import apply
 from wisp_operator.callers import make_auth_config_map
 from wisp_operator.client_image import FRONT_RUNTIME, brings_client
+from wisp_operator.code_store import CodeStore
 from wisp_operator.config import OperatorConfig
 from wisp_operator.context import Context, FunctionKey
 from wisp_operator.function_objects import code_sha256, make_config_map, make_knative_service
+from wisp_operator.handlers.code import Code, resolve, verified
 from wisp_operator.history import make_history, superfluous
 from wisp_operator.pod_metrics import read_counts
 from wisp_operator.status import TRUE, Aspect, make_conditions, write_status
@@ -34,21 +37,22 @@ async def reconcile(context: Context, key: FunctionKey) -> float | None:
     function = await context.api.get(FUNCTIONS, key.namespace, key.name)
     if function is None or "deletionTimestamp" in function["metadata"]:
         return None  # what it owned goes with it
-    spec, done = None, Deployed({})
+    now = datetime.now(UTC)
+    spec, done = None, Deployed({}, Code())
     try:
         spec = msgspec.convert(function["spec"], FunctionSpec)
     except msgspec.ValidationError as error:
-        done = Deployed(function_status.invalid(conditions.INVALID_SPEC, f"spec: {error}"))
+        done = Deployed(function_status.invalid(conditions.INVALID_SPEC, f"spec: {error}"), Code())
     else:
-        done = await _deploy(context, function, spec)
+        done = await _deploy(context, function, spec, await resolve(context, function, spec, now))
     now = datetime.now(UTC)
-    fields = function_status.fields(spec, done.service) | done.fields
+    fields = function_status.fields(spec, done.service) | done.code.fields() | done.fields
     states = make_conditions(function, done.aspects, now)
     await write_status(context.api, FUNCTIONS, function, {"conditions": states, **fields}, now)
     if all(aspect.status == TRUE for aspect in done.aspects.values()):
         await _collect(context.api, key, done)
-        return done.wait
-    return done.wait or _patience(states, now)
+        return _earlier(done.wait, done.code.again)
+    return _earlier(done.wait or _patience(states, now), done.code.again)
 
 
 def _patience(states: list[Object], now: datetime) -> float:
@@ -62,6 +66,7 @@ class Deployed:
     """What came of a Function."""
 
     aspects: dict[str, Aspect]
+    code: Code
     service: Object | None = None
     """As it is."""
     fields: dict[str, Any] = field(default_factory=dict)
@@ -74,45 +79,62 @@ class Deployed:
     """Names of those that the present template reads."""
 
 
-async def _deploy(context: Context, function: Object, spec: FunctionSpec) -> Deployed:
+async def _deploy(context: Context, function: Object, spec: FunctionSpec, code: Code) -> Deployed:
     """Write ConfigMap and Knative Service, and see how far the revision is."""
     if problem := code_problem(spec, context.config):
-        return Deployed(function_status.invalid(conditions.INVALID_CODE, problem))
+        return Deployed(function_status.invalid(conditions.INVALID_CODE, problem), code)
     api, meta = context.api, function["metadata"]
     image = _runtime_image(spec, context.config)
-    wanted = make_knative_service(function, spec, image)["spec"]["template"]["metadata"]["name"]
+    wanted = make_knative_service(function, spec, image, code=code.pod)["spec"]["template"]["metadata"]["name"]
     try:
         guard = await _guard(context, function, spec)
     except ApiError as error:
-        return Deployed(function_status.keys_unavailable(error))
+        return Deployed(function_status.keys_unavailable(error), code)
     try:
         live = await api.get(KNATIVE_SERVICES, meta["namespace"], meta["name"])
-        if live is not None and not _owned(live, function):
-            return Deployed(function_status.not_owned(meta["name"]))
-        code = [make_config_map(function, spec.code.files)] if spec.code.files is not None else []
-        config_maps = code + guard
-        for config_map in config_maps:
-            known = await api.get(CONFIG_MAPS, meta["namespace"], config_map["metadata"]["name"])
-            if known is not None and not _owned(known, function):
-                return Deployed(function_status.not_owned(config_map["metadata"]["name"], "ConfigMap"))
-            await apply(api, CONFIG_MAPS, config_map, known)
+        files = [make_config_map(function, spec.code.files)] if spec.code.files is not None else []
+        config_maps = files + guard
+        if foreign := await _mount(api, function, live, config_maps):
+            return Deployed(foreign, code)
         revisions = await api.list(REVISIONS, meta["namespace"], f"{_REVISION_OF}={meta['name']}") if live else []
         shares, pods = await _plan(api, function, spec, revisions, wanted)
-        service = await apply(api, KNATIVE_SERVICES, make_knative_service(function, spec, image, shares.traffic), live)
+        async with _referring(context, meta["namespace"], code) as store:
+            code = await verified(context, store, function, code, live) if store else code
+            if code.problem:
+                return Deployed(function_status.without_code(code.problem), code, live)
+            service = make_knative_service(function, spec, image, shares.traffic, code.pod)
+            service = await apply(api, KNATIVE_SERVICES, service, live)
     except ApiError as error:
-        return Deployed(function_status.refused(error))
+        return Deployed(function_status.refused(error), code)
     revision = next((item for item in revisions if item["metadata"]["name"] == wanted), None)
     wait = shares.wait
     if revision is not None and not function_status.started(revision):
         wait = start_failure.next_look(revision, datetime.now(UTC))
     return Deployed(
-        function_status.aspects(spec, service, revision, pods, shares.aspect),
+        function_status.aspects(spec, service, revision, pods, shares.aspect, warning=code.warning),
+        code,
         service,
-        _fields(function, spec, revisions, wanted, shares),
+        _fields(function, _sha256(spec, code), revisions, wanted, shares),
         wait,
         superfluous(spec, revisions, [*shares.traffic, *service.get("status", {}).get("traffic", [])], wanted),
         frozenset(item["metadata"]["name"] for item in config_maps),
     )
+
+
+async def _mount(
+    api: Api, function: Object, live: Object | None, config_maps: Sequence[Object]
+) -> dict[str, Aspect] | None:
+    """Write what the pods mount; the aspects where the Service or one of these belongs to someone else."""
+    namespace = function["metadata"]["namespace"]
+    if live is not None and not _owned(live, function):
+        return function_status.not_owned(live["metadata"]["name"])
+    for config_map in config_maps:
+        name = config_map["metadata"]["name"]
+        known = await api.get(CONFIG_MAPS, namespace, name)
+        if known is not None and not _owned(known, function):
+            return function_status.not_owned(name, "ConfigMap")
+        await apply(api, CONFIG_MAPS, config_map, known)
+    return None
 
 
 async def _plan(
@@ -133,10 +155,9 @@ async def _plan(
 
 
 def _fields(
-    function: Object, spec: FunctionSpec, revisions: list[Object], wanted: str, shares: rollout.Plan
+    function: Object, code: str | None, revisions: list[Object], wanted: str, shares: rollout.Plan
 ) -> dict[str, Any]:
     """The status' fields that speak of revisions; None takes one away."""
-    code = code_sha256(spec.code.files) if spec.code.files else None
     past = make_history(revisions, function.get("status", {}), wanted, code)
     return {
         "rollout": msgspec.to_builtins(shares.state) if shares.state else None,
@@ -151,13 +172,34 @@ async def _guard(context: Context, function: Object, spec: FunctionSpec) -> list
     return [make_auth_config_map(function, spec.auth, await context.callers.get())]
 
 
+def _sha256(spec: FunctionSpec, code: Code) -> str | None:
+    """What tells this code from other code; None for an image."""
+    if code.pod and code.pod.code:
+        return code.pod.code
+    return code_sha256(spec.code.files) if spec.code.files else None
+
+
+def _earlier(*waits: float | None) -> float | None:
+    return min((wait for wait in waits if wait is not None), default=None)
+
+
+@contextlib.asynccontextmanager
+async def _referring(context: Context, namespace: str, code: Code) -> AsyncIterator[CodeStore | None]:
+    """Hold the namespace's lock of the code store where archives are named, so that none is collected meanwhile."""
+    if code.pod is None or context.code_store is None:
+        yield None
+        return
+    async with context.code_store.locks[namespace]:
+        yield context.code_store
+
+
 def code_problem(spec: FunctionSpec, config: OperatorConfig) -> str:
     """What is wrong with the code that the CRD's rules can't see, empty if nothing."""
     files = spec.code.files or {}
     if wrong := sorted(name for name in files if not _FILE_NAME.fullmatch(name)):
-        return f"spec.code.files: {wrong[0]!r} is no file name: use letters, digits, '.', '_' and '-'; code with folders goes into an image (spec.code.image)"
+        return f"spec.code.files: {wrong[0]!r} is no file name: use letters, digits, '.', '_', '-'; folders go into spec.code.zip or spec.code.image"
     if sum(len(text.encode()) for text in files.values()) > CODE_BYTES:
-        return "spec.code.files holds more than 192 KiB in all: put larger code into an image and name it in spec.code.image"
+        return "spec.code.files holds more than 192 KiB in all: put larger code into spec.code.zip or spec.code.image"
     if spec.code.image is None and spec.runtime not in config.runtimes:
         return f"spec.runtime {spec.runtime}: this installation has no image for it (chart value images); name one in spec.code.image"
     if brings_client(spec) and not _runtime_image(spec, config):

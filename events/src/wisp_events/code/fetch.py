@@ -1,0 +1,236 @@
+"""`python -m wisp_events fetch`: brings archives from the user's S3 into the code store, once, and says what they are.
+
+A Job of the tenant's namespace runs it. Environment: WISP_FETCH (a `FetchTask`), WISP_FETCH_CONNECTIONS (/etc/wisp/connections, a
+folder for each Secret), WISP_FETCH_TOKEN (/etc/wisp/code/write), WISP_TERMINATION_LOG (/dev/termination-log), where the
+`FetchResult` goes.
+
+Invariant: a result with archives means that each stands in the store. What may pass by itself is tried again for
+PATIENCE_SECONDS; what is wrong until somebody does something is told at once, by a constant and a sentence.
+"""
+
+import asyncio
+import hashlib
+import http.client
+import logging
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Final, TypeVar
+
+import msgspec
+from wisp_api import conditions
+from wisp_api.code import ArchiveTask, Fetched, FetchResult, FetchTask
+from wisp_runtime import archive
+
+from wisp_events.code.objects import S3Error, request, send
+from wisp_events.code.store import LARGEST
+from wisp_events.signing import Access
+from wisp_events.sources.reader import Trouble, read_connection
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_SECONDS: Final = 60.0
+PAUSE_SECONDS: Final = 1.0
+_CHUNK: Final = 1 << 18
+_MESSAGE: Final = 1500
+"""Characters; Kubernetes cuts a termination message at 4096 bytes."""
+_ENDPOINT: Final = re.compile(r"https?://[^/?#@\s]+")
+_KEY_REFUSED: Final = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"})
+T = TypeVar("T")
+
+
+class Transient(Exception):  # noqa: N818 - it passes
+    """Raised when something is away or busy."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        """`reason` is what it becomes when it does not pass."""
+        super().__init__(message)
+        self.reason = reason
+
+
+async def main(stop: asyncio.Event) -> None:  # noqa: ARG001 - a Job that is deleted simply ends
+    """Do the task; end with status 1 if it can't be done."""
+    env = os.environ
+    task = msgspec.json.decode(env["WISP_FETCH"], type=FetchTask)
+    connections = Path(env.get("WISP_FETCH_CONNECTIONS", "/etc/wisp/connections"))
+    token = Path(env.get("WISP_FETCH_TOKEN", "/etc/wisp/code/write"))
+    try:
+        result = FetchResult(archives=await asyncio.to_thread(fetch, task, connections, token))
+    except Trouble as trouble:
+        logger.error("%s: %s", trouble.reason, trouble.message)  # noqa: TRY400 - the sentence says it all
+        result = FetchResult(reason=trouble.reason, message=trouble.message[:_MESSAGE])
+    report = Path(env.get("WISP_TERMINATION_LOG", "/dev/termination-log"))
+    await asyncio.to_thread(report.write_bytes, msgspec.json.encode(result))
+    if result.reason:
+        raise SystemExit(1)
+
+
+def fetch(task: FetchTask, connections: Path, token: Path) -> list[Fetched]:
+    """Bring every archive of the task into the store.
+
+    Raises:
+        Trouble: one of them can't be had, or breaks a rule.
+    """
+    found, room = [], archive.UNPACKED_BYTES
+    for wanted in task.archives:
+        with tempfile.TemporaryFile() as file:
+            etag = _patiently(lambda wanted=wanted, file=file: _download(wanted, task.namespace, connections, file))  # type: ignore[misc]
+            if etag is None:
+                logger.info("%s is unchanged", _name(wanted))
+                room -= wanted.unpacked
+                found.append(Fetched(sha256=wanted.fetched, etag=wanted.etag, unpacked=wanted.unpacked))
+                continue
+            sha256, used = _verify(wanted, file, room)
+            room -= used
+            url = f"{task.store}/v1/code/{task.namespace}/{sha256}"
+            _patiently(lambda url=url, file=file: _hand_over(url, token.read_text().strip(), file))  # type: ignore[misc]
+            logger.info("%s is in the store: sha256 %s, %d bytes unpacked", _name(wanted), sha256, used)
+            found.append(Fetched(sha256=sha256, etag=etag, unpacked=used))
+    return found
+
+
+def _patiently(work: Callable[[], T]) -> T:
+    """Try until it works, or something is wrong for good.
+
+    Raises:
+        Trouble: it is, or PATIENCE_SECONDS are over.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return work()
+        except Transient as error:
+            if time.monotonic() > deadline:
+                raise Trouble(error.reason, f"{error}; tried for {PATIENCE_SECONDS:g} s, and again later") from None
+            logger.warning("%s; trying again", error)
+        time.sleep(PAUSE_SECONDS)
+
+
+def _download(wanted: ArchiveTask, namespace: str, connections: Path, file: IO[bytes]) -> str | None:
+    """Write the object to the file; its ETag, or None where it is the one that was fetched before.
+
+    Raises:
+        Trouble, Transient: it can't be had (now).
+    """
+    access = _access(wanted.connection, namespace, connections)
+    query = {"versionId": wanted.version_id} if wanted.version_id else {}
+    headers = {"if-none-match": wanted.etag} if wanted.etag and wanted.fetched else {}
+    file.seek(0)
+    file.truncate()
+    try:
+        with request(access, "GET", f"{wanted.bucket}/{wanted.key}", query, headers=headers) as answer:
+            size = int(answer.headers.get("content-length") or 0)
+            while file.tell() <= LARGEST and size <= LARGEST and (piece := answer.read(_CHUNK)):
+                file.write(piece)
+            if max(size, file.tell()) > LARGEST:
+                raise Trouble(
+                    conditions.CODE_TOO_LARGE,
+                    f"{_name(wanted)} is larger than {LARGEST >> 20} MiB: leave out what the function doesn't need, or build an image",
+                )
+            if size != file.tell():
+                raise Transient(conditions.SERVER_UNREACHABLE, f"{access.endpoint} broke off within {_name(wanted)}")
+            return answer.headers.get("etag", "")
+    except S3Error as error:
+        if error.status == http.client.NOT_MODIFIED:
+            return None
+        raise _meaning(error, wanted, access) from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = str(error) or type(error).__name__
+        raise Transient(conditions.SERVER_UNREACHABLE, f"{access.endpoint} does not answer: {reason}") from None
+
+
+def _access(name: str, namespace: str, connections: Path) -> Access:
+    """What the connection's Secret says.
+
+    Raises:
+        Trouble: it is missing or incomplete.
+    """
+    held = read_connection(connections / name)
+    if not held:
+        raise Trouble(
+            conditions.SECRET_NOT_FOUND,
+            f"there is no Secret {name} in namespace {namespace}, or it is empty; create it with endpoint, accessKey and secretKey",
+        )
+    for key in ("endpoint", "accessKey", "secretKey"):
+        if not held.get(key):
+            raise Trouble(conditions.INVALID_CONNECTION, f"Secret {name} has no key {key}; add it")
+    if not _ENDPOINT.fullmatch(held["endpoint"].rstrip("/")):
+        raise Trouble(
+            conditions.INVALID_CONNECTION, f"key endpoint of Secret {name} is no address; write http(s)://host:port"
+        )
+    return Access(held["endpoint"].rstrip("/"), held["accessKey"], held["secretKey"], held.get("region") or "us-east-1")
+
+
+def _meaning(error: S3Error, wanted: ArchiveTask, access: Access) -> Exception:
+    """What a server's refusal means, and the cure."""
+    if error.status >= http.client.INTERNAL_SERVER_ERROR or error.status == http.client.TOO_MANY_REQUESTS:
+        return Transient(conditions.SERVER_UNREACHABLE, f"{access.endpoint} answers {error}")
+    if error.code in _KEY_REFUSED:
+        message = f"{access.endpoint} refuses the key ({error.code}); put the right accessKey and secretKey into Secret {wanted.connection}"
+        return Trouble(conditions.AUTHENTICATION_FAILED, message)
+    if error.code == "NoSuchBucket":
+        return Trouble(conditions.BUCKET_NOT_FOUND, f"there is no bucket {wanted.bucket} at {access.endpoint}")
+    if error.status == http.client.NOT_FOUND or error.code in {"NoSuchKey", "NoSuchVersion", "InvalidArgument"}:
+        return Trouble(
+            conditions.CODE_NOT_FOUND,
+            f"{_name(wanted)} does not exist ({error}); upload it, or correct bucket, key and versionId",
+        )
+    if error.status == http.client.FORBIDDEN:
+        message = f"the key of Secret {wanted.connection} may not read {_name(wanted)} ({error.code}); its policy must allow s3:GetObject"
+        return Trouble(
+            conditions.PERMISSION_DENIED, message + (" and s3:GetObjectVersion" if wanted.version_id else "")
+        )
+    return Trouble(conditions.FETCH_FAILED, f"{access.endpoint} answers {error} to {_name(wanted)}")
+
+
+def _verify(wanted: ArchiveTask, file: IO[bytes], room: int) -> tuple[str, int]:
+    """The archive's SHA-256 and how many bytes it holds.
+
+    Raises:
+        Trouble: it is another one than was asked for, or breaks a rule.
+    """
+    file.seek(0)
+    found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    if wanted.sha256 and found != wanted.sha256:
+        raise Trouble(
+            conditions.HASH_MISMATCH,
+            f"{_name(wanted)} has SHA-256 {found}, not the one that the spec names; correct sha256, or upload the right archive",
+        )
+    try:
+        return found, archive.check(file, room)
+    except archive.ArchiveError as error:
+        raise Trouble(error.reason, f"{_name(wanted)}: {error}") from None
+
+
+def _hand_over(url: str, token: str, file: IO[bytes]) -> None:
+    """Give the archive to the store, unless it has it.
+
+    Raises:
+        Trouble, Transient: the store refuses it, or is away.
+    """
+    authorization = {"authorization": f"Bearer {token}"}
+    try:
+        with send(url, "HEAD", headers=authorization) as answer:
+            if answer.status == http.client.OK:
+                return
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        with send(url, "PUT", file, authorization | {"content-length": str(size)}) as answer:
+            said = answer.read(1000).decode(errors="replace").strip()
+    except (OSError, http.client.HTTPException) as error:
+        raise Transient(conditions.CODE_STORE_UNAVAILABLE, f"the code store does not answer: {error}") from None
+    if answer.status in {http.client.UNAUTHORIZED, http.client.FORBIDDEN}:
+        message = f"the code store refuses this namespace's credentials ({said}); delete the Job, the operator writes the Secret anew"
+        raise Trouble(conditions.CODE_STORE_UNAVAILABLE, message)
+    if answer.status >= http.client.INTERNAL_SERVER_ERROR or answer.status == http.client.REQUEST_TIMEOUT:
+        raise Transient(conditions.CODE_STORE_UNAVAILABLE, f"the code store answers {answer.status}: {said}")
+    if answer.status != http.client.CREATED:
+        reason, _, message = said.partition(": ")
+        raise Trouble(reason, f"the code store refuses the archive: {message}")
+
+
+def _name(wanted: ArchiveTask) -> str:
+    return f"s3://{wanted.bucket}/{wanted.key}"

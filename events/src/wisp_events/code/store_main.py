@@ -1,0 +1,71 @@
+"""`python -m wisp_events store`: keeps code archives, on port 8080.
+
+Environment: WISP_STORE_KEY (capabilities are made of it), WISP_STORE_ENDPOINT, WISP_STORE_BUCKET, WISP_STORE_ACCESS_KEY,
+WISP_STORE_SECRET_KEY, WISP_STORE_REGION (us-east-1), WISP_STORE_PORT (8080).
+"""
+
+import asyncio
+import logging
+import os
+
+import uvicorn
+
+from wisp_events import process
+from wisp_events.code.bucket import FAILURES, Bucket
+from wisp_events.code.store import Store
+from wisp_events.signing import Access
+from wisp_events.web import DRAIN_SECONDS, Server
+
+CONNECTIONS = 1024
+RETRY_SECONDS = 2.0
+logger = logging.getLogger(__name__)
+
+
+async def main(stop: asyncio.Event) -> None:
+    """Serve until `stop`; ready once the bucket is there."""
+    env = os.environ
+    access = Access(
+        env["WISP_STORE_ENDPOINT"].rstrip("/"),
+        env["WISP_STORE_ACCESS_KEY"],
+        env["WISP_STORE_SECRET_KEY"],
+        env.get("WISP_STORE_REGION") or "us-east-1",
+    )
+    bucket = Bucket(access, env["WISP_STORE_BUCKET"])
+    making = asyncio.create_task(_make(bucket))
+
+    def missing() -> str:
+        return "" if making.done() else f"the bucket {bucket.name} at {access.endpoint} is not there yet"
+
+    health = await process.serve_health(missing, int(env.get("WISP_HEALTH_PORT", process.HEALTH_PORT)))
+    server = Server(
+        uvicorn.Config(
+            Store(bucket, env["WISP_STORE_KEY"]),
+            host="0.0.0.0",  # noqa: S104 - a pod serves on its own address
+            port=int(env.get("WISP_STORE_PORT", "8080")),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=CONNECTIONS,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+    )
+    serving, stopped = asyncio.create_task(server.serve()), asyncio.create_task(stop.wait())
+    await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    await serving
+    for task in (making, stopped):
+        task.cancel()
+    health.close()
+
+
+async def _make(bucket: Bucket) -> None:
+    """Make the bucket, however long its server takes to come up."""
+    while True:
+        try:
+            return await asyncio.to_thread(bucket.create)
+        except FAILURES as error:
+            logger.warning("the bucket %s can't be made yet: %s", bucket.name, error)
+        await asyncio.sleep(RETRY_SECONDS)

@@ -1,0 +1,238 @@
+"""Functions with archives against a real Kubernetes API, a real store and a real MinIO: the test only plays Kubernetes' own controllers."""
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fixtures.code_store import CodeStore, JobController, Tenant, make_zip
+from fixtures.control_plane import SYSTEM, Knative, audit_position, conditions_of, secret, wait_condition, writes
+from fixtures.kube import Kube
+from fixtures.minio import MinioServer, minio_server
+from fixtures.objects import make_function
+from fixtures.process import wait_until
+
+pytestmark = pytest.mark.usefixtures("operator", "nats")
+READY, CODE_READY, OK = "Ready", "CodeReady", ("True", "AsWanted")
+APP = "def handler(event, context):\n    return 'from the zip'\n"
+Upload = Callable[[str, bytes], None]
+
+
+@pytest.fixture(scope="module")
+def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
+    """A MinIO for the users' archives and the store's."""
+    with minio_server(tmp_path_factory.mktemp("minio"), "http://127.0.0.1:1", "unused") as running:
+        running.client().make_bucket("code")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def store(
+    cluster: Kube, operator: object, minio: MinioServer, store_port: int, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[CodeStore]:
+    """The code store with the key that the operator made."""
+    assert operator
+    wait_until(lambda: bool(cluster.get(f"/api/v1/namespaces/{SYSTEM}/secrets/wisp-store")), "the store's key")
+    running = CodeStore(
+        tmp_path_factory.mktemp("store"), minio, secret(cluster, SYSTEM, "wisp-store", "key"), store_port
+    )
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def jobs(cluster: Kube, namespace: str, store: CodeStore, tmp_path: Path) -> JobController:
+    """The namespace's Jobs; it admits only what Pod Security calls restricted."""
+    label = "pod-security.kubernetes.io/enforce=restricted"
+    assert cluster.kubectl("label", "namespace", namespace, label).returncode == 0
+    return JobController(cluster, Tenant(tmp_path, store, namespace))
+
+
+@pytest.fixture
+def upload(minio: MinioServer) -> Upload:
+    """Put an object into the users' bucket."""
+
+    def upload(key: str, data: bytes) -> None:
+        minio.client().put_object("code", key, io.BytesIO(data), len(data))
+
+    return upload
+
+
+def archive(key: str, **fields: Any) -> dict[str, Any]:
+    """An object of the users' bucket, as a Function names it."""
+    return {"bucket": "code", "key": key, "connection": {"name": "my-s3"}, **fields}
+
+
+def function(namespace: str, **spec: Any) -> dict[str, Any]:
+    """A Function as a user writes it."""
+    return make_function("hello", namespace, **spec) | {"metadata": {"name": "hello", "namespace": namespace}}
+
+
+def digests(knative: Knative) -> dict[str, str]:
+    """What the Service's template says about archives."""
+    container = knative.wait_service("hello")["spec"]["template"]["spec"]["containers"][0]
+    return {item["name"]: item["value"] for item in container["env"] if item["name"] in {"WISP_CODE", "WISP_LAYERS"}}
+
+
+def deployed(cluster: Kube, knative: Knative, jobs: JobController, sha256: str) -> None:
+    """Bring a Function that names this archive to Ready."""
+    jobs.finish("hello")
+    wait_until(lambda: knative.service("hello") is not None and digests(knative)["WISP_CODE"] == sha256, "its Service")
+    knative.roll_out("hello")
+    wait_condition(cluster, "functions", knative.namespace, "hello", READY, OK)
+
+
+def sha256_of(data: bytes) -> str:
+    """The SHA-256 of an archive."""
+    import hashlib  # noqa: PLC0415 - used here only
+
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_zip_is_fetched_once_and_deployed(
+    cluster: Kube, namespace: str, knative: Knative, jobs: JobController, upload: Upload
+) -> None:
+    """CodeReady tells of the fetch while it runs; then the revision names the digests, the Job goes, and nothing is written any more."""
+    code, layer = make_zip({"app.py": APP}), make_zip({"python/x.py": ""})
+    upload("app.zip", code)
+    upload("layer.zip", layer)
+    pinned = archive("app.zip", sha256=sha256_of(code)), archive("layer.zip", sha256=sha256_of(layer))
+    cluster.apply(function(namespace, code={"zip": pinned[0]}, layers=[pinned[1]]))
+    message = wait_condition(cluster, "functions", namespace, "hello", CODE_READY, ("Unknown", "FetchingCode"))
+    assert "s3://code/app.zip" in message
+    assert knative.service("hello") is None
+    deployed(cluster, knative, jobs, sha256_of(code))
+    assert digests(knative) == {"WISP_CODE": sha256_of(code), "WISP_LAYERS": sha256_of(layer)}
+    wait_until(lambda: jobs.job("hello") is None, "the Job goes")
+    found = cluster.get(f"/apis/wisp.dev/v1alpha1/namespaces/{namespace}/functions/hello")
+    assert found["status"]["codeSha256"] == sha256_of(code)
+    assert [one["source"]["key"] for one in found["status"]["archives"]] == ["app.zip", "layer.zip"]
+    since = audit_position(cluster)
+    cluster.apply(function(namespace, code={"zip": pinned[0]}, layers=[pinned[1]], memory="256Mi"))
+    wait_condition(cluster, "functions", namespace, "hello", READY, ("Unknown", "Deploying"))
+    assert [one for one in writes(cluster, since) if namespace in one or "hello" in one] == [
+        "patch services/hello",
+        "patch functions/hello status",
+    ]
+
+
+def test_pods_and_job_hold_no_more_than_they_need(
+    cluster: Kube, namespace: str, knative: Knative, jobs: JobController, upload: Upload
+) -> None:
+    """The pod mounts the right to read, the Job that to write; neither is in an environment, and no token of the API is mounted."""
+    data = make_zip({"app.py": APP})
+    upload("app.zip", data)
+    cluster.apply(function(namespace, code={"zip": archive("app.zip", sha256=sha256_of(data))}))
+    wait_until(lambda: jobs.job("hello") is not None, "a Job")
+    job = jobs.job("hello")
+    assert job
+    job_pod = job["spec"]["template"]["spec"]
+    assert job_pod["automountServiceAccountToken"] is False
+    deployed(cluster, knative, jobs, sha256_of(data))
+    pod = knative.wait_service("hello")["spec"]["template"]["spec"]
+    for spec, right in ((pod, "read"), (job_pod, "write")):
+        (mounted,) = [
+            one["secret"] for one in spec["volumes"] if one.get("secret", {}).get("secretName") == "wisp-code"
+        ]
+        assert [item["key"] for item in mounted["items"]] == [right]
+        assert secret(cluster, namespace, "wisp-code", right) not in str(spec)
+
+
+@pytest.mark.parametrize(
+    ("reason", "key", "content"),
+    [("CodeNotFound", "missing.zip", None), ("UnsafeArchive", "evil.zip", {"../evil": ""})],
+)
+def test_fault_is_a_condition_and_heals(
+    cluster: Kube,
+    namespace: str,
+    knative: Knative,
+    jobs: JobController,
+    upload: Upload,
+    reason: str,
+    key: str,
+    content: dict[str, str] | None,
+) -> None:
+    """Code that can't be had is CodeReady False with the reason; a corrected Function deploys."""
+    if content:
+        upload(key, make_zip(content))
+    cluster.apply(function(namespace, code={"zip": archive(key)}))
+    jobs.finish("hello")
+    message = wait_condition(cluster, "functions", namespace, "hello", READY, ("False", reason))
+    assert f"s3://code/{key}" in message
+    assert knative.service("hello") is None
+    data = make_zip({"app.py": APP})
+    upload("good.zip", data)
+    cluster.apply(function(namespace, code={"zip": archive("good.zip")}))
+    deployed(cluster, knative, jobs, sha256_of(data))
+
+
+def test_changed_object_is_noticed(
+    cluster: Kube, namespace: str, knative: Knative, jobs: JobController, upload: Upload
+) -> None:
+    """Another object behind the same key is rolled out without a change of the Function; while it can't be had the old one serves."""
+    first, second = make_zip({"app.py": APP}), make_zip({"app.py": APP + "# changed"})
+    upload(f"{namespace}.zip", first)
+    cluster.apply(function(namespace, code={"zip": archive(f"{namespace}.zip")}))
+    deployed(cluster, knative, jobs, sha256_of(first))
+    upload(f"{namespace}.zip", b"no archive")
+    assert jobs.finish("hello")["reason"] == "InvalidArchive"
+    message = wait_condition(cluster, "functions", namespace, "hello", CODE_READY, ("True", "InvalidArchive"))
+    assert "what was fetched before serves on" in message
+    assert conditions_of(cluster, "functions", namespace, "hello")[READY] == OK
+    wait_until(lambda: jobs.running("hello"), "another look")
+    assert conditions_of(cluster, "functions", namespace, "hello")[CODE_READY] == ("True", "InvalidArchive")
+    upload(f"{namespace}.zip", second)
+    deployed(cluster, knative, jobs, sha256_of(second))
+
+
+def test_only_what_nothing_names_is_collected(
+    cluster: Kube, namespace: str, knative: Knative, jobs: JobController, upload: Upload, store: CodeStore
+) -> None:
+    """An archive goes when its last revision has gone, not when a newer one is there; one that is collected and wanted again is fetched again."""
+    contents = [make_zip({"app.py": APP + f"# {number}"}) for number in range(2)]
+    revisions = []
+    for number, data in enumerate(contents):
+        upload(f"{number}.zip", data)
+        cluster.apply(function(namespace, code={"zip": archive(f"{number}.zip", sha256=sha256_of(data))}))
+        jobs.finish("hello")
+        wait_until(
+            lambda data=data: knative.service("hello") is not None and digests(knative)["WISP_CODE"] == sha256_of(data),  # type: ignore[misc]
+            "its Service",
+        )
+        revisions.append(knative.roll_out("hello"))
+    wait_condition(cluster, "functions", namespace, "hello", READY, OK)
+    keys = [f"{namespace}/{sha256_of(data)}" for data in contents]
+    stray = f"{namespace}/{'0' * 64}"
+    store.minio.client().put_object("wisp-code", stray, io.BytesIO(b""), 0)
+    wait_until(lambda: stray not in store.archives(), "what nothing names is collected")
+    assert set(keys) <= store.archives(), "the old revision names its archive still"
+    cluster.request("DELETE", f"/apis/serving.knative.dev/v1/namespaces/{namespace}/revisions/{revisions[0]}")
+    wait_until(lambda: keys[0] not in store.archives(), "the old archive is collected")
+    assert keys[1] in store.archives()
+    cluster.apply(function(namespace, code={"zip": archive("0.zip", sha256=sha256_of(contents[0]))}))
+    deployed(cluster, knative, jobs, sha256_of(contents[0]))
+    assert keys[0] in store.archives()
+    held = f"/api/v1/namespaces/{namespace}/secrets/wisp-code"
+    assert cluster.get(held)
+    cluster.request("DELETE", f"/apis/wisp.dev/v1alpha1/namespaces/{namespace}/functions/hello")
+    for kind in ("services", "revisions"):  # what Kubernetes' collector does
+        cluster.request("DELETE", f"/apis/serving.knative.dev/v1/namespaces/{namespace}/{kind}")
+    wait_until(lambda: cluster.get(held) is None, "after the last archive the capabilities go")
+    assert not [key for key in store.archives() if key.startswith(f"{namespace}/")]
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"code": {"files": {"app.py": ""}, "zip": archive("a.zip")}}, "exactly one kind of code"),
+        ({"code": {"image": "a"}, "layers": [archive("a.zip")]}, "copy them into the image"),
+        ({"code": {"zip": archive("a.zip")}, "runtime": "container", "handler": None}, "needs code.image"),
+        ({"code": {"zip": archive("a.zip", sha256="xyz")}}, "sha256"),
+        ({"code": {"files": {"app.py": ""}}, "layers": [archive("a.zip")] * 6}, "layers"),
+    ],
+)
+def test_wrong_spec_is_refused(cluster: Kube, namespace: str, spec: dict[str, Any], says: str) -> None:
+    """The CRD says what to write instead."""
+    assert says in cluster.refusal(function(namespace, **spec))
