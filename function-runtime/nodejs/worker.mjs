@@ -7,6 +7,7 @@
 
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { Channel } from './channel.mjs';
+import { installTrace } from './environment.mjs';
 import { describe, RuntimeError } from './errors.mjs';
 import { CANCEL, FAILED, INVOKE, PAUSE, READY, RESUME, STOP } from './frames.mjs';
 import { Invocation } from './invocation.mjs';
@@ -17,6 +18,7 @@ import { defineGlobal, isStreaming } from './streaming.mjs';
 
 const EXCEPTION_STATUS = 129;
 const REJECTION_STATUS = 128;
+const setTrace = installTrace();
 const { env } = process;
 
 /** @type {Map<number, Invocation>} */
@@ -66,7 +68,7 @@ async function start() {
     if (concurrency > 1) storage = new AsyncLocalStorage();
     form = made;
     channel.hold(true);
-    channel.send(READY, 0, { signature: found.signature, concurrency });
+    channel.send(READY, 0, { signature: found.signature, concurrency, spare: concurrency === 1 });
   } catch (error) {
     failToStart(error);
     process.exit(1);
@@ -123,8 +125,7 @@ function invoke(number, head, body) {
     return;
   }
   only = invocation;
-  if (head.xray) env._X_AMZN_TRACE_ID = head.xray;
-  else delete env._X_AMZN_TRACE_ID;
+  setTrace(head.xray || undefined);
   channel.hold(false); // an empty event loop now means that nothing will answer
   run(invocation);
 }

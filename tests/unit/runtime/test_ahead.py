@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from unit.runtime.conftest import function_is_busy
 from unit.runtime.test_workers import wait_until
+from wisp_runtime.frames import ERROR, INVOKE, RESULT, STOP, FrameReader, pack
+from wisp_runtime.loop import Loop
+from wisp_runtime.workers import Worker
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from unit.runtime.conftest import FunctionProcess
@@ -149,6 +153,32 @@ def test_a_reload_with_some_that_wait(start: Callable[..., FunctionProcess]) -> 
     changed.join()
     assert [status for status, _ in answers] == [200] * 4
     assert function.log(lambda line: "Reloading" in line["message"])
+
+
+def test_the_end_overtakes_nothing() -> None:
+    """What was given ahead in the same round reaches the worker before STOP does."""
+    ours, theirs = socket.socketpair()
+    reader, writer = os.pipe()
+    owner: Any = SimpleNamespace(settings=SimpleNamespace(max_body=1000))
+    worker = Worker(Loop(), owner, ours, reader)
+    call: Any = SimpleNamespace(frame=lambda number: pack(INVOKE, number, {}), due_ms=0)
+    worker.give(call)
+    worker.send(STOP, 0, {})
+    kinds = [kind for kind, *_ in FrameReader().feed(theirs.recv(1000))]
+    assert kinds == [INVOKE, STOP]
+    worker.let_go()
+    theirs.close()
+    os.close(writer)
+
+
+def test_a_head_in_pieces_of_what_is_too_large() -> None:
+    """A result that is too large says as much as any other how long it took, however its bytes arrive."""
+    data = pack(RESULT, 7, {"took": 5, "waits": True}, b"x" * 20) + pack(RESULT, 8, {}, b"y")
+    for size in (1, 2, 15, 30, len(data)):
+        reader = FrameReader(10)
+        frames = [frame for at in range(0, len(data), size) for frame in reader.feed(data[at : at + size])]
+        assert [(kind, number, body) for kind, number, _, body in frames] == [(ERROR, 7, b""), (RESULT, 8, b"y")]
+        assert (frames[0][2]["took"], frames[0][2]["waits"]) == (5, True)
 
 
 def test_an_answer_before_its_turn(serve: Callable[..., FunctionProcess]) -> None:

@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import time
+from base64 import b64encode
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,43 @@ def test_timeout(serve: Callable[..., FunctionProcess]) -> None:
     line = function.log(lambda line: line.get("errorType") == "Sandbox.Timedout")
     assert line["requestId"] == "r-1"
     assert function.log(lambda line: line.get("status") == "timeout")["metrics"]["durationMs"] >= 500
+
+
+SLOW_START = """
+import fcntl, os, threading, time
+started = time.time()
+time.sleep(0.5)
+threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+lock = open("lock", "w")
+fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def handler(event, context):
+    if not context.client_context:
+        fcntl.flock(lock, fcntl.LOCK_UN)
+    time.sleep(event)
+    return [os.getpid(), started]
+"""
+
+
+def test_a_worker_is_started_ahead_of_a_timeout(serve: Callable[..., FunctionProcess]) -> None:
+    """Where workers can't be forked the next one is started before another's time is over, and ended if it isn't needed."""
+    function = serve(SLOW_START, WISP_TIMEOUT_SECONDS="3")
+    workers = Path(f"/proc/{function.process.pid}/task/{function.process.pid}/children")
+    first, _ = function.invoke(0).json
+    with function.socket() as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nhost: x\r\nwisp-event-format: lambda\r\ncontent-length: 3\r\n\r\n2.3")
+        wait_until(lambda: len(workers.read_text().split()) == 2)
+        assert b" 200 " in sock.recv(4096)
+    wait_until(lambda: len(workers.read_text().split()) == 1)
+    assert function.invoke(60).status == 504
+    over = time.time()
+    second, started = function.invoke(0).json
+    assert second != first
+    assert started < over
+    alone = b64encode(b'{"custom": {}}').decode()
+    function = serve(SLOW_START, WISP_TIMEOUT_SECONDS="2")
+    assert function.invoke(60, **{"x-amz-client-context": alone}).status == 504
+    assert function.log(lambda line: "No worker is started ahead" in line["message"])["level"] == "WARNING"
+    assert function.invoke(0).status == 200
 
 
 def test_who_waits_behind_a_timeout_is_served(serve: Callable[..., FunctionProcess]) -> None:

@@ -77,6 +77,26 @@ export const handler = async () =>
     assert worker.call().json == ["0\n1\n2\n3\n", "unset"]  # 3 is the folder that ls reads
 
 
+def test_the_trace_in_the_environment(run: Run) -> None:
+    """process.env, its copies and children have the running event's trace; other variables are what they ever were."""
+    worker = run("""
+import { execFileSync } from "node:child_process";
+import { env as imported } from "node:process";
+const name = "_X_AMZN_TRACE_ID";
+export const handler = async () => {
+  const child = execFileSync("sh", ["-c", "echo $_X_AMZN_TRACE_ID $OTHER $TZ"]).toString();
+  const seen = [process.env[name], { ...process.env }[name], imported[name], name in process.env];
+  process.env.OTHER = 1;
+  process.env.TZ = "Asia/Tokyo";
+  return [...seen, Object.keys(process.env).filter((key) => key === name).length, child, new Date(0).getHours()];
+};
+""")
+    assert worker.call(xray="Root=1").json == ["Root=1", "Root=1", "Root=1", True, 1, "Root=1\n", 9]
+    assert worker.call(xray="Root=2").json[3:6] == [True, 1, "Root=2 1 Asia/Tokyo\n"]
+    assert worker.call().json[:6] == [None, None, None, False, 0, "1 Asia/Tokyo\n"]
+    assert worker.call(xray="Root=1").json[0] == "Root=1"
+
+
 @pytest.mark.parametrize("status", [0, 3])
 def test_exit(run: Run, status: int) -> None:
     """A handler that exits ends the worker with its status and no answer; exit hooks run."""

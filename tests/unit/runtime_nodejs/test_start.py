@@ -163,7 +163,7 @@ def test_broken(
 def test_signature(start: Callable[..., WorkerProcess], handler: str, wanted: str) -> None:
     """With signature auto the handler's parameters tell its form, and what may be a Lambda handler is one."""
     frame = start(f"export const handler = {'(' if handler[0] == '{' else ''}{handler}".replace("} }", "} })")).ready()
-    assert frame.head == {"signature": wanted, "concurrency": 1}
+    assert frame.head == {"signature": wanted, "concurrency": 1, "spare": True}
 
 
 def test_layers(run: Callable[..., WorkerProcess], tmp_path: object) -> None:

@@ -83,13 +83,17 @@ class FrameReader:
             kind, number, head_size, body_size = _HEADER.unpack_from(buffer, at)
             if head_size > MAX_HEAD:
                 raise ProtocolError(f"a head of {head_size} bytes, more than {MAX_HEAD}")
-            if self._most is not None and body_size > self._most and (error := _too_large(kind, body_size, self._most)):
-                frames.append((ERROR, number, error, b""))
-                at += _SIZE + head_size + body_size
-                self._skip, at = max(0, at - size), min(at, size)
-                continue
             middle = at + _SIZE + head_size
             end = middle + body_size
+            if self._most is not None and body_size > self._most and (error := _too_large(kind, body_size, self._most)):
+                if middle > size:
+                    end = middle
+                    break
+                given = _read_head(buffer[at + _SIZE : middle]) if head_size else {}
+                error |= {name: given[name] for name in ("took", "waits") if name in given}
+                frames.append((ERROR, number, error, b""))
+                self._skip, at = max(0, end - size), min(end, size)
+                continue
             if end > size:
                 break
             head = _read_head(buffer[at + _SIZE : middle]) if head_size else {}

@@ -6,6 +6,7 @@ error, its time, its worker's end). Beyond the workers a bounded queue waits, an
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from contextlib import suppress
@@ -126,7 +127,7 @@ class Function:
             self._memory.begin()
         if not self._sweeping:
             self._sweeping = True
-            self._loop.after(self.settings.timeout, self._sweep)
+            self._loop.after(self.settings.timeout - self.processes.spare.lead, self._sweep)
 
     def free(self, worker: Worker, answered: Call | None = None) -> None:
         """Let a worker go on, after what it has answered."""
@@ -184,10 +185,17 @@ class Function:
             for call in list(worker.calls.values()):
                 if call.begun and call.deadline <= now:
                     self._expire(worker, call, now)
-        left = [call.deadline for call in self.running]
-        self._sweeping = bool(left)
-        if left:
-            self._loop.after(max(0.0, min(left) - now), self._sweep)
+        spare = self.processes.spare
+        deadlines = [call.deadline for call in self.running]
+        self._sweeping = bool(deadlines)
+        left = min(deadlines) - now if deadlines else math.inf
+        if left > spare.lead:
+            spare.drop()
+            left -= spare.lead
+        else:
+            spare.keep()
+        if deadlines:
+            self._loop.after(max(0.0, left), self._sweep)
 
     def _expire(self, worker: Worker, call: Call, now: float) -> None:
         """Tell the caller that its time is over, and end what runs."""

@@ -15,6 +15,7 @@ from wisp_runtime.children import Children, how_it_ended
 from wisp_runtime.elsewhere import Elsewhere
 from wisp_runtime.errors import InitError
 from wisp_runtime.frames import EXITED, FAILED, FORKED, READY, STOP, ZYGOTE, ProtocolError, whole_number
+from wisp_runtime.spare import STOP_SECONDS, Spare
 from wisp_runtime.spawning import fork_from, fork_loader, run_program
 from wisp_runtime.strays import Strays
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from wisp_runtime.workers import Worker
 
 INIT_GRACE_SECONDS = 0.5  # for a process that hangs to say where
-STOP_SECONDS = 2.0
 RECOVER_SECONDS = 1.0  # until what has failed is tried again
 RESTART_SECONDS = 0.1, 10.0  # between tries of a worker that ends before it has served: the first, the longest
 SIGNATURES = ("lambda", "cloudevent", "http", "asgi")
@@ -39,6 +39,7 @@ class Processes:
     Attributes:
         workers: Those that serve or will.
         zygote: What they are forked from, if the handler's import allows it.
+        spare: Who takes the place of one whose time is nearly over.
         verifier: The gate's own, which is spared as they are and whose memory counts.
         signature: The handler's; empty until it is imported.
         failure: Why the handler can't be served, since it last could.
@@ -63,6 +64,7 @@ class Processes:
         self._stopping = self._recovering = False
         self._pause = 0.0
         self._strays = Strays(loop, self)
+        self.spare = Spare(loop, self)
 
     @property
     def ready(self) -> bool:
@@ -71,21 +73,22 @@ class Processes:
 
     @property
     def all(self) -> list[Worker]:
-        """The workers and the zygote."""
-        return [*self.workers, *([self.zygote] if self.zygote else [])]
+        """The workers, the spare one, and the zygote."""
+        return [*self.workers, *(one for one in (self.spare.worker, self.zygote) if one)]
 
     # Starting.
 
     def start(self) -> None:
         """Start the first process, which imports the handler."""
-        self._add(self._spawn())
+        self._add(self.spawn())
 
     def adopt(self, verifier: Worker) -> None:
         """See to the process that checks callers' tokens, too."""
         self.verifier = verifier
         self.children.learn(verifier, verifier.pid)
 
-    def _spawn(self) -> Worker:
+    def spawn(self) -> Worker:
+        """Start a process that is to serve, or to import the handler."""
         settings = self.settings
         if settings.worker_command:
             listener = self.elsewhere.listener.fileno() if self.elsewhere is not None else None
@@ -120,8 +123,12 @@ class Processes:
 
     def _start_one(self) -> bool:
         """Start a process, now or, where the system has none left, later."""
+        if spare := self.spare.take():
+            self.workers.append(spare)
+            self.function.free(spare)
+            return True
         try:
-            self._add(self._spawn())
+            self._add(self.spawn())
         except OSError as error:
             journal.emit("ERROR", f"A worker can't be started, it is tried again: {error}")
             self.recover_soon()
@@ -148,7 +155,8 @@ class Processes:
         """End a process whose initialization takes too long and which hasn't said so itself."""
         if not (worker.ready or worker.gone or worker.zygote):
             seconds = self.settings.init_timeout
-            self._failed(worker, InitError("Runtime.InitTimeout", f"Not initialized within {seconds:g} seconds"))
+            if worker in self.workers:
+                self._failed(worker, InitError("Runtime.InitTimeout", f"Not initialized within {seconds:g} seconds"))
             worker.kill("init")
             self.on_end(worker)
 
@@ -182,7 +190,11 @@ class Processes:
         """Take what a process says of its initialization."""
         if kind == FAILED:
             stack = [str(line) for line in head.get("stackTrace") or []]
-            self._failed(worker, InitError(str(head.get("errorType")), str(head.get("errorMessage")), stack))
+            error = InitError(str(head.get("errorType")), str(head.get("errorMessage")), stack)
+            if worker is self.spare.worker:
+                self.spare.failed(error)
+            else:
+                self._failed(worker, error)
             return
         if worker.init_timer is not None:
             worker.init_timer.cancel()
@@ -194,7 +206,7 @@ class Processes:
             self._on_zygote(worker, head)
 
     def _on_ready(self, worker: Worker, head: dict[str, Any]) -> None:
-        if worker not in self.workers:  # of the code as it was
+        if worker not in self.workers and worker is not self.spare.worker:  # of the code as it was
             return
         if not worker.pid:
             self.children.learn(worker, whole_number(head, "pid"))
@@ -214,8 +226,11 @@ class Processes:
             worker.init_ms = 0.0  # when another container was started isn't known here
         if self._forks and self.zygote is None:
             self._forks = False  # its import can't be shared: from now on each imports by itself
-        self.fill()
-        self.function.free(worker)
+        if head.get("spare") is True and self.zygote is None:
+            self.spare.learn(time.monotonic() - worker.begun)
+        if worker in self.workers:
+            self.fill()
+            self.function.free(worker)
 
     def _on_zygote(self, zygote: Worker, head: dict[str, Any]) -> None:
         zygote.zygote = True
@@ -236,6 +251,8 @@ class Processes:
             self._on_zygote_end()
             return
         self._strays.clear_away()
+        if worker is self.spare.worker:
+            self.spare.take()
         if worker not in self.workers:  # one of the code as it was
             return
         self._drop(worker)
@@ -297,10 +314,11 @@ class Processes:
         processes = self.all
         self.zygote, self.failure, self._forks = None, None, not self.settings.worker_command
         self.workers.clear()
+        self.spare.stop()
         self.function.idle.clear()
         for worker in processes:
             worker.send(STOP, 0, {})
-        self._add(self._spawn())
+        self._add(self.spawn())
 
     # The end.
 
@@ -308,6 +326,7 @@ class Processes:
         """Let all processes end, and call when they have."""
         self._stopping = True
         processes = self.all
+        self.spare.stop()
         for worker in processes:
             worker.send(STOP, 0, {})
         until = time.monotonic() + STOP_SECONDS

@@ -39,7 +39,13 @@ class Turns:
             OSError: The front has gone.
         """
         channel = self._channel
-        head = {"signature": self._handler.signature, "concurrency": 1, "ahead": AHEAD, "pid": self._process}
+        head = {
+            "signature": self._handler.signature,
+            "concurrency": 1,
+            "ahead": AHEAD,
+            "pid": self._process,
+            "spare": True,
+        }
         channel.send(READY, 0, head)
         waiting: list[Frame] = []
         stopping = False

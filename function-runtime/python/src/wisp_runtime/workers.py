@@ -121,6 +121,8 @@ class Worker:
         self._ahead.append(data)
 
     def _send_ahead(self) -> None:
+        if not self._ahead:
+            return
         data = b"".join(self._ahead)
         self._ahead.clear()
         self._send(data)
@@ -154,7 +156,8 @@ class Worker:
     # Its socket.
 
     def send(self, kind: int, number: int, head: dict[str, Any], body: bytes = b"", fds: tuple[int, ...] = ()) -> None:
-        """Send a frame, as soon as it takes it."""
+        """Send a frame, as soon as it takes it; what was given before comes first, lest STOP overtakes it."""
+        self._send_ahead()
         self._send(pack(kind, number, head, body), fds)
 
     def _send(self, data: bytes, fds: tuple[int, ...] = ()) -> None:
