@@ -60,6 +60,7 @@ e2e: uv ## the whole on a real cluster; one that is not running is taken down ag
 bench: uv ## what is claimed, measured beside its peers
 	uv run --frozen python tests/bench/bench_runtime.py
 	uv run --frozen python tests/bench/bench_nodejs.py
+	uv run --frozen python tests/bench/bench_code.py
 	uv run --frozen python tests/bench/bench_log.py
 	uv run --frozen python tests/bench/bench_router.py
 	uv run --frozen python tests/bench/bench_ingest.py

@@ -17,6 +17,7 @@ from wisp import output, project, start
 from wisp.cluster import FUNCTION, OURS, Cluster, Object
 from wisp.errors import CommandError, RefusedError, UsageError
 from wisp.rollback import unpin
+from wisp.upload import upload
 
 SETTLE_SECONDS: Final = 5
 _POLL_SECONDS: Final = 0.5
@@ -33,8 +34,12 @@ def deploy(folder: Path, namespace: str | None, *, force: bool, wait_seconds: fl
     Raises:
         CommandError: refused, or not ready; the message holds the condition's own, which has the function's traceback.
     """
-    manifests = project.load(folder)
+    manifests, archives = project.load(folder)
     cluster = Cluster(namespace)
+    for manifest in manifests:
+        zipped = manifest["spec"].get("code", {}).get("zip") or {}
+        if data := archives.get(zipped.get("key", "")):
+            upload(cluster, zipped, data)
     written = [_apply(cluster, manifest, force=force) for manifest in manifests]
     if not wait_seconds:
         return written

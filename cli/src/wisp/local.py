@@ -3,10 +3,12 @@
 The runtime is a program beside this one (`python -m wisp_runtime`), which the command doesn't import: it is run where it is installed.
 """
 
+import io
 import os
 import subprocess
 import sys
 import tempfile
+import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,18 +25,22 @@ def run(folder: Path, name: str, payload: bytes) -> None:
         UsageError: wisp.yaml has no such function, or its code is not Python in a folder.
         CommandError: the function failed, or the runtime isn't installed.
     """
-    spec = next((item["spec"] for item in project.load(folder) if _is_function(item, name)), None)
+    manifests, archives = project.load(folder)
+    spec = next((item["spec"] for item in manifests if _is_function(item, name)), None)
     if spec is None:
         raise UsageError(f"{folder / project.FILE} has no function {name}")
-    if not spec["runtime"].startswith("python") or "files" not in spec["code"]:
+    archive = archives.get(spec["code"].get("zip", {}).get("key", ""))
+    if not spec["runtime"].startswith("python") or not ("files" in spec["code"] or archive):
         raise UsageError(f"--local runs Python in code.folder or code.files; {name} has another runtime, or an image")
     if find_spec("wisp_runtime") is None:
         raise CommandError("--local needs the runtime beside this command: pip install ./function-runtime/python")
     with tempfile.TemporaryDirectory() as place:
         code = Path(place, "code")
         code.mkdir()
-        for file, text in spec["code"]["files"].items():
+        for file, text in spec["code"].get("files", {}).items():
             (code / file).write_text(text, encoding="utf-8")
+        if archive:
+            zipfile.ZipFile(io.BytesIO(archive)).extractall(code)
         Path(place, "event.json").write_bytes(payload)
         if _run(spec, code, Path(place, "event.json")):
             raise CommandError(f"{name} failed here: its answer and log lines say why")

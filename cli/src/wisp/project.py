@@ -4,19 +4,22 @@
       hello:                         # the rest is the spec of a Function
         runtime: python3.13
         handler: app.handler
-        code: {folder: function}     # or files, or image, as in the spec
+        code: {folder: function}     # or files, zip or image, as in the spec
     subscriptions:
       on-upload:                     # the spec of a Subscription
         function: {name: hello}
         source: {...}
 
+A folder with folders, packages or more than 192 KiB goes as a zip: `code: {folder: function, zip: {bucket: code, connection: {name: my-s3}}}`.
+
 Invariant: what `load` returns has been checked against the types, so that a mistake is named by its path in wisp.yaml before anything
 reaches the cluster. The rules that only the API server can tell it tells, with the same paths (`place`).
 """
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import yaml
@@ -24,6 +27,7 @@ from wisp_api import names, pattern
 from wisp_api.function import CODE_BYTES, FunctionSpec
 from wisp_api.subscription import SubscriptionSpec
 
+from wisp.archive import pack
 from wisp.cluster import Object
 from wisp.errors import UsageError
 from wisp.shape import check
@@ -62,8 +66,17 @@ def read_yaml(text: str, name: str) -> Any:
         raise UsageError(f"{name}: {' '.join(str(error).split())}") from None
 
 
-def load(folder: Path) -> list[Object]:
-    """The manifests, functions first, in the order of the file.
+class Project(NamedTuple):
+    """What a folder holds."""
+
+    manifests: list[Object]
+    """Functions first, in the order of the file."""
+    archives: dict[str, bytes]
+    """What `code.zip` of functions names by its key, and is made of a folder."""
+
+
+def load(folder: Path) -> Project:
+    """Read and check wisp.yaml and the code.
 
     Raises:
         UsageError: something is wrong with wisp.yaml or the code; the message names the path.
@@ -77,11 +90,13 @@ def load(folder: Path) -> list[Object]:
         raise UsageError(f"{path}: write functions: and subscriptions:, each with specs by name")
     if unknown := sorted(str(key) for key in document.keys() - _SECTIONS.keys()):
         raise UsageError(f"{path}: {unknown[0]}: there is no such section; write functions: and subscriptions:")
-    return [
-        _manifest(folder, section, str(name), spec)
+    archives: dict[str, bytes] = {}
+    manifests = [
+        _manifest(folder, section, str(name), spec, archives)
         for section in _SECTIONS
         for name, spec in _entries(document, section, path).items()
     ]
+    return Project(manifests, archives)
 
 
 def place(manifest: Object, field: str) -> str:
@@ -97,13 +112,14 @@ def _entries(document: Mapping[str, Any], section: str, path: Path) -> Mapping[s
     return entries
 
 
-def _manifest(folder: Path, section: str, name: str, spec: Any) -> Object:
+def _manifest(folder: Path, section: str, name: str, spec: Any, archives: dict[str, bytes]) -> Object:
     kind, struct = _SECTIONS[section]
     where = f"{FILE}: {section}.{name}"
     if not isinstance(spec, dict):
         raise UsageError(f"{where}: write a spec, as `wisp init` does")
     if kind == "Function":
-        spec = _with_code(folder, spec, where)
+        spec, archive = _with_code(folder, name, spec, where)
+        archives |= archive
     check(struct, spec, where)
     if spec.get("filter"):
         _check_filter(spec["filter"], where)
@@ -117,14 +133,24 @@ def _check_filter(wanted: Mapping[str, Any], where: str) -> None:
         raise UsageError(f"{where}.filter: {error}") from None
 
 
-def _with_code(folder: Path, spec: Mapping[str, Any], where: str) -> Object:
-    """The spec with `code.folder` turned into `code.files`."""
+def _with_code(folder: Path, name: str, spec: Mapping[str, Any], where: str) -> tuple[Object, dict[str, bytes]]:
+    """The spec with `code.folder` turned into `code.files`, or into `code.zip` with the archive by its key."""
     code = spec.get("code")
     if not isinstance(code, dict) or "folder" not in code:
-        return dict(spec)
-    if len(code) > 1:
+        return dict(spec), {}
+    if code.keys() - {"folder", "zip"}:
         raise UsageError(f"{where}.code: write exactly one kind of code: folder, files, zip or image")
-    return {**spec, "code": {"files": _read_folder(folder / str(code["folder"]), f"{where}.code.folder")}}
+    source = folder / str(code["folder"])
+    if "zip" not in code:
+        return {**spec, "code": {"files": _read_folder(source, f"{where}.code.folder")}}, {}
+    zipped = code["zip"]
+    if not isinstance(zipped, dict) or zipped.keys() != {"bucket", "connection"}:
+        told = "beside folder write {bucket: ..., connection: {name: ...}}; the content says the rest"
+        raise UsageError(f"{where}.code.zip: {told}")
+    data = pack(source, f"{where}.code.folder")
+    sha256 = hashlib.sha256(data).hexdigest()
+    key = f"{name}/{sha256}.zip"
+    return {**spec, "code": {"zip": {**zipped, "key": key, "sha256": sha256}}}, {key: data}
 
 
 def _read_folder(folder: Path, where: str) -> dict[str, str]:
@@ -140,23 +166,21 @@ def _read_folder(folder: Path, where: str) -> dict[str, str]:
         if path.name.startswith(".") or path.name == "__pycache__" or path.suffix == ".pyc":
             continue
         if path.is_dir():
-            raise UsageError(f"{where}: {path} is a folder, and files are sent from one folder only: {_USE_IMAGE}")
+            raise UsageError(f"{where}: {path} is a folder, and files are sent from one folder only: {_USE_ZIP}")
         try:
             files[path.name] = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{where}: {path} can't be sent as text ({_reason(error)}): {_USE_IMAGE}") from None
+            raise UsageError(f"{where}: {path} can't be sent as text ({_reason(error)}): {_USE_ZIP}") from None
     if not files:
         raise UsageError(f"{where}: {folder} holds no code")
     size = sum(len(text.encode()) for text in files.values())
     if size > CODE_BYTES:
         told = f"{folder} holds {size / 1024:.0f} KiB, and code in files may be {CODE_BYTES // 1024} KiB in all"
-        raise UsageError(f"{where}: {told}: {_USE_IMAGE}")
+        raise UsageError(f"{where}: {told}: {_USE_ZIP}")
     return files
 
 
-_USE_IMAGE: Final = (
-    "put a zip with it into an S3 bucket and write code: {zip: ...}, or build an image and write code: {image: ...}"
-)
+_USE_ZIP: Final = "write code: {folder: ..., zip: {bucket: ..., connection: {name: ...}}}, and it is sent as a zip through an S3 bucket"
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:

@@ -1,22 +1,18 @@
 """`wisp invoke --async` hands an invocation to a real ingest through the API server, by a token of the API itself."""
 
 import json
-import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
-from fixtures.cli import HELLO, Wisp, write_project
+from fixtures.cli import HELLO, Wisp, expose, write_project
 from fixtures.dataplane import DataPlane, Part, data_plane
 from fixtures.kube import Kube
 from fixtures.nats import nats_server
 from fixtures.process import free_port, wait_until
 from wisp_api import names
 from wisp_api.source import Inbox, TokenKeys
-
-SYSTEM, NAME = "/api/v1/namespaces/wisp-system", "wisp-ingest"
 
 
 @pytest.fixture
@@ -28,34 +24,12 @@ def plane(cluster: Kube, tmp_path: Path) -> Iterator[DataPlane]:
         found = TokenKeys(issuer=discovery["issuer"], jwks=msgspec.Raw(json.dumps(keys).encode()))
         made.put(names.KV_SOURCES, names.TOKEN_KEYS, found)
         port = free_port()
-        expose(cluster, port)
+        expose(cluster, "wisp-ingest", 8080, port)
         ingest = Part("ingest", made, {"WISP_INGEST_PORT": str(port)})
         ingest.start()
         ingest.wait_ready()
         yield made
         ingest.stop()
-
-
-def expose(cluster: Kube, port: int) -> None:
-    """Write the Service and a pod behind it, with an address of this machine that isn't loopback: the API server refuses others."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # sends nothing, finds the address that packets would leave from
-        address = probe.getsockname()[0]
-    create(cluster, "services", {"ports": [{"name": "http", "port": 8080, "targetPort": port}]})
-    create(cluster, "pods", {"containers": [{"name": "ingest", "image": "ingest"}]})
-    status = {"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}}
-    done, answer = cluster.request("PATCH", f"{SYSTEM}/pods/{NAME}/status", status, "application/merge-patch+json")
-    assert done == 200, answer
-    pod = {"kind": "Pod", "namespace": "wisp-system", "name": NAME, "uid": answer["metadata"]["uid"]}
-    subset = {"addresses": [{"ip": address, "targetRef": pod}], "ports": [{"name": "http", "port": port}]}
-    done, answer = cluster.request("POST", f"{SYSTEM}/endpoints", {"metadata": {"name": NAME}, "subsets": [subset]})
-    assert done == 201, answer
-
-
-def create(cluster: Kube, plural: str, spec: dict[str, Any]) -> None:
-    """Create an object; a new API server has no address for a Service in its first moments."""
-    item = {"metadata": {"name": NAME}, "spec": spec}
-    wait_until(lambda: cluster.request("POST", f"{SYSTEM}/{plural}", item)[0] == 201, f"{plural}/{NAME} is there")
 
 
 def test_an_invocation_is_handed_over(wisp: Wisp, cluster: Kube, plane: DataPlane, tmp_path: Path) -> None:

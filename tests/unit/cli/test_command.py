@@ -59,7 +59,7 @@ def test_init_writes_what_deploy_takes(wisp: Wisp, tmp_path: Path, runtime: str)
     folder = tmp_path / "2 My_Shop"
     done = wisp("init", str(folder), "--runtime", runtime, "-o", "json")
     assert [Path(path).is_file() for path in done.json()["files"]] == [True] * 3
-    (manifest,) = project.load(folder)
+    (manifest,) = project.load(folder).manifests
     assert (manifest["metadata"]["name"], manifest["spec"]["runtime"]) == ("my-shop", runtime)
     again = wisp("init", str(folder))
     assert again.code == 2

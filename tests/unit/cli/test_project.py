@@ -1,5 +1,8 @@
 """wisp.yaml and the code beside it: what is sent, and how a mistake is named."""
 
+import hashlib
+import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,7 @@ from fixtures.cli import HELLO, write_project
 from wisp import project
 from wisp.errors import UsageError
 from wisp_api.function import CODE_BYTES
+from wisp_runtime import archive
 
 SUBSCRIPTION = """
 subscriptions:
@@ -20,7 +24,7 @@ subscriptions:
 
 def load(folder: Path, text: str) -> list[dict[str, Any]]:
     """The manifests of a folder with this wisp.yaml."""
-    return project.load(Path(write_project(folder, text)))
+    return project.load(Path(write_project(folder, text))).manifests
 
 
 def mistake(folder: Path, text: str = HELLO) -> str:
@@ -57,6 +61,7 @@ def test_functions_come_before_subscriptions(tmp_path: Path) -> None:
         (HELLO.replace("    runtime: python3.13\n", ""), "functions.hello: Object missing required field `runtime`"),
         (HELLO.replace("folder: function", "folder: lost"), "functions.hello.code.folder: there is no folder"),
         (HELLO.replace("folder: function", "folder: function, image: x"), "write exactly one kind of code"),
+        (HELLO.replace("folder: function", "folder: function, zip: {key: x}"), "the content says the rest"),
         (f"{SUBSCRIPTION}    filter: {{data: {{op: insert}}}}\n", 'subscriptions.on-row.filter: data.op: is "insert"'),
         (SUBSCRIPTION.replace("[public.orders]", "orders"), "source.postgres.tables: Expected `array`, got `str`"),
         ("function: {}\n", "function: there is no such section; write functions: and subscriptions:"),
@@ -80,12 +85,43 @@ def test_code_that_does_not_fit_into_files(tmp_path: Path) -> None:
     (hello,) = load(tmp_path, HELLO)
     assert sorted(hello["spec"]["code"]["files"]) == ["app.py", "half.txt"]
     (code / "more.txt").write_text("é" * (CODE_BYTES // 4))
-    assert "may be 192 KiB in all: put a zip with it into an S3 bucket" in mistake(tmp_path)
+    assert "may be 192 KiB in all: write code: {folder: ..., zip: {bucket: ..., connection: {name: ...}}}" in mistake(
+        tmp_path
+    )
     (code / "more.txt").write_bytes(b"\xff\xfe")
     assert "more.txt can't be sent as text (it is not UTF-8)" in mistake(tmp_path)
     (code / "more.txt").unlink()
     (code / "node_modules").mkdir()
     assert "node_modules is a folder" in mistake(tmp_path)
+
+
+def test_a_folder_as_a_zip(tmp_path: Path) -> None:
+    """Folders, bytes, links and executables go as a zip that the runtime takes; it is the same whenever it is made, and named by its content."""
+    code = tmp_path / "function"
+    (code / "pkg/__pycache__").mkdir(parents=True)
+    (code / ".env").write_text("SECRET=1")
+    (code / "pkg/.libs").mkdir()
+    contents = {"pkg/data.bin": b"\xff", "pkg/.libs/x.so.1": b"x", "pkg/__pycache__/a.pyc": b"", "tool": b"#!/bin/sh"}
+    for name, content in contents.items():
+        (code / name).write_bytes(content)
+    (code / "tool").chmod(0o700)
+    (code / "x.so").symlink_to("pkg/.libs/x.so.1")
+    text = HELLO.replace("folder: function", "folder: function, zip: {bucket: code, connection: {name: my-s3}}")
+    (hello,), archives = project.load(Path(write_project(tmp_path, text)))
+    ((key, data),) = archives.items()
+    sha256 = hashlib.sha256(data).hexdigest()
+    zipped = {"bucket": "code", "connection": {"name": "my-s3"}, "key": f"hello/{sha256}.zip", "sha256": sha256}
+    assert (hello["spec"]["code"], key) == ({"zip": zipped}, zipped["key"])
+    unpacked = tmp_path / "unpacked"
+    unpacked.mkdir()
+    archive.unpack(io.BytesIO(data), str(unpacked))
+    found = sorted(path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if not path.is_dir())
+    assert found == ["app.py", "pkg/.libs/x.so.1", "pkg/data.bin", "tool", "x.so"]
+    assert ((unpacked / "x.so").read_bytes(), os.access(unpacked / "tool", os.X_OK)) == (b"x", True)
+    os.utime(code / "tool", (1, 1))
+    assert project.load(tmp_path).archives == archives
+    (code / "tool").write_bytes(b"other")
+    assert project.load(tmp_path).archives.keys() != archives.keys()
 
 
 def test_a_folder_without_wisp_yaml(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from typing import IO, Final
 from xml.etree import ElementTree as ET
 
 from wisp_api.code import StoredArchive, StoredPage
+from wisp_api.signing import Access
 
 from wisp_events.code.objects import S3Error, request
-from wisp_events.signing import Access
 
 FAILURES: Final = (S3Error, OSError, http.client.HTTPException)
 DOWNLOAD_SECONDS: Final = 120

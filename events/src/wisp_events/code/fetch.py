@@ -23,11 +23,11 @@ from typing import IO, Final, TypeVar
 import msgspec
 from wisp_api import conditions
 from wisp_api.code import ArchiveTask, Fetched, FetchResult, FetchTask
+from wisp_api.signing import Access
 from wisp_runtime import archive
 
 from wisp_events.code.objects import S3Error, request, send
 from wisp_events.code.store import LARGEST
-from wisp_events.signing import Access
 from wisp_events.sources.reader import Trouble, read_connection
 
 logger = logging.getLogger(__name__)

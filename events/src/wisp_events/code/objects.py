@@ -10,7 +10,7 @@ from typing import IO
 from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
-from wisp_events.signing import Access
+from wisp_api.signing import Access
 
 TIMEOUT_SECONDS = 30
 SIGNED_SECONDS = 600

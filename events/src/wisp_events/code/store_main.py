@@ -9,11 +9,11 @@ import logging
 import os
 
 import uvicorn
+from wisp_api.signing import Access
 
 from wisp_events import process
 from wisp_events.code.bucket import FAILURES, Bucket
 from wisp_events.code.store import Store
-from wisp_events.signing import Access
 from wisp_events.web import DRAIN_SECONDS, Server
 
 CONNECTIONS = 1024

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
 from wisp_api import conditions
+from wisp_api.signing import Access
 
-from wisp_events.signing import Access
 from wisp_events.sources.reader import Trouble
 
 TIMEOUT_SECONDS: Final = 10
