@@ -29,6 +29,8 @@ TOKEN_KEYS: Final = "tokens"  # noqa: S105 - a key of the bucket, no secret
 """In KV_SOURCES: `source.TokenKeys`, what the cluster's ServiceAccount tokens are checked with."""
 AUDIENCE: Final = "wisp.dev/ingest"
 """What a ServiceAccount token has to be made for to be taken by the ingest."""
+LOG_AUDIENCE: Final = "wisp.dev/logs"
+"""What a pod's token has to be made for to write log lines; it opens nothing else."""
 KV_SCHEDULES: Final = "wisp-schedules"
 """Operator writes, the ingest reads: key `<namespace>.<subscription>`, value `source.ScheduleConfig`."""
 KV_STATUS: Final = "wisp-status"
@@ -41,6 +43,10 @@ KV_MEMBERS: Final = "wisp-members"
 
 DEAD_LETTER_STREAM: Final = "wisp-dead-letters"
 DEAD_LETTER_SUBJECTS: Final = "wisp.dead.>"
+
+LOG_STREAM: Final = "wisp-logs"
+"""Functions' log lines: a message is some lines of one pod, as they are in its log."""
+LOG_SUBJECTS: Final = "wisp.logs.>"
 
 LANES: Final = 8
 """Lanes of one entity. A key belongs to one lane; order holds within a lane. Fixed: changing it reorders keys."""
@@ -128,3 +134,13 @@ def redrive_subject(stream_name: str, uid: str) -> str:
     """Subject, in a source's own stream, of events that come again from one Subscription's dead letters; no other one's filter has so many tokens."""
     _, namespace, kind, source = stream_name.split("_", 3)
     return f"wisp.events.{namespace}.{kind}.{source}.redrive.{token(uid)}.again.0"
+
+
+def log_subject(namespace: str, function: str, uid: str) -> str:
+    """Subject of a Function's log lines; its uid keeps one made anew, in a namespace made anew perhaps, from those of the one before."""
+    return f"wisp.logs.{namespace}.{function}.{token(uid)}"
+
+
+def log_path(namespace: str, function: str, uid: str) -> str:
+    """Where the ingest takes a Function's log lines and gives them back."""
+    return f"/v1/namespaces/{namespace}/functions/{function}/logs/{uid}"

@@ -228,15 +228,31 @@ def logs(
     request: Annotated[
         str | None, typer.Option(metavar="ID", help="Only the lines of this invocation.", show_default=False)
     ] = None,
+    gone: Annotated[
+        bool,
+        typer.Option("--gone/--no-gone", help="Also the lines of pods that are gone, without --since of the last day."),
+    ] = True,
+    system_namespace: Annotated[
+        str, typer.Option(metavar="NAMESPACE", help="Where Wisp itself is installed, which keeps these.")
+    ] = "wisp-system",
     namespace: Namespace = None,
     format_: Output = Format.text,
 ) -> None:
-    """Print what a function's pods say. With -o json the lines stay as they are, one JSON object each."""
+    """Print what a function's pods say and have said. With -o json the lines stay as they are, one JSON object each."""
+    from wisp import kept
     from wisp import logs as reading
     from wisp.cluster import Cluster
 
     cluster = Cluster(namespace)
-    lines = reading.follow(cluster, name, since) if follow else reading.read(cluster, name, since)
+    function = reading.require(cluster, name)
+    seconds = reading.seconds(since) if since else None
+    found: list[kept.Line] = []
+    if gone:
+        try:
+            found = kept.read(cluster, function, system_namespace, seconds, request)
+        except CommandError as error:
+            output.tell(f"without the lines of pods that are gone: {error}")
+    lines = (reading.follow if follow else reading.read)(cluster, name, since, found)
     try:
         for line in lines:
             if request is None or reading.belongs(line, request):

@@ -1,4 +1,6 @@
-"""`wisp logs`: what a function's pods say, merged by time and readable.
+"""`wisp logs`: what a function's pods say and have said, merged by time and readable.
+
+Pods that are there are asked themselves, through the Kubernetes API; lines of those that are gone come from the platform's log stream (`kept`).
 
 The runtime writes a JSON object a line; here it becomes `time level message`, with the request's id and a traceback below. A line that is
 no JSON object is shown as it came.
@@ -8,13 +10,14 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from wisp_api import names
 
-from wisp.cluster import FUNCTION, POD, Cluster
+from wisp.cluster import FUNCTION, POD, Cluster, Object
 from wisp.errors import CommandError, UsageError
+from wisp.kept import Line
 
 _CONTAINERS: Final = ("front", "function")
 """The second runs the code; the first is there where its image brings a client of the Runtime API, and writes what is logged of invocations."""
@@ -24,24 +27,32 @@ _LOOK_SECONDS: Final = 1
 _ID_LENGTH: Final = 8
 
 
-def read(cluster: Cluster, name: str, since: str | None) -> list[str]:
-    """The lines of the pods that there are, oldest first.
+def read(cluster: Cluster, name: str, since: str | None, kept: Sequence[Line] = ()) -> list[str]:
+    """The lines of the pods that there are, and those of `kept` that these don't say themselves; oldest first.
 
     Raises:
         CommandError: no such function, or not allowed.
     """
-    _require(cluster, name)
-    stamped = [line for place in _containers(cluster, name) for line in _stream(cluster, place, _query(since))]
-    return [text for _, text in sorted(stamped, key=lambda line: line[0])]
+    require(cluster, name)
+    stamped = [
+        (stamp, place[0], text)
+        for place in _containers(cluster, name)
+        for stamp, text in _stream(cluster, place, _query(since))
+    ]
+    said = {(pod, text) for _, pod, text in stamped}
+    stamped += [line for line in kept if (line.pod, line.text) not in said]
+    return [text for _, _, text in sorted(stamped, key=lambda line: line[0])]
 
 
-def follow(cluster: Cluster, name: str, since: str | None) -> Iterator[str]:
-    """The lines as they come, those of pods that start later too; without end.
+def follow(cluster: Cluster, name: str, since: str | None, kept: Sequence[Line] = ()) -> Iterator[str]:
+    """Those of `kept` whose pods are gone, then the lines as they come, those of pods that start later too; without end.
 
     Raises:
         CommandError: no such function, or not allowed.
     """
-    _require(cluster, name)
+    require(cluster, name)
+    there = {pod for pod, _ in _containers(cluster, name)}
+    yield from (line.text for line in sorted(kept) if line.pod not in there)
     came: queue.Queue[str] = queue.Queue()
     followed: set[tuple[str, str]] = set()
     query = _query(since) | {"follow": "true"}
@@ -95,9 +106,16 @@ def _parse(line: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _require(cluster: Cluster, name: str) -> None:
-    if cluster.get(FUNCTION, name) is None:
+def require(cluster: Cluster, name: str) -> Object:
+    """The function.
+
+    Raises:
+        CommandError: there is none.
+    """
+    function = cluster.get(FUNCTION, name)
+    if function is None:
         raise CommandError(f"there is no function {name} in namespace {cluster.namespace}: `wisp list` shows them")
+    return function
 
 
 def _containers(cluster: Cluster, name: str) -> list[tuple[str, str]]:

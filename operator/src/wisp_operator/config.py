@@ -38,12 +38,18 @@ class OperatorConfig(msgspec.Struct, rename="camel", forbid_unknown_fields=True,
     """Quota of one source's stream; a full one pushes back its own source only."""
     dead_letter_max_bytes: int = 256 * 1024 * 1024
     """Quota of the dead-letter stream; the oldest go first."""
+    log_lines_max_bytes: int = 512 * 1024 * 1024
+    """Quota of the stream of functions' log lines; the oldest go first. 0: there is none."""
+    log_lines_retention_seconds: int = 604800
+    """How long log lines stay, where the quota allows."""
     log_retention_seconds: int = 604800
     """How long the router keeps delivered events; here so that one file states it."""
     s3_servers: list[S3Server] = []
     """S3 servers that can call the ingest."""
     reader_resources: dict[str, Any] = {}
     """Resource requests and limits of a reader."""
+    ingest_url: str = ""
+    """The ingest, as pods reach it to hand in their log lines."""
     random_secrets: dict[str, list[str]] = {}
     """Secrets of the own namespace to make where they are missing: name to keys, each with a random value."""
     cluster_domain: str = "cluster.local"
@@ -58,6 +64,11 @@ class OperatorConfig(msgspec.Struct, rename="camel", forbid_unknown_fields=True,
     """How long code stays in the store that nothing refers to."""
     resync_seconds: float = 600
     """Everything is compared with the cluster this often, besides on events."""
+
+    @property
+    def log_lines_url(self) -> str:
+        """Where pods hand in their log lines; empty where none are kept."""
+        return self.ingest_url if self.log_lines_max_bytes else ""
 
 
 def load(path: Path = PATH) -> OperatorConfig:

@@ -19,6 +19,7 @@ from wisp_operator.api import Object
 from wisp_operator.apply import digest
 from wisp_operator.client_image import add_to_client, brings_client, client_env, make_front, serves_itself
 from wisp_operator.code_objects import PodCode, add_code
+from wisp_operator.log_lines import add_log_lines
 
 HASH_LENGTH: Final = 10
 PROGRESS_SECONDS: Final = 120
@@ -101,10 +102,12 @@ def make_knative_service(
     runtime_image: str,
     traffic: Sequence[Object] = LATEST,
     code: PodCode | None = None,
+    *,
+    log_lines_url: str = "",
 ) -> Object:
     """The Knative Service; `runtime_image` runs code that comes without an image, or beside one that speaks the Runtime API.
 
-    `traffic` says which revisions serve, `code` is what stands in the code store.
+    `traffic` says which revisions serve, `code` is what stands in the code store, `log_lines_url` the ingest that takes log lines (empty: none does).
     """
     meta = function["metadata"]
     labels = make_labels(meta["name"])
@@ -113,6 +116,8 @@ def make_knative_service(
     template = _make_template(function, spec, runtime_image)
     if code:
         add_code(template["spec"], code)
+    if log_lines_url and not serves_itself(spec):
+        add_log_lines(template["spec"], function, log_lines_url)
     template["metadata"]["name"] = f"{meta['name']}-{digest(template)[:HASH_LENGTH]}"
     return {
         "apiVersion": "serving.knative.dev/v1",

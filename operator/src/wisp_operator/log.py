@@ -81,6 +81,22 @@ class EventLog:
             }
         )
 
+        await self._ensure_lines()
+
+    async def _ensure_lines(self) -> None:
+        """Make the stream of log lines, where lines are kept; one that is there stays, with what it holds, for as long as it said."""
+        if not self._config.log_lines_max_bytes:
+            return
+        await self._ensure(
+            {
+                **self._stream(names.LOG_STREAM, [names.LOG_SUBJECTS]),
+                "max_age": self._config.log_lines_retention_seconds * _SECOND,
+                "max_bytes": self._config.log_lines_max_bytes,
+                "discard": "old",
+                "duplicate_window": _DUPLICATE_SECONDS * _SECOND,
+            }
+        )
+
     async def streams(self, namespace: str) -> dict[str, Config]:
         """The event streams of a namespace, by name."""
         found: dict[str, Config] = {}

@@ -61,7 +61,7 @@ def operator_user() -> User:
 def router_user() -> User:
     """Reads every event and route, keeps cursors and members, writes dead letters, states, replies and records of invocations, purges what all have passed."""
     buckets = [names.KV_ROUTES, names.KV_SOURCES, names.KV_STATUS, names.KV_CURSORS, names.KV_MEMBERS]
-    kept = [*(f"KV_{bucket}" for bucket in buckets), names.DEAD_LETTER_STREAM]
+    kept = [*(f"KV_{bucket}" for bucket in buckets), names.DEAD_LETTER_STREAM, names.LOG_STREAM]
     publish = [
         *_INFO,
         "$JS.API.STREAM.PURGE.*",
@@ -87,6 +87,7 @@ def ingest_user() -> User:
 
     It reads which namespaces are bound to a bucket, schedules, inboxes, and the keys of the cluster's tokens. It reads and removes dead
     letters, and sends their events again, to the route that they came from.
+    It writes and reads functions' log lines.
     """
     sources = f"KV_{names.KV_SOURCES}"
     publish = [
@@ -104,6 +105,8 @@ def ingest_user() -> User:
         f"$JS.API.DIRECT.GET.{names.DEAD_LETTER_STREAM}",
         f"$JS.API.STREAM.INFO.{names.DEAD_LETTER_STREAM}",
         f"$JS.API.STREAM.MSG.DELETE.{names.DEAD_LETTER_STREAM}",
+        names.LOG_SUBJECTS,
+        f"$JS.API.DIRECT.GET.{names.LOG_STREAM}",
         "$JS.API.INFO",
         f"$JS.API.STREAM.INFO.{sources}",
         f"$JS.API.DIRECT.GET.{sources}.$KV.{names.KV_SOURCES}.bucket.>",

@@ -1,11 +1,18 @@
 """The command against a real Kubernetes API; the operator's part, the status, is played by the test."""
 
 import itertools
+import json
 from collections.abc import Iterator
 
+import msgspec
 import pytest
-from fixtures.cli import Operator, Wisp
+from fixtures.cli import Operator, Wisp, expose
+from fixtures.dataplane import DataPlane, Part, data_plane
 from fixtures.kube import Kube, kube
+from fixtures.nats import nats_server
+from fixtures.process import free_port
+from wisp_api import names
+from wisp_api.source import TokenKeys
 
 _numbers = itertools.count(1)
 
@@ -29,3 +36,21 @@ def wisp(cluster: Kube) -> Wisp:
 def operator(cluster: Kube, wisp: Wisp) -> Operator:
     """Who plays the operator in the command's namespace."""
     return Operator(cluster, wisp.namespace)
+
+
+@pytest.fixture(scope="session")
+def plane(cluster: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
+    """A log and an ingest that the API server finds as the Service wisp-ingest, with the API's own keys."""
+    folder = tmp_path_factory.mktemp("plane")
+    with nats_server(folder) as server, data_plane(server, folder) as made:
+        _, discovery = cluster.request("GET", "/.well-known/openid-configuration")
+        _, keys = cluster.request("GET", "/openid/v1/jwks")
+        found = TokenKeys(issuer=discovery["issuer"], jwks=msgspec.Raw(json.dumps(keys).encode()))
+        made.put(names.KV_SOURCES, names.TOKEN_KEYS, found)
+        port = free_port()
+        expose(cluster, "wisp-ingest", 8080, port)
+        ingest = Part("ingest", made, {"WISP_INGEST_PORT": str(port)})
+        ingest.start()
+        ingest.wait_ready()
+        yield made
+        ingest.stop()

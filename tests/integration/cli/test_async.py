@@ -1,35 +1,14 @@
 """`wisp invoke --async` hands an invocation to a real ingest through the API server, by a token of the API itself."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-import pytest
-from fixtures.cli import HELLO, Wisp, expose, write_project
-from fixtures.dataplane import DataPlane, Part, data_plane
+from fixtures.cli import HELLO, Wisp, write_project
+from fixtures.dataplane import DataPlane
 from fixtures.kube import Kube
-from fixtures.nats import nats_server
-from fixtures.process import free_port, wait_until
+from fixtures.process import wait_until
 from wisp_api import names
-from wisp_api.source import Inbox, TokenKeys
-
-
-@pytest.fixture
-def plane(cluster: Kube, tmp_path: Path) -> Iterator[DataPlane]:
-    """A log and an ingest that the API server finds as the Service wisp-ingest, with the API's own keys."""
-    with nats_server(tmp_path) as server, data_plane(server, tmp_path) as made:
-        _, discovery = cluster.request("GET", "/.well-known/openid-configuration")
-        _, keys = cluster.request("GET", "/openid/v1/jwks")
-        found = TokenKeys(issuer=discovery["issuer"], jwks=msgspec.Raw(json.dumps(keys).encode()))
-        made.put(names.KV_SOURCES, names.TOKEN_KEYS, found)
-        port = free_port()
-        expose(cluster, "wisp-ingest", 8080, port)
-        ingest = Part("ingest", made, {"WISP_INGEST_PORT": str(port)})
-        ingest.start()
-        ingest.wait_ready()
-        yield made
-        ingest.stop()
+from wisp_api.source import Inbox
 
 
 def test_an_invocation_is_handed_over(wisp: Wisp, cluster: Kube, plane: DataPlane, tmp_path: Path) -> None:

@@ -176,6 +176,9 @@ def test_credentials_last_as_long_as_a_reader(
         (ingest_user(), publish("$JS.API.STREAM.PURGE.wisp-dead-letters")),
         (ingest_user(), publish("$JS.API.STREAM.MSG.DELETE.events_media_s3_minio_photos")),
         (ingest_user(), publish("$JS.API.DIRECT.GET.KV_wisp-routes")),
+        (ingest_user(), publish(f"$JS.API.STREAM.PURGE.{names.LOG_STREAM}")),
+        (router_user(), publish("wisp.logs.media.hello.u1")),
+        (router_user(), publish(f"$JS.API.STREAM.PURGE.{names.LOG_STREAM}")),
     ],
 )
 def test_components_may_not(log: Log, cluster: Kube, user: User, act: Act) -> None:
@@ -197,6 +200,8 @@ def test_components_may_not(log: Log, cluster: Kube, user: User, act: Act) -> No
         (router_user(), request("$KV.wisp-members.router-0")),
         (ingest_user(), request("$JS.API.DIRECT.GET.KV_wisp-sources.$KV.wisp-sources.bucket.minio.photos")),
         (ingest_user(), request("wisp.dead.media.s3.minio")),
+        (ingest_user(), request("wisp.logs.media.hello.u1")),
+        (ingest_user(), request(f"$JS.API.DIRECT.GET.{names.LOG_STREAM}")),
         (ingest_user(), publish("wisp.events.media.bus.orders.created.0")),
         (ingest_user(), publish("wisp.events.media.function.hello_uid.invocation")),
         (ingest_user(), request("$JS.API.DIRECT.GET.KV_wisp-sources.$KV.wisp-sources.inbox.bus.media.orders")),

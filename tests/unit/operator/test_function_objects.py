@@ -256,3 +256,35 @@ def test_long_answers_are_allowed_as_long_as_the_timeout() -> None:
     """Knative's own limit for the first byte, 300 s, does not cut a longer timeout."""
     made = template(timeoutSeconds=600)
     assert (made["timeoutSeconds"], made["responseStartTimeoutSeconds"]) == (600, 600)
+
+
+def test_pods_are_told_where_log_lines_go() -> None:
+    """The front gets address and token, one that is good for nothing else; without a log stream there is neither."""
+    function = make_function()
+    spec = msgspec.convert(function["spec"], FunctionSpec)
+    made = make_knative_service(function, spec, IMAGE, log_lines_url="http://ingest:8080")["spec"]["template"]["spec"]
+    meta, told = function["metadata"], made["containers"][0]
+    url = f"http://ingest:8080/v1/namespaces/{meta['namespace']}/functions/{meta['name']}/logs/{meta['uid']}"
+    assert {"name": "WISP_LOG_URL", "value": url} in told["env"]
+    [volume] = [volume for volume in made["volumes"] if volume["name"] == "logs"]
+    [source] = volume["projected"]["sources"]
+    assert source["serviceAccountToken"]["audience"] == "wisp.dev/logs"
+    assert {"name": "logs", "mountPath": "/etc/wisp/logs", "readOnly": True} in told["volumeMounts"]
+    assert not made["automountServiceAccountToken"]
+    assert "logs" not in [volume["name"] for volume in template()["volumes"]]
+
+
+def test_an_image_that_serves_itself_gets_no_token_for_log_lines() -> None:
+    """Nothing there would send them; where the front stands before the image, it is the front's."""
+    image: dict[str, Any] = {"runtime": "container", "code": {"image": "example/app"}, "handler": None}
+    for signature, wanted in (("http", []), ("lambda", ["front"])):
+        function = make_function(**image, signature=signature)
+        spec = msgspec.convert(function["spec"], FunctionSpec)
+        made = make_knative_service(function, spec, IMAGE, log_lines_url="http://ingest:8080")
+        mounts = {
+            container["name"]
+            for container in made["spec"]["template"]["spec"]["containers"]
+            for mount in container.get("volumeMounts", [])
+            if mount["name"] == "logs"
+        }
+        assert sorted(mounts) == wanted

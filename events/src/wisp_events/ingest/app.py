@@ -18,10 +18,12 @@ from typing import Any, Final
 
 import prometheus_client
 from nats.aio.client import Client
+from wisp_api import names
 
 from wisp_events.ingest.deadletters import DeadLetters
 from wisp_events.ingest.door import Answer, Body, Headers, Room, chunks, header
 from wisp_events.ingest.doors import Doors
+from wisp_events.ingest.lines import Lines
 from wisp_events.ingest.receive import Receiver
 from wisp_events.ingest.tokens import Tokens
 from wisp_events.log import LogUnavailable
@@ -42,9 +44,11 @@ _S3 = re.compile(r"/v1/s3/([A-Za-z0-9][A-Za-z0-9.-]{0,252})")
 _BUS = re.compile(r"/v1/namespaces/([a-z0-9-]{1,63})/buses/([a-z0-9-]{1,63})/events")
 _FUNCTION = re.compile(r"/v1/namespaces/([a-z0-9-]{1,63})/functions/([a-z0-9-]{1,63})/invocations")
 _DEAD = re.compile(r"/v1/namespaces/([a-z0-9-]{1,63})/deadletters(?:/([a-z0-9]{1,20}))?")
+_LOGS = re.compile(r"/v1/namespaces/([a-z0-9-]{1,63})/functions/([a-z0-9-]{1,63})/logs/([a-z0-9-]{1,63})")
 _WHERE: Final = (
     "post S3 event notifications to /v1/s3/<server>, CloudEvents to /v1/namespaces/<namespace>/buses/<bus>/events, "
-    "invocations to /v1/namespaces/<namespace>/functions/<function>/invocations; dead letters are at /v1/namespaces/<namespace>/deadletters"
+    "invocations to /v1/namespaces/<namespace>/functions/<function>/invocations; dead letters are at /v1/namespaces/<namespace>/deadletters, "
+    "log lines at /v1/namespaces/<namespace>/functions/<function>/logs/<uid of the function>"
 )
 
 REQUESTS = prometheus_client.Counter("wisp_ingest_requests", "Requests by answer", ["status"])
@@ -65,6 +69,7 @@ class App:
         self._receiver: Receiver | None = None
         self._doors: Doors | None = None
         self._dead: DeadLetters | None = None
+        self._lines: Lines | None = None
 
     def connected(self, client: Client, system_namespace: str) -> None:
         """NATS was reached for the first time; `system_namespace` gets the dead letters that belong to nobody."""
@@ -72,6 +77,7 @@ class App:
         tokens, room = Tokens(client.jetstream()), Room(ROOM_BYTES, CALLER_BYTES)
         self._doors = Doors(client.jetstream(), tokens, room)
         self._dead = DeadLetters(client.jetstream(), tokens, room)
+        self._lines = Lines(client, tokens)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -113,6 +119,10 @@ class App:
             if self._dead is None:
                 raise Refusal(503, "the event log was not reached yet", retry_after="3")
             return await self._dead.answer(match[1], match[2] or "", scope, receive)
+        if match := _LOGS.fullmatch(scope["path"]):
+            if self._lines is None:
+                raise Refusal(503, "the event log was not reached yet", retry_after="3")
+            return await self._lines.answer(match[1], names.log_subject(*match.groups()), scope, receive)
         if match := _S3.fullmatch(scope["path"]):
             await self._notified(match[1], scope["method"], scope["headers"], receive)
             return _said(200, "ok", {})

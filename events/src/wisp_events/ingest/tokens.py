@@ -41,6 +41,8 @@ class Caller(NamedTuple):
 
     namespace: str
     name: str
+    pod: str = ""
+    """The pod that the token was made for; empty where it was made for none."""
 
     def allowed(self, grants: list[str]) -> bool:
         """Whether one of the grants, `namespace/name` or `namespace/*`, is for it."""
@@ -58,10 +60,11 @@ class Tokens:
         self._revision = 0
         self._read_at = -REFRESH_SECONDS
         self._reading = asyncio.Lock()
-        self._good: dict[str, tuple[Caller, float]] = {}
+        self._good: dict[tuple[str, str], tuple[Caller, float]] = {}
+        """By audience and token."""
 
-    async def caller(self, headers: Headers) -> Caller:
-        """Who sent a request. `wisp-authorization` is for those behind a proxy that keeps `authorization` to itself.
+    async def caller(self, headers: Headers, audience: str = names.AUDIENCE) -> Caller:
+        """Who sent a request, with a token for this audience. `wisp-authorization` is for those behind a proxy that keeps `authorization` to itself.
 
         Raises:
             Refusal: nobody that the cluster vouches for.
@@ -74,13 +77,13 @@ class Tokens:
             raise _unauthorized(f"the token is longer than {_TOKEN_BYTES} bytes")
         token = rest.strip().decode(errors="replace")
         await self._refresh(REFRESH_SECONDS)
-        known = self._good.get(token)
+        known = self._good.get((audience, token))
         if known and time.time() < known[1]:
             return known[0]
-        found, expires = self._check(token, await self._key(token))
+        found, expires = self._check(token, await self._key(token), audience)
         if len(self._good) >= _REMEMBERED:
             self._good.clear()
-        self._good[token] = found, expires
+        self._good[audience, token] = found, expires
         return found
 
     async def _key(self, token: str) -> jwt.PyJWK:
@@ -96,20 +99,22 @@ class Tokens:
             raise _unauthorized(f"no key of this cluster signed the token: {_HINT}")
         return self._keys[kid]
 
-    def _check(self, token: str, key: jwt.PyJWK) -> tuple[Caller, float]:
+    def _check(self, token: str, key: jwt.PyJWK, audience: str) -> tuple[Caller, float]:
         """The token's ServiceAccount, and until when it is good."""
         try:
             claims = jwt.decode(
                 token,
                 key,
                 algorithms=[key.algorithm_name],
-                audience=names.AUDIENCE,
+                audience=audience,
                 issuer=self._issuer,
                 leeway=_SKEW_SECONDS,
                 options={"require": ["exp", "sub", "aud", "iss"]},
             )
         except jwt.InvalidAudienceError:
-            raise _unauthorized(f"the token was not made for the ingest: {_HINT}") from None
+            raise _unauthorized(
+                f"the token was not made for the ingest, its audience is not {audience}: {_HINT}"
+            ) from None
         except jwt.ExpiredSignatureError:
             raise _unauthorized("the token has expired: read the mounted file again, or make another") from None
         except jwt.InvalidTokenError as error:
@@ -118,7 +123,9 @@ class Tokens:
         namespace, _, name = subject.removeprefix(_SUBJECT).partition(":")
         if not subject.startswith(_SUBJECT) or not namespace or not name:
             raise _unauthorized(f"the token is of {subject}, which is no ServiceAccount: {_HINT}")
-        return Caller(namespace, name), float(claims["exp"])
+        bound = claims.get("kubernetes.io")
+        pod = bound.get("pod") if isinstance(bound, dict) else None
+        return Caller(namespace, name, str(pod.get("name", "")) if isinstance(pod, dict) else ""), float(claims["exp"])
 
     async def _refresh(self, after: float) -> None:
         """Read the keys again if the last time is this long ago; while the log is away those that are known stay."""

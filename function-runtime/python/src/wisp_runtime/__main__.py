@@ -55,7 +55,7 @@ def main() -> None:
         fail(error, termination_log)
     except Exception as error:  # noqa: BLE001 - a fault of ours; a fresh process is better than one that hangs
         journal.fault("The runtime failed", error)
-        journal.flush(journal.LAST_SECONDS)
+        journal.finish()
         os._exit(1)
 
 
@@ -85,6 +85,8 @@ class Server:
             self._loop.on_signal(number, self._drain)
         self._loop.on_signal(signal.SIGCHLD, self._bury)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
+        if self._settings.log_url:
+            self._send_logs()
         self._function.processes.start()
         if self._gate is not None:
             self._gate.start()
@@ -100,8 +102,16 @@ class Server:
         self._until(lambda: self._front.draining and not self._front.connections)
         self._function.processes.stop(self._end)
         self._until(lambda: self._ending)
-        journal.flush(journal.LAST_SECONDS)
+        journal.finish()
         os._exit(0)
+
+    def _send_logs(self) -> None:
+        """Have all lines sent to the log stream, those of a start that fails too."""
+        from wisp_runtime.log_stream import LogStream  # noqa: PLC0415 - for pods of a platform that has one
+
+        stream = self._function.processes.log_stream = LogStream(self._loop, self._settings)
+        stream.start()
+        journal.use_stream(stream)
 
     def _wait_for_start(self) -> None:
         """Open no port before the handler is imported, and end if it can't be: another container may come when it likes."""
@@ -149,7 +159,7 @@ class Server:
 def fail(error: InitError, termination_log: str) -> NoReturn:
     """Say why the start failed, in the log and to Kubernetes, and end the process."""
     journal.emit("ERROR", f"{error.error_type}: {error.message}", errorType=error.error_type, stackTrace=error.stack)
-    journal.flush(journal.LAST_SECONDS)
+    journal.finish()
     if termination_log:
         try:
             with open(termination_log, "w", encoding="utf-8", errors="replace") as file:  # noqa: PTH123

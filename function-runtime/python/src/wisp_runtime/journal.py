@@ -2,8 +2,9 @@
 
 Invariant: lines come out whole and in the order in which they happened; what happened in one round of the loop is written
 at once by ``flush``. A closed or broken stdout fails nothing, and one that nobody reads holds nothing up: what it doesn't
-take is kept, and beyond ``MOST_HELD`` dropped, which the log says once it goes on. Lambda's START, END and REPORT lines are made here, in the
-words of its text format, with the figures as fields beside them.
+take is kept, and beyond ``MOST_HELD`` dropped, which the log says once it goes on. The log stream, where there is one, is
+handed the same lines. Lambda's START, END and REPORT lines are made here, in the words of its text format, with the figures
+as fields beside them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from wisp_runtime.logs import make_line, timestamp
 
 if TYPE_CHECKING:
     from wisp_runtime.calls import Call
+    from wisp_runtime.log_stream import LogStream
 
 TAIL_BYTES = 4096
 FULL, MOST_HELD = 1 << 20, 4 << 20  # bytes that stdout hasn't taken: from there on pipes wait, lines are dropped
@@ -28,12 +30,18 @@ _lines: list[bytes] = []
 _held = bytearray()
 _dropped = [0]
 _text = [False]
+_stream: list[LogStream] = []
 _out = [1]
 
 
 def use_stderr() -> None:
     """Log to stderr from now on: stdout is for something else."""
     _out[0] = 2
+
+
+def use_stream(stream: LogStream) -> None:
+    """Hand each line to the log stream, too, from now on."""
+    _stream[:] = [stream]
 
 
 def use_text() -> None:
@@ -75,16 +83,26 @@ def flush(seconds: float = 0.0) -> None:
     """Write what has been logged, as far as stdout takes it within so many seconds."""
     if not (_lines or _held):
         return
-    if len(_held) > MOST_HELD:
-        _dropped[0] += sum(line.count(b"\n") for line in _lines)
-    else:
-        _held.extend(b"".join(_lines))
+    data = b"".join(_lines)
     _lines.clear()
+    if len(_held) > MOST_HELD:
+        _dropped[0] += data.count(b"\n")
+    else:
+        _held.extend(data)
+    for stream in _stream:
+        stream.take(data)
     _write(time.monotonic() + seconds)
     if _dropped[0] and not _held:
         count, _dropped[0] = _dropped[0], 0
         emit("WARNING", f"{count} lines of the log were dropped, because nobody read it", droppedLines=count)
         flush(seconds)
+
+
+def finish() -> None:
+    """Write what has been logged, because the process ends, and wait a little for who takes it."""
+    flush(LAST_SECONDS)
+    for stream in _stream:
+        stream.close()
 
 
 def _write(until: float) -> None:

@@ -115,15 +115,15 @@ class MemoryWatch:
         if not busy:
             return
         zygote = _own_bytes(processes.zygote.pid) if processes.zygote else 0
-        verifier = _own_bytes(processes.verifier.pid) if processes.verifier else 0
+        helpers = sum(map(_own_bytes, processes.helpers))
         workers = [worker for worker in processes.all if worker is not processes.zygote]
         own = {worker: max(0, sum(map(_own_bytes, family(worker.pid))) - zygote) for worker in workers}
-        left = self._left(_own_bytes(os.getpid()) + zygote + verifier, own)
+        left = self._left(_own_bytes(os.getpid()) + zygote + helpers, own)
         rest = 0.0
         if left < 0:
             begun = time.monotonic()
             own = {worker: sum(map(_exact_bytes, family(worker.pid))) for worker in workers}
-            others = [os.getpid(), *(one.pid for one in (processes.zygote, processes.verifier) if one)]
+            others = [os.getpid(), *([processes.zygote.pid] if processes.zygote else []), *processes.helpers]
             left = self._left(sum(map(_exact_bytes, others)), own)
             rest = (time.monotonic() - begun) * REST
         if left < 0 and not processes.spare.kill():

@@ -79,12 +79,14 @@ class Metrics:
             "# TYPE wisp_function_duration_seconds histogram",
             *counts.histogram("wisp_function_duration_seconds"),
         ]
+        dropped = processes.log_stream.dropped if processes.log_stream else 0
         singles = (
             ("refused_total", "counter", "Requests answered with 429.", counts.refused),
             ("cold_starts_total", "counter", "Initializations of the handler.", processes.starts),
             ("running", "gauge", "Invocations that run.", len(function.running)),
             ("queued", "gauge", "Requests that wait for a worker.", len(function.queue)),
             ("workers", "gauge", "Workers that serve.", sum(worker.ready for worker in processes.workers)),
+            ("log_lines_dropped_total", "counter", "Lines that are not in the log stream.", dropped),
             ("memory_bytes", "gauge", "The most memory that a worker was seen to have.", counts.peak_mib << 20),
         )
         for name, kind, text, value in singles:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wisp_runtime.function import Function
+    from wisp_runtime.log_stream import LogStream
     from wisp_runtime.loop import Loop
     from wisp_runtime.settings import Settings
     from wisp_runtime.workers import Worker
@@ -41,6 +42,7 @@ class Processes:
         zygote: What they are forked from, if the handler's import allows it.
         spare: Who takes the place of one whose time is nearly over.
         verifier: The gate's own, which is spared as they are and whose memory counts.
+        log_stream: What log lines are sent through; its process is spared and counts likewise.
         signature: The handler's; empty until it is imported.
         failure: Why the handler can't be served, since it last could.
         starts: How often the handler was initialized.
@@ -54,6 +56,7 @@ class Processes:
         self.workers: list[Worker] = []
         self.zygote: Worker | None = None
         self.verifier: Worker | None = None
+        self.log_stream: LogStream | None = None
         self.signature = "lambda" if settings.external else ""
         self.elsewhere = Elsewhere(settings.external) if settings.external else None
         self.failure: InitError | None = None
@@ -75,6 +78,12 @@ class Processes:
     def all(self) -> list[Worker]:
         """The workers, the spare one, and the zygote."""
         return [*self.workers, *(one for one in (self.spare.worker, self.zygote) if one)]
+
+    @property
+    def helpers(self) -> list[int]:
+        """The pids of processes that run no code of the user's, besides the zygote."""
+        found = [self.verifier.pid if self.verifier else 0, self.log_stream.pid if self.log_stream else 0]
+        return [pid for pid in found if pid]
 
     # Starting.
 

@@ -47,6 +47,8 @@ class Settings:
         max_queue: ``WISP_MAX_QUEUE``, how many requests may wait for a worker.
         max_buffered: ``WISP_MAX_BUFFERED_BYTES``, bytes of request bodies that may be in hand at once.
         metrics_port: ``WISP_METRICS_PORT``, 0 for none.
+        log_url: ``WISP_LOG_URL``, where log lines go besides stdout; empty: nowhere.
+        log_token_file: ``WISP_LOG_TOKEN_FILE``, the token to show there.
         auth_file: ``WISP_AUTH_FILE``, whose tokens callers may show (``auth.issuers``); empty: nobody needs one.
     """
 
@@ -76,6 +78,8 @@ class Settings:
         self.max_buffered = int(_number(env, "WISP_MAX_BUFFERED_BYTES", least, 1, 1 << 50))
         self.metrics_port = int(_number(env, "WISP_METRICS_PORT", 0 if local else 9464, 0, 65535))
         self.auth_file = env.get("WISP_AUTH_FILE", "")
+        self.log_url = env.get("WISP_LOG_URL", "")
+        self.log_token_file = env.get("WISP_LOG_TOKEN_FILE", "/etc/wisp/logs/token")
         self.arn = f"arn:wisp:lambda:::function:{self.namespace}:{self.function}"
         self.log_group = f"/wisp/{self.namespace}/{self.function}"
         if not self.handler:

@@ -49,6 +49,20 @@ def fork_verifier(loop: Loop, owner: Owner, settings: Settings, issuers: bytes) 
     return _fork(loop, owner, settings, run)
 
 
+def fork_sender(loop: Loop, settings: Settings, sock: socket.socket) -> int:
+    """Fork the process that sends log lines, with its end of a socket; return its pid. It writes no log of its own."""
+    pid = os.fork()
+    if pid == 0:
+
+        def run(sock: socket.socket) -> None:
+            from wisp_runtime.log_sender import serve  # noqa: PLC0415 - the front never needs it
+
+            serve(sock, settings.log_url, settings.log_token_file)
+
+        _be_child(loop, settings, sock, os.open(os.devnull, os.O_WRONLY), run, stdin=None)
+    return pid
+
+
 def run_program(loop: Loop, owner: Owner, settings: Settings, stdin: int | None = None) -> Worker:
     """Start the program that is this function's worker, with a descriptor of ours as its 0 if one is given."""
     command = settings.worker_command

@@ -37,7 +37,7 @@ class Strays:
 
     def _kill(self, waited: float) -> None:
         """End all children that aren't ours, and again those which these leave behind, until there are none."""
-        ours = {worker.pid for worker in (*self._processes.all, self._processes.verifier) if worker}
+        ours = {*(worker.pid for worker in self._processes.all), *self._processes.helpers}
         strays = [pid for pid in children_of(os.getpid()) if pid not in ours]
         for pid in strays:
             with suppress(ProcessLookupError):

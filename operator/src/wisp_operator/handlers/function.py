@@ -1,6 +1,7 @@
 """A Function: made, compared with what the cluster holds, and its status written. One call does all of it and may run at any time."""
 
 import contextlib
+import functools
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -85,7 +86,8 @@ async def _deploy(context: Context, function: Object, spec: FunctionSpec, code: 
         return Deployed(function_status.invalid(conditions.INVALID_CODE, problem), code)
     api, meta = context.api, function["metadata"]
     image = _runtime_image(spec, context.config)
-    wanted = make_knative_service(function, spec, image, code=code.pod)["spec"]["template"]["metadata"]["name"]
+    make = functools.partial(make_knative_service, function, spec, image, log_lines_url=context.config.log_lines_url)
+    wanted = make(code=code.pod)["spec"]["template"]["metadata"]["name"]
     try:
         guard = await _guard(context, function, spec)
     except ApiError as error:
@@ -102,7 +104,7 @@ async def _deploy(context: Context, function: Object, spec: FunctionSpec, code: 
             code = await verified(context, store, function, code, live) if store else code
             if code.problem:
                 return Deployed(function_status.without_code(code.problem), code, live)
-            service = make_knative_service(function, spec, image, shares.traffic, code.pod)
+            service = make(shares.traffic, code.pod)
             service = await apply(api, KNATIVE_SERVICES, service, live)
     except ApiError as error:
         return Deployed(function_status.refused(error), code)
