@@ -63,6 +63,7 @@ bench: uv ## what is claimed, measured beside its peers
 	uv run --frozen python tests/bench/bench_code.py
 	uv run --frozen python tests/bench/bench_log.py
 	uv run --frozen python tests/bench/bench_router.py
+	uv run --frozen python tests/bench/bench_bus.py
 	uv run --frozen python tests/bench/bench_ingest.py
 	uv run --frozen python tests/bench/bench_postgres.py
 	uv run --frozen python tests/bench/bench_platform.py

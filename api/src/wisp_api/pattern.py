@@ -69,11 +69,27 @@ class Matcher:
             return False
         if not self._whole:
             return True
-        document = dict(event.extensions)
-        document |= {name: value for name in _fields if (value := getattr(event, name)) is not None}
-        if self.reads_data and event.data is not None:
-            document["data"] = _decoder.decode(event.data)
+        document = make_document(event, data=self.reads_data)
         return all(match(document) for match in self._whole)
+
+    def fits(self, document: Mapping[str, Any]) -> bool:
+        """Tell the same of an event as `make_document` returns it."""
+        if not all(match(document.get(name, _ABSENT)) for name, match in self._attributes):
+            return False
+        return all(match(document) for match in self._whole)
+
+
+def make_document(event: Event, *, data: bool) -> dict[str, Any]:
+    """What patterns look at: the attributes that the event has, and its data where that is wanted.
+
+    Raises:
+        ValueError: `data` is not JSON.
+    """
+    document: dict[str, Any] = dict(event.extensions)
+    document |= {name: value for name in _fields if (value := getattr(event, name)) is not None}
+    if data and event.data is not None:
+        document["data"] = _decoder.decode(event.data)
+    return document
 
 
 def compile(*patterns: Mapping[str, Any]) -> Matcher:  # noqa: A001 - as in `re.compile`
@@ -179,7 +195,7 @@ def _leaf(conditions: list[Any], path: str) -> _Match:
         leaves = list(_leaves(value))
         if not leaves:
             return absent
-        return any(_keyed(leaf) in wanted or any(test(leaf) for test in tests) for leaf in leaves)
+        return any(keyed(leaf) in wanted or any(test(leaf) for test in tests) for leaf in leaves)
 
     return match
 
@@ -197,7 +213,7 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _keyed(value: Any) -> Any:
+def keyed(value: Any) -> Any:
     """A value so that `==` is JSON's equality: True is not 1, but 1 is 1.0."""
     return (value,) if isinstance(value, bool) else value
 
@@ -205,7 +221,7 @@ def _keyed(value: Any) -> Any:
 def _exact(value: Any, path: str) -> Any:
     if isinstance(value, list):
         raise PatternError(path, "is a list in a list; write the values in one list")
-    return _keyed(value)
+    return keyed(value)
 
 
 def _operator(condition: Mapping[str, Any], path: str) -> tuple[str, Any]:
@@ -340,7 +356,7 @@ def _anything_but(argument: Any, path: str) -> _Match:
     if not listed or not (strings or all(_is_number(one) for one in listed)):
         raise PatternError(path, "write a string, a number, a list of either, or one operator")
     unwanted = frozenset(listed)
-    return lambda value: _keyed(value) not in unwanted
+    return lambda value: keyed(value) not in unwanted
 
 
 _OPERATORS: Final[Mapping[str, Callable[[Any, str], _Match]]] = {

@@ -1,6 +1,7 @@
 """Event patterns: the documented examples, the edges between JSON types, and where mistakes are reported."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wisp_api import pattern
 from wisp_api.cloudevent import Event
+from wisp_api.pattern_index import Index
 
 DETAIL = {
     "c-count": 5,
@@ -267,3 +269,86 @@ def test_exact_scalars_match_themselves(data: Any) -> None:
         assert pattern.compile({"data": {"a": [data]}})(target)
     present = pattern.compile({"data": {"a": [{"exists": True}]}})(target)
     assert pattern.compile({"data": {"a": [{"exists": False}]}})(target) is not present
+
+
+SCALARS = [None, True, 0, 1.0, "", "a", "Ab"]
+OPERATORS = [
+    {"prefix": ""}, {"prefix": "a"}, {"suffix": "b"}, {"equals-ignore-case": "AB"}, {"prefix": {"equals-ignore-case": "A"}},
+    {"anything-but": ["a"]}, {"exists": True}, {"exists": False}, {"numeric": [">", 0]},
+]  # fmt: skip
+values = st.sampled_from(SCALARS)
+conditions = st.sampled_from([*SCALARS, *OPERATORS])
+leaf = st.lists(conditions, min_size=1, max_size=2)
+plain = st.dictionaries(
+    st.sampled_from("ab"), leaf | st.dictionaries(st.sampled_from("ab"), leaf, min_size=1), min_size=1
+)
+content = plain | st.builds(lambda rest, one, other: rest | {"$or": [one, other]}, plain, plain, plain)
+filters = st.lists(
+    st.builds(lambda data: {"data": data}, content)
+    | st.builds(
+        lambda kind: {"type": [kind]}, st.sampled_from(["state-change", "x", {"prefix": "st"}, {"suffix": "x"}])
+    ),
+    max_size=2,
+)
+nested = st.dictionaries(st.sampled_from("ab"), values | st.lists(values, max_size=2))
+alike = st.dictionaries(st.sampled_from("ab"), values | nested | st.lists(values | nested, max_size=3)) | values
+
+
+def test_the_index_finds_each_condition_and_each_pair() -> None:
+    """Whatever an event has in the field: a scalar, an array, an array in one, an object, nothing."""
+    wanted: list[list[Any]] = [[one] for one in [*SCALARS, *OPERATORS]]
+    wanted += [[one, other] for one in SCALARS + OPERATORS for other in SCALARS + OPERATORS]
+    given_filters: list[dict[str, Any]] = [{"data": {"a": leaf}} for leaf in wanted]
+    given_filters += [{"data": {"a": {"b": leaf}}} for leaf in wanted]
+    given_filters += [{"data": {"$or": [{"a": leaf}, {"b": [7]}]}} for leaf in wanted]
+    matchers = [pattern.compile(one) for one in given_filters]
+    index = Index((number, matchers[number], [one]) for number, one in enumerate(given_filters))
+    scalars = [*SCALARS, 1, False, "b", "AB", "xb", 7]
+    held = [
+        shape for one in scalars for shape in (one, [one], ["x", [one]], {"b": one}, [{"b": one}, {"b": [one, "x"]}])
+    ]
+    documents_held: list[Any] = [*({"a": one} for one in held), {"b": 7}, {}, [], None]
+    for data in documents_held:
+        target = event(data)
+        assert sorted(index(target)) == [number for number, matcher in enumerate(matchers) if matcher(target)], data
+
+
+@given(st.lists(filters, max_size=6), alike)
+def test_the_index_tells_what_each_pattern_tells(several: list[list[dict[str, Any]]], data: Any) -> None:
+    """Of any patterns and any event: the same ones match, and data that is no JSON is left to those that look at it."""
+    entries = [(number, pattern.compile(*one), one) for number, one in enumerate(several)]
+    index = Index(entries)
+    target = event(data)
+    assert sorted(index(target)) == [number for number, matcher, _ in entries if matcher(target)]
+    target.data = msgspec.Raw(b"{no JSON")
+    assert sorted(index(target)) == [
+        number for number, matcher, _ in entries if fails(matcher, target) or matcher(target)
+    ]
+
+
+def fails(matcher: pattern.Matcher, target: Event) -> bool:
+    """Whether the event can't be judged."""
+    try:
+        matcher(target)
+    except ValueError:
+        return True
+    return False
+
+
+def test_an_event_is_tried_by_the_few_that_it_could_match() -> None:
+    """Of a thousand patterns on one type, each with a customer of its own, one is tried: the anchor is what the fewest share."""
+    filters = [{"type": ["state-change"], "data": {"customer": [f"c{number}"]}} for number in range(1000)]
+    tried = []
+
+    class Spy(pattern.Matcher):
+        def fits(self, document: Mapping[str, Any]) -> bool:
+            tried.append(document)
+            return super().fits(document)
+
+    matchers = [pattern.compile(one) for one in filters]
+    for matcher in matchers:
+        matcher.__class__ = Spy
+    index = Index([(number, matchers[number], [filters[number]]) for number in range(1000)])
+    assert index(event({"customer": ["x", "c17"]})) == [17]
+    assert index(event({"customer": "nobody"})) == []
+    assert len(tried) == 1

@@ -25,6 +25,7 @@ from wisp_events.router import letter, results, verdict
 from wisp_events.router.client import BODY_BYTES
 from wisp_events.router.client import Client as Http
 from wisp_events.router.cursor import Cursor, Trouble, Window
+from wisp_events.router.feed import Branch, Feeds, is_shared
 from wisp_events.router.intake import Intake
 from wisp_events.router.keeper import Keeper
 from wisp_events.router.metrics import RouteMetrics
@@ -67,10 +68,13 @@ class Shared:
     signer: Signer = field(default_factory=Signer)
     gatherer: Gatherer = field(init=False)
     """Writes what goes to destinations; of all routes, so that they share frames."""
+    feeds: Feeds = field(init=False)
+    """Reads streams that many routes read."""
 
     def __post_init__(self) -> None:
         """Write where is read."""
         self.gatherer = Gatherer(self.nats.jetstream())
+        self.feeds = Feeds(self.nats)
 
 
 class Delivery:
@@ -102,7 +106,13 @@ class Delivery:
         route = plan.route
         self._redriven = names.redrive_subject(route.stream, route.uid)
         self.metrics = RouteMetrics(route.namespace, route.name)
-        self.intake = Intake(shared.nats, route.stream, route.subjects, self._window.read, self._take_frame, self._room)
+        self.intake = self._reading()
+
+    def _reading(self) -> Intake | Branch:
+        read, route = self._window.read, self.plan.route
+        if is_shared(self.plan):
+            return self._shared.feeds.branch(self.plan, read, self._take_frame, self._room)
+        return Intake(self._shared.nats, route.stream, route.subjects, read, self._take_frame, self._room)
 
     def start(self) -> None:
         """Begin to read and deliver."""
@@ -111,6 +121,8 @@ class Delivery:
     def update(self, plan: Plan) -> None:
         """Go on under a plan that `reads_like` the one before; events read already keep the old filter's judgement."""
         self.plan = plan
+        if isinstance(self.intake, Branch):
+            self.intake.update(plan)
         self._limit = float(plan.route.parallelism)
         self.pump()
 
@@ -151,6 +163,7 @@ class Delivery:
         """Set the metrics that are levels."""
         self.metrics.in_flight.set(self.in_flight)
         self.metrics.pending.set(self.pending)
+        self.metrics.filtered.inc(self.intake.left_out())
         oldest = self._window.oldest
         self.metrics.oldest.set(time.time() - oldest if oldest else 0)
 
