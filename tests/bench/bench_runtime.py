@@ -19,6 +19,7 @@ import http.client
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import statistics
@@ -29,6 +30,10 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from fixtures.node import worker_command
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 3
@@ -63,6 +68,9 @@ time.sleep(0.5)
 def handler(event, context):
     time.sleep(event)
     return os.getpid()
+"""
+SLOW_NODE = """
+export const handler = async (event) => { await new Promise((done) => setTimeout(done, event * 1000)); return process.pid; };
 """
 BARE = """
 import json, select, socket, sys
@@ -339,19 +347,30 @@ def measure_workers(folder: Path) -> None:
     env = {"WISP_HANDLER": "slow.handler", "WISP_CODE_DIR": str(folder), "WISP_TIMEOUT_SECONDS": "0.3"}
     slow = Server("slow", command, {}, WISP_METRICS_PORT="0", WISP_CONCURRENCY="8", **env)
     one = Server("slow", command, {}, WISP_METRICS_PORT="0", **env)
-    slow.headers["wisp-event-format"] = one.headers["wisp-event-format"] = "lambda"
-    process, port = one.start(body="0")
+    (folder / "slow.mjs").write_text(SLOW_NODE)
+    env |= {"WISP_WORKER": shlex.join(worker_command()), "WISP_TIMEOUT_SECONDS": "1"}
+    node = Server("node", command, {}, WISP_METRICS_PORT="0", **env)
+    for server in (one, node, slow):
+        server.headers["wisp-event-format"] = "lambda"
+    for what, server in (("timeout -> next event's answer", one), ("the same, Node.js", node)):
+        times = after_timeouts(server)
+        print(f"{what}: {statistics.median(times):.1f} ms, at the most {max(times):.1f} ms")
+    process, port = slow.start(body="0")
+    forks = forked(port)
+    print(f"a further worker, handler imported in 0.5 s: {statistics.median(forks):.1f} ms to its first answer")
+    stop(process)
+
+
+def after_timeouts(server: Server) -> list[float]:
+    """Have events take too long; return the milliseconds that each next one's answer took."""
+    process, port = server.start(body="0")
     invoke(port, 0)
     times = []
     for _ in range(STARTS):
         invoke(port, 5)
         times.append(invoke(port, 0))
     stop(process)
-    print(f"timeout -> next event's answer: {statistics.median(times):.1f} ms, at the most {max(times):.1f} ms")
-    process, port = slow.start(body="0")
-    forks = forked(port)
-    print(f"a further worker, handler imported in 0.5 s: {statistics.median(forks):.1f} ms to its first answer")
-    stop(process)
+    return times
 
 
 def forked(port: int) -> list[float]:
