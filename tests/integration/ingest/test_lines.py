@@ -122,11 +122,14 @@ def test_nobody_reaches_the_lines_of_another_namespace(door: Door) -> None:
 
 def test_each_token_opens_one_way(door: Door) -> None:
     """A pod's token reads nothing and posts no events; a token for the ingest writes no lines; none is 401."""
-    assert door.ask(door.pod_token())[0] == 401
-    assert door.ask(door.issuer.token(), b"line\n")[0] == 401
+    pod, reader = door.pod_token(), door.issuer.token()
+    assert door.ask(pod, b"line\n")[0] == 204  # from now on they are known as good, each for its own
+    assert door.ask(reader)[0] == 200
+    assert door.ask(pod)[0] == 401
+    assert door.ask(reader, b"line\n")[0] == 401
     assert door.ask("", b"line\n")[0] == 401
     bus = "/v1/namespaces/media/buses/orders/events"
-    assert door.ask(door.pod_token(), b"{}", path=bus)[0] == 401
+    assert door.ask(pod, b"{}", path=bus)[0] == 401
 
 
 def test_who_logs_without_end_is_told_to_wait(door: Door) -> None:

@@ -26,6 +26,7 @@ def handler(event, context):
         print("line", number, "x" * event.get("size", 1))
     return os.getpid()
 """
+CONTAINER = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc")
 PATH = "/v1/namespaces/tests/functions/hello/logs/u1"
 
 
@@ -120,8 +121,8 @@ def test_the_last_lines_come_before_the_pod_ends(
 def test_a_start_that_fails_is_in_the_stream(
     start: Callable[..., FunctionProcess], stream: Stream, told: Callable[[int], dict[str, str]]
 ) -> None:
-    """The error of the import outlives the pod."""
-    function = start("import nowhere_to_be_found", **told(stream.port))
+    """The error of the import outlives the pod, whose end is that of all its processes."""
+    function = start("import nowhere_to_be_found", under=CONTAINER, **told(stream.port))
     assert function.exit_status() == 1
     assert stream.has("nowhere_to_be_found")
 
@@ -206,6 +207,22 @@ def test_a_sender_that_died_is_replaced(
     os.kill(sender, signal.SIGKILL)
 
     wait_until(lambda: _logs_again(function, stream), "another sender is at work")
+
+
+def test_the_sender_is_spared_when_strays_are_killed(
+    serve: Callable[..., FunctionProcess], stream: Stream, told: Callable[[int], dict[str, str]]
+) -> None:
+    """Process 1 kills what an ended worker has left behind, and not what sends its lines: none is missing."""
+    code = "import time\ndef handler(event, context):\n    time.sleep(event)\n"
+    function = serve(code, under=CONTAINER, WISP_TIMEOUT_SECONDS="1", **told(stream.port))
+    for seconds, status in ((60, 504), (60, 504), (0, 200)):
+        assert function.invoke(seconds).status == status
+
+    def reports() -> int:
+        return sum(line.get("type") == "platform.report" for line in stream.lines)
+
+    wait_until(lambda: reports() == 3, "all three are in the stream")
+    assert _told(stream) == 0
 
 
 def _logs_again(function: FunctionProcess, stream: Stream) -> bool:
