@@ -338,7 +338,7 @@ def handler(event, context):
         time.sleep(event)
     return os.getpid()
 """
-    function = serve(code, WISP_CONCURRENCY="4")
+    function = serve(code, WISP_CONCURRENCY="4", WISP_INIT_TIMEOUT_SECONDS="120")
     with function.socket() as first, function.socket() as second:
         for sock in (first, second):  # the second has a third worker forked, which the zygote doesn't
             sock.sendall(b"POST / HTTP/1.1\r\nhost: x\r\nwisp-event-format: lambda\r\ncontent-length: 1\r\n\r\n1")
