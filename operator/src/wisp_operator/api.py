@@ -25,6 +25,7 @@ _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
 _ERROR: Final = 400
 _TOO_MANY: Final = 429
+_SERVER_ERROR: Final = 500
 _PATIENCE: Final = 5
 """How often a request is sent that the API is too busy for."""
 _writes = prometheus_client.Counter(
@@ -86,6 +87,12 @@ class ApiError(Exception):
     def unknown_kind(self) -> bool:
         """Whether the cluster doesn't have the kind at all (as against the object)."""
         return self.status == _NOT_FOUND and not self.details.get("name")
+
+    @property
+    def passing(self) -> bool:
+        """Whether it says nothing of the object, so that trying again is all there is to do; a webhook that is away is told of."""
+        busy = self.status in {_CONFLICT, _TOO_MANY}
+        return busy or (self.status >= _SERVER_ERROR and "webhook" not in str(self))
 
     @property
     def terminating(self) -> bool:

@@ -1,13 +1,13 @@
 """Events of the operator's own writes are left out, those of everyone else never: not even one that hides behind an own write."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from fixtures.control_plane import SERVING, WISP
-from fixtures.kube import Kube
+from fixtures.kube import Kube, kube
 from fixtures.objects import make_function
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
@@ -18,6 +18,13 @@ from wisp_operator.status import write_status
 
 MERGE = "application/merge-patch+json"
 Act = Callable[[Api], Awaitable[Object]]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kube]:
+    """A Kubernetes API in which no operator acts."""
+    with kube(tmp_path_factory.mktemp("kube")) as running:
+        yield running
 
 
 @pytest.fixture

@@ -34,7 +34,11 @@ _POD_OF: Final = "serving.knative.dev/revision"
 
 
 async def reconcile(context: Context, key: FunctionKey) -> float | None:
-    """Bring a Function's objects and status to what its spec says; in how many seconds to look again, if nothing tells of a change."""
+    """Bring a Function's objects and status to what its spec says; in how many seconds to look again, if nothing tells of a change.
+
+    Raises:
+        ApiError: the API is busy or broken; tried again soon.
+    """
     function = await context.api.get(FUNCTIONS, key.namespace, key.name)
     if function is None or "deletionTimestamp" in function["metadata"]:
         return None  # what it owned goes with it
@@ -107,6 +111,8 @@ async def _deploy(context: Context, function: Object, spec: FunctionSpec, code: 
             service = make(shares.traffic, code.pod)
             service = await apply(api, KNATIVE_SERVICES, service, live)
     except ApiError as error:
+        if error.passing:
+            raise
         return Deployed(function_status.refused(error), code)
     revision = next((item for item in revisions if item["metadata"]["name"] == wanted), None)
     wait = shares.wait
