@@ -87,9 +87,9 @@ def show(tenant: Tenant, minio: MinioServer, directory: Path) -> None:
     kinds = {
         "inline": (inline, {}),
         f"zip, {len(small) / MIB:.1f} MiB packed": (zipped, tenant.code_env(code)),
-        f"zip, and a layer of 100 MiB ({len(large) / MIB:.0f} MiB packed)": (
-            zipped,
-            tenant.code_env(code, (layer,), directory / "opt"),
+        f"inline, and a layer of 100 MiB ({len(large) / MIB:.0f} MiB packed)": (
+            inline,
+            tenant.code_env("", (layer,), directory / "opt"),
         ),
     }
     spent: dict[str, list[float]] = {kind: [] for kind in kinds}
