@@ -66,6 +66,7 @@ bench: uv ## what is claimed, measured beside its peers
 	uv run --frozen python tests/bench/bench_bus.py
 	uv run --frozen python tests/bench/bench_ingest.py
 	uv run --frozen python tests/bench/bench_postgres.py
+	uv run --frozen python tests/bench/bench_mysql.py
 	uv run --frozen python tests/bench/bench_platform.py
 
 chaos: uv ## 100,000 events on the running cluster while every part of it is broken at random; nothing may be lost

@@ -35,7 +35,7 @@ KV_SCHEDULES: Final = "wisp-schedules"
 """Operator writes, the ingest reads: key `<namespace>.<subscription>`, value `source.ScheduleConfig`."""
 KV_STATUS: Final = "wisp-status"
 """Data plane writes, operator reads: `route.<namespace>.<subscription>`, `reader.<namespace>.<kind>.<connection>` and
-`schedule.<namespace>.<subscription>`, which is the ingest's own memory, too."""
+`schedule.<namespace>.<subscription>`, which is the ingest's own memory, too; `position.<namespace>.<kind>.<connection>`, which is a reader's own."""
 KV_CURSORS: Final = "wisp-cursors"
 """Router's own: `<namespace>.<subscription uid>`; deleted by the operator with the Subscription."""
 KV_MEMBERS: Final = "wisp-members"
@@ -78,7 +78,10 @@ def owned_source(name: str, uid: str) -> str:
 
 
 def stream(namespace: str, kind: str, source: str) -> str:
-    """Name of the event stream of one source of one namespace; `kind` is s3, postgres, schedule, bus or function, `source` a token (or two joined by `_`)."""
+    """Name of the event stream of one source of one namespace; `kind` is s3, postgres, mysql, schedule, bus or function.
+
+    `source` is a token, or two joined by `_`.
+    """
     return f"events_{namespace}_{kind}_{source}"
 
 
@@ -87,9 +90,11 @@ def stream_subjects(namespace: str, kind: str, source: str) -> str:
     return f"wisp.events.{namespace}.{kind}.{source}.>"
 
 
-def row_subject(namespace: str, connection: str, schema: str, table: str, lane_number: int | str) -> str:
+def row_subject(
+    namespace: str, connection: str, schema: str, table: str, lane_number: int | str, *, kind: str = "postgres"
+) -> str:
     """Subject of a row change; `"*"` as lane gives the filter for the whole table."""
-    return f"wisp.events.{namespace}.postgres.{token(connection)}.{token(schema)}.{token(table)}.{lane_number}"
+    return f"wisp.events.{namespace}.{kind}.{token(connection)}.{token(schema)}.{token(table)}.{lane_number}"
 
 
 def object_subject(namespace: str, server: str, bucket: str, event_name: str, lane_number: int | str) -> str:
@@ -123,6 +128,11 @@ def invocation_subject(namespace: str, source: str) -> str:
 def invocation_route(function: str) -> str:
     """Name of the route of a Function's asynchronous invocations; no Subscription's, since `_` stands in none of theirs."""
     return f"function_{function}"
+
+
+def position_key(namespace: str, kind: str, connection: str) -> str:
+    """Key, in KV_STATUS, of how far a reader is whose server does not remember it."""
+    return f"position.{namespace}.{kind}.{connection}"
 
 
 def dead_letter_subject(namespace: str, origin: str, name: str) -> str:

@@ -12,7 +12,7 @@ class TableConfig(msgspec.Struct, rename="camel", kw_only=True):
     """One table that some Subscription of the namespace wants."""
 
     name: str
-    """`schema.table`, unquoted."""
+    """`schema.table` (MySQL: `database.table`), unquoted."""
     operations: list[str]
     """The union of what the Subscriptions want: insert, update, delete."""
 
@@ -22,6 +22,15 @@ class PostgresConfig(msgspec.Struct, rename="camel", kw_only=True):
 
     slot: str
     """Also the publication's name: made from cluster uid, namespace and connection."""
+    stream: str
+    tables: list[TableConfig] = []
+
+
+class MysqlConfig(msgspec.Struct, rename="camel", kw_only=True):
+    """A MySQL or MariaDB reader's task."""
+
+    server_id: int
+    """What the reader calls itself to the server, as a replica does: made from cluster uid, namespace and connection."""
     stream: str
     tables: list[TableConfig] = []
 
@@ -59,7 +68,7 @@ class ReaderConfig(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=T
 
     namespace: str
     kind: str
-    """s3 or postgres."""
+    """s3, postgres or mysql."""
     connection: str
     """Name of the Secret."""
     version: str
@@ -67,6 +76,7 @@ class ReaderConfig(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=T
     draining: bool = False
     """True: remove slot, publication and rules, report `drained`, then do nothing."""
     postgres: PostgresConfig | None = None
+    mysql: MysqlConfig | None = None
     s3: S3Config | None = None
 
 

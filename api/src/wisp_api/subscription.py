@@ -9,11 +9,12 @@ from wisp_api.kube import Conditions, Name, Posters, Time, rules
 
 S3: Final = "s3"
 POSTGRES: Final = "postgres"
+MYSQL: Final = "mysql"
 SCHEDULE: Final = "schedule"
 BUS: Final = "bus"
 FUNCTION: Final = "function"
 """No Subscription's source: the stream of a Function's asynchronous invocations."""
-_KINDS: Final = ("bucket", POSTGRES, SCHEDULE, BUS)
+_KINDS: Final = ("bucket", POSTGRES, MYSQL, SCHEDULE, BUS)
 """Fields of a Source."""
 
 ObjectEvent = Literal[
@@ -31,6 +32,10 @@ _SAME_CONNECTION = rules(
 )
 
 
+Operations = Annotated[
+    list[Literal["insert", "update", "delete"]],
+    Meta(min_length=1, max_length=3, extra_json_schema={"x-kubernetes-list-type": "set"}),
+]
 Pattern = Annotated[
     dict[str, Any], Meta(max_length=32, extra_json_schema={"x-kubernetes-preserve-unknown-fields": True})
 ]
@@ -104,10 +109,27 @@ class PostgresSource(Struct, rename="camel", kw_only=True):
         Meta(min_length=1, max_length=64, extra_json_schema={"x-kubernetes-list-type": "set"}),
     ]
     """The tables, as schema.table and without quotes."""
-    operations: Annotated[
-        list[Literal["insert", "update", "delete"]],
-        Meta(min_length=1, max_length=3, extra_json_schema={"x-kubernetes-list-type": "set"}),
-    ] = field(default_factory=lambda: ["insert", "update", "delete"])
+    operations: Operations = field(default_factory=lambda: ["insert", "update", "delete"])
+    """Which changes. Absent: all three."""
+
+
+class MysqlSource(Struct, rename="camel", kw_only=True):
+    """Row changes of a MySQL or MariaDB server, from its binary log."""
+
+    connection: Connection
+    """The Secret with the server's dsn; its user needs REPLICATION SLAVE, REPLICATION CLIENT and SELECT on the tables. Can't be changed afterwards."""
+    tables: Annotated[
+        list[
+            Annotated[
+                str,
+                Meta(max_length=129),
+                rules(("self.matches('^[^.]{1,64}[.][^.]{1,64}$')", "write a table as database.table, as shop.orders")),
+            ]
+        ],
+        Meta(min_length=1, max_length=64, extra_json_schema={"x-kubernetes-list-type": "set"}),
+    ]
+    """The tables, as database.table and without quotes."""
+    operations: Operations = field(default_factory=lambda: ["insert", "update", "delete"])
     """Which changes. Absent: all three."""
 
 
@@ -183,6 +205,11 @@ class Source(Struct, rename="camel", omit_defaults=True, kw_only=True):
         _SAME_CONNECTION,
     ] = None
     """Row changes of a PostgreSQL database."""
+    mysql: Annotated[
+        MysqlSource | None,
+        _SAME_CONNECTION,
+    ] = None
+    """Row changes of a MySQL or MariaDB server."""
     schedule: Annotated[
         ScheduleSource | None,
         rules(("has(self.cron) != has(self.at)", "write exactly one of schedule.cron and schedule.at")),
@@ -190,6 +217,11 @@ class Source(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """The clock: cron, or a single time."""
     bus: BusSource | None = None
     """CloudEvents of your own."""
+
+    @property
+    def database(self) -> PostgresSource | MysqlSource | None:
+        """The database, if it is one."""
+        return self.postgres or self.mysql
 
 
 class Retry(Struct, rename="camel", kw_only=True):
@@ -233,7 +265,7 @@ class SubscriptionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True)
         rules(
             (
                 f"[{', '.join(f'has(self.{kind})' for kind in _KINDS)}].exists_one(given, given)",
-                "write exactly one source: source.bucket, source.postgres, source.schedule or source.bus",
+                "write exactly one source: source.bucket, source.postgres, source.mysql, source.schedule or source.bus",
             ),
             (
                 " && ".join(f"has(self.{kind}) == has(oldSelf.{kind})" for kind in _KINDS),
@@ -290,7 +322,7 @@ class SubscriptionStatus(Struct, rename="camel", omit_defaults=True, kw_only=Tru
     conditions: Conditions = []
     """Ready: events are delivered. SourceReady: they are read. FunctionReady: the Function takes them."""
     source: str | None = None
-    """The source in short: s3/photos, postgres/shop-db, schedule/0 2 * * * or bus/default."""
+    """The source in short: s3/photos, postgres/shop-db, mysql/shop-db, schedule/0 2 * * * or bus/default."""
     delivered: int = 0
     """Events that the function took."""
     failed: int = 0

@@ -65,6 +65,8 @@ class View:
     route_reports: dict[str, RouteStatus] = field(default_factory=dict)
     routers: set[str] = field(default_factory=set)
     """Names of the router's live replicas."""
+    positions: set[ReaderKey] = field(default_factory=set)
+    """Readers that keep how far they are in the log."""
     cursors: set[str] = field(default_factory=set)
     """Uids of the Subscriptions that the router keeps a cursor for."""
     streams: dict[str, Config] = field(default_factory=dict)
@@ -135,8 +137,8 @@ def plan(view: View, config: OperatorConfig, cluster: str) -> Plan:
     for function in view.functions.values():
         plan_invocations(made, function, config.cluster_domain, outlets)
     for task in made.readers.values():
-        if task.draining and task.postgres:
-            made.streams[task.postgres.stream] = _subjects(view, task.postgres.stream)
+        if task.draining and (database := task.postgres or task.mysql):
+            made.streams[database.stream] = _subjects(view, database.stream)
     draining = {reader for reader, task in made.readers.items() if task.draining}
     made.released = {wish.name for wish in view.wishes if wish.deleting and wish.reader not in draining}
     return made
@@ -266,4 +268,6 @@ def leftovers(view: View, made: Plan) -> list[tuple[str, str]]:
     found = [(names.KV_STATUS, f"route.{namespace}.{name}") for name in sorted(view.route_reports) if name not in kept]
     found += [(names.KV_STATUS, f"schedule.{namespace}.{name}") for name in sorted(view.schedule_reports.keys() - kept)]
     found += [(names.KV_STATUS, reader.key(namespace)) for reader in sorted(view.reports) if reader not in made.readers]
+    gone = sorted(view.positions - made.readers.keys())
+    found += [(names.KV_STATUS, names.position_key(namespace, reader.kind, reader.connection)) for reader in gone]
     return found + [(names.KV_CURSORS, f"{namespace}.{uid}") for uid in sorted(view.cursors) if uid not in uids]

@@ -32,6 +32,7 @@ async def read_view(context: Context, log: EventLog, namespace: str, wishes: lis
     schedule_reports = await log.entries(names.KV_STATUS, f"schedule.{namespace}.*")
     inboxes = await log.entries(names.KV_SOURCES, names.inbox_key("*", namespace, "*"))
     routers = await log.entries(names.KV_MEMBERS, "*")
+    positions = await log.entries(names.KV_STATUS, names.position_key(namespace, "*", "*"))
     cursors = await log.entries(names.KV_CURSORS, f"{namespace}.*")
     functions = await context.api.list(FUNCTIONS, namespace)
     deployments = await context.api.list(DEPLOYMENTS, namespace, _READERS)
@@ -55,6 +56,7 @@ async def read_view(context: Context, log: EventLog, namespace: str, wishes: lis
             for key, entry in schedule_reports.items()
         },
         routers=set(routers),
+        positions={_reader_key(key) for key in positions},
         cursors={_last(key) for key in cursors},
         streams=await log.streams(namespace),
         bindings=await read_bindings(log),

@@ -80,6 +80,8 @@ async def _poll(log: EventLog, namespaces: WorkQueue[str]) -> None:
     while True:
         async for change in log.changes(names.KV_STATUS, ">", after):
             after = change.revision
+            if change.key.startswith("position."):
+                continue  # a reader's own memory
             essence = _essence(change)
             hurry = said.get(change.key) != essence
             if change.value is None:

@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import nkeys
 from wisp_api import names
+from wisp_api.subscription import MYSQL
 
 ACCOUNT: Final = "account"
 OPERATOR: Final = "operator"
@@ -33,9 +34,15 @@ SEEDS: Final = {
 }
 """Keys of the Secret that holds the seeds; `system` is the account of the server's own events, which nobody uses."""
 
-_EXPORTS: Final = ("$JS.API.DIRECT.GET.>", f"$KV.{names.KV_STATUS}.reader.>", "wisp.events.>", "wisp.dead.>")
+_EXPORTS: Final = (
+    "$JS.API.DIRECT.GET.>",
+    f"$KV.{names.KV_STATUS}.reader.>",
+    f"$KV.{names.KV_STATUS}.position.>",
+    "wisp.events.>",
+    "wisp.dead.>",
+)
 """What the platform's account offers to those of namespaces."""
-_ISSUED: Final = 1
+_ISSUED: Final = 2
 """`iat` of every token; raise it when what an account's token says changes, or a server that restarts keeps the older one."""
 _INFO: Final = ["$JS.API.INFO", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST"]
 
@@ -129,6 +136,9 @@ def reader_user(namespace: str, kind: str, connection: str, stream: str | None) 
         f"$KV.{names.KV_STATUS}.{key}",
         names.dead_letter_subject(namespace, kind, connection),
     ]
+    if kind == MYSQL:
+        position = f"$KV.{names.KV_STATUS}.{names.position_key(namespace, kind, connection)}"
+        publish += [position, f"$JS.API.DIRECT.GET.KV_{names.KV_STATUS}.{position}"]
     if stream:
         subjects = names.stream_subjects(namespace, kind, names.token(connection))
         publish += [subjects, f"$JS.API.DIRECT.GET.{stream}.{subjects}"]
@@ -180,6 +190,8 @@ def make_namespace_account(seeds: dict[str, str], namespace: str) -> str:
         f"$JS.API.DIRECT.GET.KV_{names.KV_SOURCES}.$KV.{names.KV_SOURCES}.reader.{namespace}.>",
         f"$JS.API.DIRECT.GET.*.wisp.events.{namespace}.>",
         f"$KV.{names.KV_STATUS}.reader.{namespace}.>",
+        f"$KV.{names.KV_STATUS}.position.{namespace}.>",
+        f"$JS.API.DIRECT.GET.KV_{names.KV_STATUS}.$KV.{names.KV_STATUS}.position.{namespace}.>",
         f"wisp.events.{namespace}.>",
         f"wisp.dead.{namespace}.>",
     ]

@@ -45,7 +45,7 @@ def make_route(  # noqa: PLR0917 - one call
         filters=_filters(wish),
         start="earliest" if spec.source.schedule else spec.start,  # a schedule's stream holds nothing but its own ticks
         targets=_targets(function, spec.function.tag, cluster_domain),
-        order=spec.order or ("key" if spec.source.postgres else "none"),
+        order=spec.order or ("key" if spec.source.database else "none"),
         barriers=spec.source.bus is None,
         parallelism=spec.parallelism,
         batch=route.Batch(size=spec.batch.size, window_seconds=spec.batch.window_seconds) if spec.batch else None,
@@ -127,11 +127,11 @@ def _subjects(wish: Wish, server: str) -> list[str]:
         return [names.bus_subject(namespace, source.bus.name, kind, "*") for kind in _types(wish)]
     if source.schedule:
         return [names.schedule_subject(namespace, wish.name, wish.uid)]
-    assert source.postgres  # noqa: S101 - the CRD admits exactly one
-    tables = [table.split(".", 1) for table in sorted(source.postgres.tables)]
-    return [
-        names.row_subject(namespace, source.postgres.connection.name, schema, table, "*") for schema, table in tables
-    ]
+    assert source.database  # noqa: S101 - the CRD admits exactly one
+    assert wish.reader  # noqa: S101 - a database has one
+    tables = [table.split(".", 1) for table in sorted(source.database.tables)]
+    connection, kind = source.database.connection.name, wish.reader.kind
+    return [names.row_subject(namespace, connection, schema, table, "*", kind=kind) for schema, table in tables]
 
 
 def _types(wish: Wish) -> list[str]:
@@ -151,12 +151,12 @@ def _filters(wish: Wish) -> list[dict[str, Any]]:
         made.append({"subject": [{"prefix": source.bucket.prefix}]})
     if source.bucket and source.bucket.suffix:
         made.append({"subject": [{"suffix": source.bucket.suffix}]})
-    if source.postgres and set(source.postgres.operations) != _ALL_OPERATIONS:
-        operations: list[str] = sorted(source.postgres.operations)
+    if source.database and wish.reader and set(source.database.operations) != _ALL_OPERATIONS:
+        operations: list[str] = sorted(source.database.operations)
         if "delete" in operations:
             operations.append("truncate")  # deletes every row
         operations.append("gap")  # what was missed may have been any of them
-        made.append({"type": [f"dev.wisp.postgres.{operation}" for operation in operations]})
+        made.append({"type": [f"dev.wisp.{wish.reader.kind}.{operation}" for operation in operations]})
     if wish.spec.filter is not None:
         made.append(wish.spec.filter)
     return made

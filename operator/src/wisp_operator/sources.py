@@ -12,8 +12,17 @@ from typing import Final, NamedTuple
 
 import msgspec
 from wisp_api import names
-from wisp_api.source import BucketRule, Inbox, PostgresConfig, ReaderConfig, S3Config, S3Server, TableConfig
-from wisp_api.subscription import BUS, FUNCTION, POSTGRES, S3, SCHEDULE, SubscriptionSpec
+from wisp_api.source import (
+    BucketRule,
+    Inbox,
+    MysqlConfig,
+    PostgresConfig,
+    ReaderConfig,
+    S3Config,
+    S3Server,
+    TableConfig,
+)
+from wisp_api.subscription import BUS, FUNCTION, MYSQL, POSTGRES, S3, SCHEDULE, SubscriptionSpec
 
 from wisp_operator.api import Object
 from wisp_operator.apply import digest
@@ -28,7 +37,7 @@ class ReaderKey(NamedTuple):
     """One reader of a namespace."""
 
     kind: str
-    """s3 or postgres."""
+    """s3, postgres or mysql."""
     connection: str
 
     def key(self, namespace: str) -> str:
@@ -66,6 +75,8 @@ class Wish(NamedTuple):
             return ReaderKey(S3, self.spec.source.bucket.connection.name)
         if self.spec.source.postgres:
             return ReaderKey(POSTGRES, self.spec.source.postgres.connection.name)
+        if self.spec.source.mysql:
+            return ReaderKey(MYSQL, self.spec.source.mysql.connection.name)
         return None
 
     @property
@@ -73,7 +84,7 @@ class Wish(NamedTuple):
         """What the reader reports on for it: its bucket, or its tables."""
         if self.spec.source.bucket:
             return [self.spec.source.bucket.name]
-        return self.spec.source.postgres.tables if self.spec.source.postgres else []
+        return self.spec.source.database.tables if self.spec.source.database else []
 
 
 def table_mistake(wish: Wish) -> str:
@@ -107,6 +118,12 @@ def compile_reader(
     )
     if reader.kind == S3:
         task.s3 = S3Config(servers=servers, rules=[_bucket_rule(wish) for wish in wishes])
+    elif reader.kind == MYSQL:
+        task.mysql = MysqlConfig(
+            server_id=server_id(cluster, namespace, reader.connection),
+            stream=stream_name(namespace, reader),
+            tables=_tables(wishes),
+        )
     else:
         task.postgres = PostgresConfig(
             slot=slot_name(cluster, namespace, reader.connection),
@@ -170,6 +187,12 @@ def slot_name(cluster: str, namespace: str, connection: str) -> str:
     return f"wisp_{readable[: _SLOT_LENGTH - 18]}_{unique}"
 
 
+def server_id(cluster: str, namespace: str, connection: str) -> int:
+    """What a reader of MySQL calls itself: in the upper half of what there is, where people number no servers."""
+    unique = hashlib.sha256(f"{cluster}/{namespace}/{connection}".encode()).digest()
+    return 1 << 31 | int.from_bytes(unique[:4]) >> 1
+
+
 def _bucket_rule(wish: Wish) -> BucketRule:
     source = wish.spec.source.bucket
     assert source  # noqa: S101 - an s3 reader's wish
@@ -182,7 +205,7 @@ def _bucket_rule(wish: Wish) -> BucketRule:
 def _tables(wishes: list[Wish]) -> list[TableConfig]:
     wanted: dict[str, set[str]] = {}
     for wish in wishes:
-        source = wish.spec.source.postgres
+        source = wish.spec.source.database
         assert source  # noqa: S101 - a database reader's wish
         for table in source.tables:
             wanted.setdefault(table, set()).update(source.operations)

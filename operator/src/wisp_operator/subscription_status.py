@@ -54,7 +54,7 @@ def source_aspect(wish: Wish, version: str, report: ReaderStatus | None, proof: 
 
 def _served(wish: Wish, item: ItemStatus) -> bool:
     """Whether a table that is not ready for all Subscriptions gives this one all that it wants."""
-    source = wish.spec.source.postgres
+    source = wish.spec.source.database
     return source is not None and set(source.operations) <= set(item.operations)
 
 

@@ -9,7 +9,7 @@ import nats.errors
 import pytest
 from fixtures.control_plane import SYSTEM, WISP, Log, secret
 from fixtures.kube import OPERATOR_USER, Kube
-from fixtures.objects import make_subscription, postgres
+from fixtures.objects import make_subscription, mysql, postgres
 from fixtures.process import wait_until
 from nats.aio.client import Client
 from wisp_api import names
@@ -55,6 +55,23 @@ def reader(cluster: Kube, namespace: str) -> tuple[User, str]:
     return reader_user(namespace, "postgres", "shop-db", STREAM.format(namespace=namespace)), secret(
         cluster, namespace, "wisp-reader-postgres-shop-db", "creds"
     )
+
+
+def test_reader_of_mysql_keeps_its_own_position(cluster: Kube, log: Log, namespace: str) -> None:
+    """It may write and read how far it is, and nobody else's."""
+    item = make_subscription("rows", namespace, source=mysql())
+    cluster.apply(item | {"metadata": {"name": "rows", "namespace": namespace}})
+    path = f"/api/v1/namespaces/{namespace}/secrets/wisp-reader-mysql-shop-db"
+    wait_until(lambda: cluster.get(path) is not None, "the reader's credentials")
+    user = reader_user(namespace, "mysql", "shop-db", f"events_{namespace}_mysql_shop-db")
+    credentials = secret(cluster, namespace, "wisp-reader-mysql-shop-db", "creds")
+    own = f"$KV.wisp-status.position.{namespace}.mysql.shop-db"
+    for act in (request(own), request(f"$JS.API.DIRECT.GET.KV_wisp-status.{own}")):
+        log.as_user(user, credentials, act.on(namespace))
+    for other in (f"$KV.wisp-status.position.{namespace}.mysql.other", "$KV.wisp-status.position.other.mysql.shop-db"):
+        for act in (publish(other), publish(f"$JS.API.DIRECT.GET.KV_wisp-status.{other}")):
+            with pytest.raises(RuntimeError, match="permissions violation"):
+                log.as_user(user, credentials, act.on(namespace))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from fixtures.kube import Kube
-from fixtures.objects import bucket, make_function, make_subscription, postgres, schedule
+from fixtures.objects import bucket, make_function, make_subscription, mysql, postgres, schedule
 
 
 def plain(item: dict[str, Any], name: str | None = None) -> dict[str, Any]:
@@ -151,6 +151,7 @@ def test_function(cluster: Kube, case: str, function: dict[str, Any], message: s
         ("schedule and bucket", make_subscription(source=bucket() | schedule()), "exactly one source"),
         ("two sources", make_subscription(source=bucket() | postgres()), "exactly one source"),
         ("no source", make_subscription(source={"bucket": None}), "exactly one source"),
+        ("table without database", make_subscription(source=mysql("orders")), "as shop.orders"),
         ("table without schema", make_subscription(source=postgres("orders")), "as public.orders"),
         ("unknown event", make_subscription(source=bucket(events=["ObjectEaten:*"])), "supported values"),
         ("unknown operation", make_subscription(source=postgres(operations=["upsert"])), "supported values"),
@@ -183,6 +184,8 @@ def test_subscription(cluster: Kube, case: str, subscription: dict[str, Any], me
     ("case", "before", "after", "message"),
     [
         ("kind", bucket(), postgres(), "the kind of source can't be changed"),
+        ("kind of database", postgres(), mysql(), "the kind of source can't be changed"),
+        ("server", mysql(), mysql(connection="other"), "the connection can't be changed"),
         ("to a schedule", bucket(), schedule(), "the kind of source can't be changed"),
         ("connection", bucket(), bucket(connection="other"), "the connection can't be changed"),
         ("bucket", bucket(), bucket("other"), "the bucket can't be changed"),

@@ -100,6 +100,7 @@ def reader_pod(kind: str) -> dict[str, Any]:
         ("service account", knative_pod(serviceAccountName="mine")),
         ("reader of buckets", reader_pod("s3")),
         ("reader of a database", reader_pod("postgres")),
+        ("reader of MySQL", reader_pod("mysql")),
     ],
 )
 def test_pods_pass_restricted(cluster: Kube, namespace: str, case: str, pod: dict[str, Any]) -> None:

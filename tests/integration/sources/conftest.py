@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 from fixtures.dataplane import DataPlane
+from fixtures.mariadb import MariaDb, mariadb
+from fixtures.mariadb_shop import MariaShop, maria_shop_on
 from fixtures.postgres import Postgres, postgres
 from fixtures.shop import Shop, shop_on
 
@@ -20,4 +22,18 @@ def database_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
 def shop(plane: DataPlane, database_server: Postgres, tmp_path: Path) -> Iterator[Shop]:
     """A shop on the shared PostgreSQL."""
     with shop_on(plane, database_server, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDb]:
+    """One MariaDB for all tests that leave it running."""
+    with mariadb(tmp_path_factory.mktemp("mariadb")) as server:
+        yield server
+
+
+@pytest.fixture
+def maria(plane: DataPlane, mariadb_server: MariaDb, tmp_path: Path) -> Iterator[MariaShop]:
+    """A shop on the shared MariaDB."""
+    with maria_shop_on(plane, mariadb_server, tmp_path) as made:
         yield made

@@ -9,7 +9,7 @@ import yaml
 from fixtures.examples import EXAMPLES, sample
 from wisp_api import cloudevent, crd, function, subscription
 from wisp_events.ingest.s3 import object_event
-from wisp_events.sources.postgres_events import TYPE_PREFIX, Mapper, Place
+from wisp_events.sources.row_events import Mapper, Place
 
 MANIFESTS = sorted(EXAMPLES.glob("*/*.yaml"))
 OBJECTS = [
@@ -110,6 +110,6 @@ def test_sample_of_a_change_is_what_the_reader_makes(path: str) -> None:
     event, operation = sample(f"{path}.json"), path.rpartition("/")[2]
     assert str(Place.parse(event["sequence"])) == event["sequence"] == event["id"]
     assert event["source"] == Mapper("default", "shop-db", 0).source
-    assert event["type"] == f"{TYPE_PREFIX}{operation}"
+    assert event["type"] == f"dev.wisp.postgres.{operation}"
     assert event["partitionkey"] == f"{event['subject']}:{list(event['data']['key'].values())}"
     assert event["data"].keys() == {"op", "key", "old", "new"}

@@ -5,8 +5,8 @@ import json
 import pytest
 from fixtures.examples import cloud_event, load, sample
 from wisp_api import cloudevent
-from wisp_events.sources.pgoutput import Begin, Relation
-from wisp_events.sources.postgres_events import Mapper
+from wisp_events.sources.row_events import Mapper
+from wisp_events.sources.rows import Begin, Relation
 
 app = load("orders")
 SAMPLES = [sample(f"orders/events/{op}.json") for op in ("insert", "update", "delete")]

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from fixtures.objects import bucket, deleted, make_function, make_subscription, postgres
+from fixtures.objects import bucket, deleted, make_function, make_subscription, mysql, postgres
 from wisp_api import names
 from wisp_api.route import Route, RouteStatus
 from wisp_api.source import BucketBinding, BucketRule, ItemStatus, ReaderConfig, ReaderStatus, S3Server, TableConfig
@@ -12,7 +12,7 @@ from wisp_operator.config import OperatorConfig
 from wisp_operator.event_plane import Plan, View, leftovers, plan, rebind
 from wisp_operator.proof import Proof
 from wisp_operator.reader import CONNECTED
-from wisp_operator.sources import ReaderKey, Wish, decode, server_of, slot_name
+from wisp_operator.sources import ReaderKey, Wish, decode, server_id, server_of, slot_name
 
 SERVER = S3Server(name="minio", endpoint="http://minio:9000", notification_arns=["arn:1", "arn:2"])
 CONFIG = OperatorConfig(
@@ -61,6 +61,40 @@ def test_database_gets_reader_stream_and_route() -> None:
         "wisp.events.media.postgres.shop-db.public.orders.*",
     ]
     assert made.routes["on-upload"].order == "key"
+
+
+def test_mysql_gets_reader_stream_route_and_leaves_no_position() -> None:
+    """As a database does, under its own kind; how far its reader was goes with the reader."""
+    key = ReaderKey("mysql", "shop-db")
+    item = make_subscription(source=mysql("shop.orders", operations=["delete"]))
+    view = View("media", wishes(item), positions={key})
+    made = plan(view, CONFIG, "cluster")
+    task = made.readers[key].mysql
+    assert task
+    assert task.tables == [TableConfig(name="shop.orders", operations=["delete"])]
+    assert task.stream == "events_media_mysql_shop-db"
+    assert made.streams == {task.stream: "wisp.events.media.mysql.shop-db.>"}
+    route = made.routes["on-upload"]
+    assert (route.subjects[0], route.order) == ("wisp.events.media.mysql.shop-db.shop.orders.*", "key")
+    assert route.filters == [{"type": [f"dev.wisp.mysql.{kind}" for kind in ("delete", "truncate", "gap")]}]
+    assert leftovers(view, made) == []
+    view.tasks, view.reports = made.readers, {key: report(server="")}
+    view.wishes = wishes(deleted(item))
+    draining = plan(view, CONFIG, "cluster")
+    assert draining.readers[key].draining
+    assert task.stream in draining.streams
+    view.tasks = draining.readers
+    view.reports = {key: report(version=draining.readers[key].version, drained=True)}
+    gone = plan(view, CONFIG, "cluster")
+    assert gone.readers == {}
+    assert (names.KV_STATUS, "position.media.mysql.shop-db") in leftovers(view, gone)
+
+
+def test_server_ids_are_high_and_differ() -> None:
+    """Replicas that people number by hand are far away; each connection has its own."""
+    found = {server_id(cluster, "a", connection) for cluster in "12" for connection in "bc"}
+    assert len(found) == 4
+    assert all(2**31 <= number < 2**32 for number in found)
 
 
 def test_subscriptions_share_a_reader() -> None:

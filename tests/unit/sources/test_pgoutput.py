@@ -5,7 +5,8 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wisp_events.sources.pgoutput import Begin, Change, Commit, Decoder, Malformed, Missing, Relation, Truncate
+from wisp_events.sources.pgoutput import Commit, Decoder
+from wisp_events.sources.rows import Begin, Change, Malformed, Missing, Relation, Truncate
 
 ORDERS = (
     b"R\x00\x00\x40\x01public\0orders\0d\x00\x02"

@@ -8,68 +8,15 @@ Invariant: a message is decoded wholly or refused with `Malformed`; the decoder'
 """
 
 import struct
-from dataclasses import dataclass
-from enum import Enum
 from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from wisp_events.sources.postgres_values import Convert, UserType, converter
+from wisp_events.sources.postgres_values import UserType, converter
+from wisp_events.sources.rows import Begin, Change, Column, Malformed, Missing, Relation, Truncate, Value
 
 POSTGRES_EPOCH_MICROSECONDS: Final = 946_684_800_000_000
 """2000-01-01 in Unix microseconds."""
-
-
-class Malformed(ValueError):  # noqa: N818 - the reason that dead letters carry
-    """Raised when bytes are no message of this protocol, or a value can't be decoded."""
-
-
-class Missing(Enum):
-    """Stands for a value that the server did not send because it is stored out of line and did not change."""
-
-    UNCHANGED = "unchanged"
-
-
-Value: TypeAlias = bytes | Missing | None
-"""A column as PostgreSQL's text, SQL NULL, or not sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of a Relation message."""
-
-    name: str
-    identity: bool
-    """Part of the replica identity."""
-    label: bytes
-    """The name as a JSON member, colon included."""
-    convert: Convert
-    """From PostgreSQL's text to JSON."""
-
-
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """A table as the server announced it before the first change of its current shape."""
-
-    oid: int
-    schema: str
-    table: str
-    replica_identity: str
-    """pg_class.relreplident: d(efault), n(othing), f(ull), i(ndex)."""
-    columns: tuple[Column, ...]
-
-    @property
-    def name(self) -> str:
-        """`schema.table`, unquoted."""
-        return f"{self.schema}.{self.table}"
-
-
-class Begin(NamedTuple):
-    """Start of a transaction."""
-
-    commit_lsn: int
-    commit_microseconds: int
-    """Unix time."""
 
 
 class Commit(NamedTuple):
@@ -77,24 +24,6 @@ class Commit(NamedTuple):
 
     commit_lsn: int
     end_lsn: int
-
-
-class Change(NamedTuple):
-    """One row's change."""
-
-    operation: str
-    """insert, update or delete."""
-    relation: Relation
-    old: tuple[Value, ...] | None
-    """Absent unless the server sent it: all columns under replica identity FULL, else the identity's (others None)."""
-    old_is_key: bool
-    new: tuple[Value, ...] | None
-
-
-class Truncate(NamedTuple):
-    """TRUNCATE of one or more tables."""
-
-    relations: tuple[Relation, ...]
 
 
 class Type(NamedTuple):

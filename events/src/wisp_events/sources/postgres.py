@@ -21,8 +21,8 @@ from wisp_api.source import PostgresConfig, ReaderStatus
 
 from wisp_events import log
 from wisp_events.sources import postgres_catalog, postgres_connection, postgres_slot, postgres_stream, postgres_tables
-from wisp_events.sources.postgres_events import Mapper, Place
 from wisp_events.sources.reader import Reader, Trouble, Wish
+from wisp_events.sources.row_events import Mapper, Place
 
 logger = logging.getLogger(__name__)
 

@@ -13,12 +13,12 @@ from wisp_api import conditions
 from wisp_api.source import ItemStatus, PostgresConfig
 
 from wisp_events.sources import postgres_slot, postgres_tables, postgres_wal
-from wisp_events.sources.postgres_events import Place, Table
 from wisp_events.sources.postgres_session import connect, explained
 from wisp_events.sources.postgres_slot import FOLLOWED, NEW_SLOT, Progress, insert_only
 from wisp_events.sources.postgres_values import UserType
 from wisp_events.sources.postgres_wal import Retention
 from wisp_events.sources.reader import Trouble
+from wisp_events.sources.row_events import Place, Table
 
 STATEMENT_SECONDS: Final = 20
 LOCK_SECONDS: Final = 10

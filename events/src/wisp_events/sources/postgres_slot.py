@@ -19,9 +19,9 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class with a lower-case name
 from wisp_api import conditions
 
-from wisp_events.sources.postgres_events import Place
 from wisp_events.sources.postgres_session import blocker, connect, explained
 from wisp_events.sources.reader import Trouble
+from wisp_events.sources.row_events import Place
 
 NEW_SLOT: Final = "new slot"
 GAP_PENDING: Final = "gap pending"

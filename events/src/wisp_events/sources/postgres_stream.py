@@ -11,38 +11,33 @@ The connection is read without blocking on the event loop: libpq has the socket,
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Collection
-from datetime import UTC, datetime
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import msgspec
 import prometheus_client
 import psycopg2
 from nats.js import JetStreamContext
 from wisp_api import conditions
-from wisp_api.cloudevent import EVENT_BYTES, Event, encode
-from wisp_api.route import DeadLetter
+from wisp_api.cloudevent import Event
 
 from wisp_events import log
-from wisp_events.sources.pgoutput import Begin, Change, Commit, Decoder, Malformed, Truncate, Type
-from wisp_events.sources.postgres_events import Mapper, Table
+from wisp_events.sources import row_letters
+from wisp_events.sources.pgoutput import Commit, Decoder, Type
 from wisp_events.sources.postgres_values import UserType
 from wisp_events.sources.reader import Trouble
+from wisp_events.sources.row_events import COUNTED, Mapper, Table
+from wisp_events.sources.rows import Begin, Change, Malformed, Truncate
+
+if TYPE_CHECKING:
+    from wisp_api.route import DeadLetter
 
 Types: TypeAlias = Callable[[int], dict[int, UserType]]
-
-logger = logging.getLogger(__name__)
 
 MESSAGES_PER_TURN: Final = 256
 """Read in one turn of the event loop, about 5 ms of work."""
 FEEDBACK_SECONDS: Final = 1.0
 SILENT_SECONDS: Final = 30.0
-INPUT_BYTES: Final = 4096
 _REPLACED: Final = "table {} was replaced by another of that name, or was not published in full for a time; changes before this may be missing"
-EVENTS = prometheus_client.Counter("wisp_reader_events", "Row changes made into events", ["operation"])
-_COUNTED = {operation: EVENTS.labels(operation) for operation in ("insert", "update", "delete", "truncate")}
-DEAD_LETTERS = prometheus_client.Counter("wisp_reader_dead_letters", "Changes that could not become events", ["reason"])
 LAG = prometheus_client.Gauge(
     "wisp_reader_unconfirmed_bytes", "Server's log position minus the confirmed one, in bytes of WAL"
 )
@@ -103,7 +98,7 @@ class Stream:
                 if not more and not self._inside:
                     self._pass(self._cursor.wal_end)
                 for letter in self._letters:
-                    await self._bury(letter)
+                    await row_letters.bury(self._js, letter)
                 self._letters.clear()
                 if self._barriers:
                     await self._write_barriers()
@@ -169,7 +164,7 @@ class Stream:
         except Malformed as error:
             if not row:
                 raise Trouble(conditions.SERVER_UNREACHABLE, f"the server sent what can't be read: {error}") from None
-            self._letters.append(self._letter("Malformed", str(error), payload=payload))
+            self._letters.append(row_letters.letter(self._mapper, "Malformed", str(error), payload=payload))
 
     def _change(self, change: Change) -> None:
         table = self.tables.get(change.relation.name)
@@ -181,7 +176,7 @@ class Stream:
             raise Malformed(f"{change.operation} in {change.relation.name}: {error}") from error
         for subject, event in events:
             self._add(subject, event)
-        _COUNTED[change.operation].inc()
+        COUNTED[change.operation].inc()
 
     def _truncate(self, truncate: Truncate) -> None:
         for relation in truncate.relations:
@@ -189,7 +184,7 @@ class Stream:
             table = self.tables.get(relation.name)
             if table and "delete" in table.operations:
                 self._barriers.append(self._mapper.truncate(relation, self._begin, self._message))
-                _COUNTED["truncate"].inc()
+                COUNTED["truncate"].inc()
 
     def _pass(self, position: int) -> None:
         """Between two transactions, all before `position` having been read: queue the gap events that are due.
@@ -217,32 +212,8 @@ class Stream:
         try:
             self._writer.add(subject, event, self._before)
         except log.EventTooLarge as error:
-            self._letters.append(self._letter("EventTooLarge", f"{error}; the row's values are left out", event=event))
-
-    def _letter(self, reason: str, message: str, *, event: Event | None = None, payload: bytes = b"") -> DeadLetter:
-        namespace, connection = self._mapper.namespace, self._mapper.connection
-        return DeadLetter(
-            reason=reason,
-            message=message,
-            time=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            namespace=namespace,
-            source=f"postgres/{connection}",
-            event=msgspec.Raw(encode(_without_values(event))) if event else None,
-            input=payload[:INPUT_BYTES].decode(errors="replace") if payload else None,
-        )
-
-    async def _bury(self, letter: DeadLetter) -> None:
-        """Store a dead letter, however long the log is away."""
-        while True:
-            try:
-                await log.dead_letter(self._js, letter)
-            except log.LogUnavailable as error:
-                logger.warning("a dead letter waits: %s", error)
-                await asyncio.sleep(1)
-            else:
-                logger.warning("dead letter: %s: %s", letter.reason, letter.message)
-                DEAD_LETTERS.labels(letter.reason).inc()
-                return
+            message = f"{error}; the row's values are left out"
+            self._letters.append(row_letters.letter(self._mapper, "EventTooLarge", message, event=event))
 
     async def _give_feedback(self) -> None:
         """Confirm what the log has, show that this side lives, and notice when the other does not.
@@ -267,10 +238,3 @@ class Stream:
 def _settle(arrived: "asyncio.Future[None]") -> None:
     if not arrived.done():
         arrived.set_result(None)
-
-
-def _without_values(event: Event) -> Event:
-    """The event with its data reduced to operation and key, so that a dead letter of a huge row is small."""
-    data = msgspec.json.decode(bytes(event.data or b"{}"), type=dict[str, msgspec.Raw])
-    kept = msgspec.json.encode({name: data[name] for name in ("op", "key") if name in data})
-    return msgspec.structs.replace(event, data=msgspec.Raw(kept if len(kept) < EVENT_BYTES else b"{}"))

@@ -20,10 +20,10 @@ from psycopg2 import sql
 from wisp_api import conditions
 from wisp_api.source import ItemStatus, TableConfig
 
-from wisp_events.sources.postgres_events import Table
 from wisp_events.sources.postgres_session import blocker, connect, explained
 from wisp_events.sources.postgres_slot import POSTGRES_13, insert_only
 from wisp_events.sources.reader import Trouble
+from wisp_events.sources.row_events import Table
 
 POSTGRES_11: Final = 110000
 WRITERS_MILLISECONDS: Final = 300

@@ -12,12 +12,12 @@ only other outcome.
 import base64
 import binascii
 import re
-from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple, TypeAlias
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 import msgspec
 
-Convert: TypeAlias = Callable[[bytes], bytes]
+from wisp_events.sources.rows import Convert
 
 LONGEST_NUMBER: Final = 300
 """Digits; a longer number does not fit the double that most readers parse into, and becomes a string."""

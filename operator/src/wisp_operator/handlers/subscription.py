@@ -15,7 +15,7 @@ import msgspec
 import nats.errors
 from nats.js.errors import APIError
 from wisp_api import conditions, names
-from wisp_api.subscription import BUS, S3
+from wisp_api.subscription import BUS, MYSQL, S3
 
 from wisp_operator import subscription_status
 from wisp_operator.accounts import Accounts
@@ -273,8 +273,8 @@ async def _release(context: Context, view: View, made: Plan) -> None:
 
 
 async def _tell_left(context: Context, wish: Wish) -> None:
-    """Tell what a reader did not take away; a schedule or a bus leaves nothing outside the log."""
-    if wish.reader is None:
+    """Tell what a reader did not take away; a schedule, a bus and MySQL leave nothing outside the log."""
+    if wish.reader is None or wish.reader.kind == MYSQL:
         return
     what = (
         "its rules in the buckets' notifications"

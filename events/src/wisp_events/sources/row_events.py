@@ -1,7 +1,7 @@
 """Row changes -> CloudEvents, as docs/decisions/0003 lays down.
 
 Invariant: the same transaction read again gives the same events, byte for byte, under the same ids: an id is made of the
-slot's epoch, the transaction's commit position and the message's place in the transaction, and nothing else decides.
+source's epoch, the transaction's commit position and the message's place in the transaction, and nothing else decides.
 """
 
 import re
@@ -12,16 +12,18 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 import msgspec
+import prometheus_client
 from wisp_api import names
 from wisp_api.cloudevent import Event
 
-from wisp_events.sources.pgoutput import Begin, Change, Missing, Relation, Value
+from wisp_events.sources.rows import Begin, Change, Missing, Relation, Value
 
-TYPE_PREFIX: Final = "dev.wisp.postgres."
 ORDINALS_PER_MESSAGE: Final = 2
 """A change of key makes two events, so each message owns two numbers."""
 BARRIER_LANE: Final = 0
 """Where a table's events without a key stand."""
+EVENTS = prometheus_client.Counter("wisp_reader_events", "Row changes made into events", ["operation"])
+COUNTED = {operation: EVENTS.labels(operation) for operation in ("insert", "update", "delete", "truncate")}
 
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SEQUENCE = re.compile(r"([0-9a-f]{8})-([0-9a-f]{16})-([0-9a-f]{8})")
@@ -33,7 +35,7 @@ class Place(NamedTuple):
     """Where an event stands in its source; ordered as the events are."""
 
     epoch: int
-    """Unix seconds at which the slot was made; grows when a slot is replaced, where log positions may start over."""
+    """Unix seconds at which the source was first followed without a break; grows where positions may start over."""
     commit_lsn: int
     ordinal: int
     """Within the transaction, from 2 (0: a gap before it)."""
@@ -66,11 +68,13 @@ class Mapper:
     namespace: str
     connection: str
     epoch: int
+    kind: str = "postgres"
+    """The source's, in types, subjects and source."""
 
     @property
     def source(self) -> str:
         """The events' CloudEvents source."""
-        return f"urn:wisp:postgres:{self.namespace}:{self.connection}"
+        return f"urn:wisp:{self.kind}:{self.namespace}:{self.connection}"
 
     def change(self, change: Change, table: Table, begin: Begin, message: int) -> Iterator[tuple[str, Event]]:
         """(subject, event) of a row change, the `message`-th (from 1) of its transaction; two where the row's key changed.
@@ -104,17 +108,17 @@ class Mapper:
         event = self._event("truncate", relation.name, begin, place, data=data)
         return self.subject(relation, BARRIER_LANE), event
 
-    def gap(self, table: str, position: int, message: str) -> tuple[str, Event]:
-        """The event that says that changes of a table before `position` may be missing; a barrier as well."""
+    def gap(self, table: str, position: int, message: str, ordinal: int = 0) -> tuple[str, Event]:
+        """The event that says that changes of a table before a place may be missing; a barrier as well."""
         begin = Begin(position, int(datetime.now(UTC).timestamp() * 1e6))
         data = b'{"op":"gap","key":{},"old":null,"new":null,"message":%b}' % _encoder.encode(message)
         schema, _, name = table.partition(".")
-        event = self._event("gap", table, begin, Place(self.epoch, position, 0), data=data)
-        return _subject(self.namespace, self.connection, schema, name, BARRIER_LANE), event
+        event = self._event("gap", table, begin, Place(self.epoch, position, ordinal), data=data)
+        return _subject(self.namespace, self.connection, schema, name, BARRIER_LANE, kind=self.kind), event
 
     def subject(self, relation: Relation, lane: int) -> str:
         """The log subject of a lane of a table."""
-        return _subject(self.namespace, self.connection, relation.schema, relation.table, lane)
+        return _subject(self.namespace, self.connection, relation.schema, relation.table, lane, kind=self.kind)
 
     def _event(
         self, operation: str, table: str, begin: Begin, place: Place, *, data: bytes, key: bytes | None = None
@@ -123,7 +127,7 @@ class Mapper:
         return Event(
             id=identity,
             source=self.source,
-            type=TYPE_PREFIX + operation,
+            type=f"dev.wisp.{self.kind}.{operation}",
             subject=table,
             time=_time(begin.commit_microseconds),
             datacontenttype="application/json",

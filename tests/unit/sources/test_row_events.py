@@ -2,7 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from wisp_events.sources.postgres_events import Place
+from wisp_events.sources.row_events import Place
 
 places = st.builds(Place, st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1))
 

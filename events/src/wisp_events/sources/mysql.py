@@ -1,0 +1,201 @@
+"""MySQL and MariaDB reader: follows the wanted tables of one server (docs/decisions/0046).
+
+Invariant: `ready` is reported only while the server sends its binary log from a position that is kept, so that a row committed after it
+will be delivered. Whatever stops that becomes a condition, and is tried again until it is put right.
+"""
+
+import asyncio
+import logging
+from collections.abc import Collection
+from typing import Final
+
+import msgspec
+import nats.errors
+import nats.js.errors
+from nats.js import JetStreamContext
+from wisp_api import cloudevent, conditions, names
+from wisp_api.source import MysqlConfig, ReaderStatus
+
+from wisp_events import log
+from wisp_events.sources import mysql_catalog, mysql_gtid, mysql_position, mysql_session, mysql_stream
+from wisp_events.sources.mysql_catalog import Prepared
+from wisp_events.sources.mysql_position import Position
+from wisp_events.sources.mysql_session import Purged
+from wisp_events.sources.reader import Reader, Trouble, Wish
+from wisp_events.sources.row_events import Mapper, Place
+
+logger = logging.getLogger(__name__)
+
+KIND: Final = "mysql"
+RETRY_SECONDS: Final = (1.0, 2.0, 5.0)
+CHECK_SECONDS: Final = 30.0
+LOG_SECONDS: Final = 15.0
+
+
+async def run(reader: Reader, js: JetStreamContext) -> None:
+    """Fulfil wish after wish, until cancelled."""
+    wish: Wish | None = None
+    failures = 0
+    while True:
+        wish = await reader.changed(None) or wish
+        if wish is None:
+            continue
+        started = asyncio.get_running_loop().time()
+        try:
+            if wish.config.draining or not task(wish).tables:
+                # Nothing of ours is at the server. The position goes with the operator's own record of the reader.
+                await reader.report(msgspec.structs.replace(wish.report(None), drained=wish.config.draining))
+                await reader.changed(wish)
+            else:
+                await _follow(reader, js, wish)
+            continue
+        except Trouble as trouble:
+            await reader.report(wish.report(trouble))
+        except log.Fenced as fenced:
+            logger.warning("starting over: %s", fenced)
+        failures = 0 if asyncio.get_running_loop().time() - started > CHECK_SECONDS else failures + 1
+        await reader.changed(wish, RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1])
+
+
+def task(wish: Wish) -> MysqlConfig:
+    """The MySQL part of a config."""
+    return wish.config.mysql or MysqlConfig(server_id=0, stream="")
+
+
+def _key(wish: Wish) -> str:
+    return names.position_key(wish.config.namespace, KIND, wish.config.connection)
+
+
+def _authority(wish: Wish) -> str:
+    return wish.connection.get("ca.crt", "")
+
+
+async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
+    """Carry changes into the log until the wish asks for another connection.
+
+    Raises:
+        Trouble: it can't be done now.
+        Fenced: another reader writes to our subjects.
+    """
+    dsn, key = wish.value("dsn"), _key(wish)
+    held = await _held(js, wish)
+    known = await mysql_position.read(js, key)
+    prepared = await asyncio.to_thread(mysql_catalog.prepare, dsn, _authority(wish), task(wish))
+    position = mysql_position.begin(known, prepared.server, held)
+    try:
+        await _carry(reader, js, wish, prepared, position=position, known=known)
+    except Purged as purged:
+        why = f"the server has not what comes next: {purged}"
+        again = mysql_position.after_gap(position, prepared.server, held, why)
+        await mysql_position.write(js, key, again)
+        raise Trouble(conditions.CHANGES_MISSED, f"{why}; going on from now, and gap events will say so") from None
+
+
+async def _carry(
+    reader: Reader, js: JetStreamContext, wish: Wish, prepared: Prepared, *, position: Position, known: Position | None
+) -> None:
+    """Write down where to begin, tell of what is missing, then stream.
+
+    Raises:
+        Trouble, Fenced: as `_follow`.
+        Purged: the server has not what comes next.
+    """
+    config, key = task(wish), _key(wish)
+    mapper = Mapper(wish.config.namespace, wish.config.connection, position.epoch, KIND)
+    if position != known:
+        await mysql_position.write(js, key, position)
+    missed = ""
+    if position.pending:
+        missed = f"{position.gap}; changes before this may be missing, gap events say so"
+        await _write_gaps(js, config.stream, mapper, position.gap, [table.name for table in config.tables])
+        position = msgspec.structs.replace(position, gap="", pending=False)
+        await mysql_position.write(js, key, position)
+    read = mysql_gtid.parse(position.gtids, mariadb=position.mariadb)
+    session = await asyncio.to_thread(
+        mysql_session.open_dump, wish.value("dsn"), _authority(wish), config.server_id, read
+    )
+    stream = mysql_stream.Stream(session, js, config.stream, mapper, prepared, position=position, key=key)
+    working = [asyncio.create_task(stream.run()), asyncio.create_task(_tend(reader, wish, stream, prepared, missed))]
+    try:
+        done, _ = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
+        for finished in done:
+            finished.result()
+    finally:
+        for each in working:
+            each.cancel()
+        await asyncio.gather(*working, return_exceptions=True)
+
+
+async def _tend(reader: Reader, wish: Wish, stream: mysql_stream.Stream, prepared: Prepared, missed: str) -> None:
+    """Keep tables and report up to date while the stream runs; returns when the wish needs another connection."""
+    loop = asyncio.get_running_loop()
+    found, trouble, checked = prepared, None, loop.time()
+    while True:
+        away = f"{stream.trouble}; events wait in the binary log"
+        stuck = Trouble(conditions.LOG_UNAVAILABLE, away) if stream.trouble else None
+        await reader.report(_with_missed(wish.report(trouble or stuck, found.items), missed))
+        newest = await reader.changed(wish, 1) or wish
+        if newest == wish and loop.time() - checked < (RETRY_SECONDS[-1] if trouble else CHECK_SECONDS):
+            continue
+        if newest.config.draining or newest.connection != wish.connection or not _same_place(newest, wish):
+            return
+        wish, checked, trouble = newest, loop.time(), None
+        try:
+            found = await asyncio.to_thread(mysql_catalog.prepare, wish.value("dsn"), _authority(wish), task(wish))
+        except Trouble as error:
+            trouble = error  # the stream goes on with the tables it has
+            continue
+        stream.tables = found.tables
+
+
+def _with_missed(status: ReaderStatus, missed: str) -> ReaderStatus:
+    """The report with what may be missing from before, where it has no other trouble."""
+    return msgspec.structs.replace(status, message=status.message or missed)
+
+
+def _same_place(one: Wish, other: Wish) -> bool:
+    """Whether two wishes differ in tables at most, of which there are some."""
+    new, old = task(one), task(other)
+    return (new.server_id, new.stream) == (old.server_id, old.stream) and bool(new.tables)
+
+
+async def _held(js: JetStreamContext, wish: Wish) -> list[Place]:
+    """The place of the last event that the log holds of each lane of each wanted table.
+
+    Raises:
+        Trouble: the log does not answer.
+    """
+    places: list[Place] = []
+    for table in task(wish).tables:
+        schema, _, name = table.name.partition(".")
+        for lane in range(names.LANES):
+            subject = names.row_subject(wish.config.namespace, wish.config.connection, schema, name, lane, kind=KIND)
+            try:
+                last = await js.get_msg(task(wish).stream, subject=subject, direct=True)
+            except nats.js.errors.NotFoundError:
+                continue
+            except (nats.errors.Error, OSError) as error:
+                raise Trouble(conditions.LOG_UNAVAILABLE, f"{log.describe(error)}; trying again") from None
+            event = cloudevent.decode(cloudevent.decode_frame(last.data or b"")[-1])
+            if place := Place.parse(event.sequence or ""):
+                places.append(place)
+    return places
+
+
+async def _write_gaps(js: JetStreamContext, stream: str, mapper: Mapper, reason: str, tables: Collection[str]) -> None:
+    """Write the gap events that an epoch begins with; they are in the log when this returns, once however often it is done.
+
+    Raises:
+        Trouble: the log did not take them in time.
+        Fenced: another reader writes to our subjects.
+    """
+    writer: log.FrameWriter[int] = log.FrameWriter(js, stream, lambda _: None)
+    try:
+        for table in tables:
+            writer.add(*mapper.gap(table, 0, reason), 0)
+        async with asyncio.timeout(LOG_SECONDS):
+            await writer.flush()
+    except TimeoutError:
+        raise Trouble(conditions.LOG_UNAVAILABLE, f"{writer.trouble or 'the log is slow'}; trying again") from None
+    finally:
+        await writer.close()
