@@ -61,6 +61,7 @@ bench: uv ## what is claimed, measured beside its peers
 	uv run --frozen python tests/bench/bench_runtime.py
 	uv run --frozen python tests/bench/bench_nodejs.py
 	uv run --frozen python tests/bench/bench_code.py
+	uv run --frozen python tests/bench/bench_operator.py
 	uv run --frozen python tests/bench/bench_log.py
 	uv run --frozen python tests/bench/bench_router.py
 	uv run --frozen python tests/bench/bench_bus.py
