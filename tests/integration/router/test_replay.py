@@ -74,6 +74,7 @@ async def test_takeover_does_not_repeat_an_order(w: World) -> None:
     await w.subscribe(replay=Replay(since=times[0].isoformat(), request="first"), retry=Retry(max_seconds=0.1))
     await answered(w, "first")
     w.routers[0].kill()
+    await eventually(lambda: not w.function.open, "what it had sent is answered")
     w.function.answer = ok
     w.router("router-1")
     assert Counter(await w.delivered(6)) == Counter({"1": 2, "2": 2, "3": 2})
