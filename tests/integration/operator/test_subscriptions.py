@@ -330,7 +330,9 @@ def test_resync_writes_nothing(cluster: Kube, log: Log, namespace: str, knative:
     config = all_ready(cluster, log, knative, namespace)
     # A write is seen by others before it stands in the audit log: those of above are there when a later one is.
     cluster.apply(function(namespace, "settled"))
-    wait_until(lambda: any("functions/settled status" in write for write in writes(cluster)), "an earlier change is done")
+    wait_until(
+        lambda: any("functions/settled status" in write for write in writes(cluster)), "an earlier change is done"
+    )
     since = audit_position(cluster)
     for _ in range(3):
         report(log, config, items={"public.orders": ItemStatus(ready=True)}, message="")
