@@ -6,30 +6,26 @@ will be delivered. Whatever stops that becomes a condition, and is tried again u
 
 import asyncio
 import logging
-from collections.abc import Collection
 from typing import Final
 
 import msgspec
-import nats.errors
-import nats.js.errors
 from nats.js import JetStreamContext
-from wisp_api import cloudevent, conditions, names
+from wisp_api import conditions, names
 from wisp_api.source import MysqlConfig, ReaderStatus
 
 from wisp_events import log
-from wisp_events.sources import mysql_catalog, mysql_gtid, mysql_position, mysql_session, mysql_stream
+from wisp_events.sources import mysql_catalog, mysql_gtid, mysql_position, mysql_session, mysql_stream, row_log
 from wisp_events.sources.mysql_catalog import Prepared
 from wisp_events.sources.mysql_position import Position
 from wisp_events.sources.mysql_session import Purged
 from wisp_events.sources.reader import Reader, Trouble, Wish
-from wisp_events.sources.row_events import Mapper, Place
+from wisp_events.sources.row_events import Mapper
 
 logger = logging.getLogger(__name__)
 
 KIND: Final = "mysql"
 RETRY_SECONDS: Final = (1.0, 2.0, 5.0)
 CHECK_SECONDS: Final = 30.0
-LOG_SECONDS: Final = 15.0
 
 
 async def run(reader: Reader, js: JetStreamContext) -> None:
@@ -78,7 +74,7 @@ async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
         Fenced: another reader writes to our subjects.
     """
     dsn, key = wish.value("dsn"), _key(wish)
-    held = await _held(js, wish)
+    held = await row_log.last_places(js, task(wish).stream, wish.config, [table.name for table in task(wish).tables])
     known = await mysql_position.read(js, key)
     prepared = await asyncio.to_thread(mysql_catalog.prepare, dsn, _authority(wish), task(wish))
     position = mysql_position.begin(known, prepared.server, held)
@@ -107,7 +103,7 @@ async def _carry(
     missed = ""
     if position.pending:
         missed = f"{position.gap}; changes before this may be missing, gap events say so"
-        await _write_gaps(js, config.stream, mapper, position.gap, [table.name for table in config.tables])
+        await row_log.write_gaps(js, config.stream, mapper, position.gap, [table.name for table in config.tables])
         position = msgspec.structs.replace(position, gap="", pending=False)
         await mysql_position.write(js, key, position)
     read = mysql_gtid.parse(position.gtids, mariadb=position.mariadb)
@@ -157,45 +153,3 @@ def _same_place(one: Wish, other: Wish) -> bool:
     """Whether two wishes differ in tables at most, of which there are some."""
     new, old = task(one), task(other)
     return (new.server_id, new.stream) == (old.server_id, old.stream) and bool(new.tables)
-
-
-async def _held(js: JetStreamContext, wish: Wish) -> list[Place]:
-    """The place of the last event that the log holds of each lane of each wanted table.
-
-    Raises:
-        Trouble: the log does not answer.
-    """
-    places: list[Place] = []
-    for table in task(wish).tables:
-        schema, _, name = table.name.partition(".")
-        for lane in range(names.LANES):
-            subject = names.row_subject(wish.config.namespace, wish.config.connection, schema, name, lane, kind=KIND)
-            try:
-                last = await js.get_msg(task(wish).stream, subject=subject, direct=True)
-            except nats.js.errors.NotFoundError:
-                continue
-            except (nats.errors.Error, OSError) as error:
-                raise Trouble(conditions.LOG_UNAVAILABLE, f"{log.describe(error)}; trying again") from None
-            event = cloudevent.decode(cloudevent.decode_frame(last.data or b"")[-1])
-            if place := Place.parse(event.sequence or ""):
-                places.append(place)
-    return places
-
-
-async def _write_gaps(js: JetStreamContext, stream: str, mapper: Mapper, reason: str, tables: Collection[str]) -> None:
-    """Write the gap events that an epoch begins with; they are in the log when this returns, once however often it is done.
-
-    Raises:
-        Trouble: the log did not take them in time.
-        Fenced: another reader writes to our subjects.
-    """
-    writer: log.FrameWriter[int] = log.FrameWriter(js, stream, lambda _: None)
-    try:
-        for table in tables:
-            writer.add(*mapper.gap(table, 0, reason), 0)
-        async with asyncio.timeout(LOG_SECONDS):
-            await writer.flush()
-    except TimeoutError:
-        raise Trouble(conditions.LOG_UNAVAILABLE, f"{writer.trouble or 'the log is slow'}; trying again") from None
-    finally:
-        await writer.close()

@@ -9,18 +9,22 @@ import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import Collection
 from typing import Final
 
 import msgspec
-import nats.errors
-import nats.js.errors
 from nats.js import JetStreamContext
-from wisp_api import cloudevent, conditions, names
+from wisp_api import conditions
 from wisp_api.source import PostgresConfig, ReaderStatus
 
 from wisp_events import log
-from wisp_events.sources import postgres_catalog, postgres_connection, postgres_slot, postgres_stream, postgres_tables
+from wisp_events.sources import (
+    postgres_catalog,
+    postgres_connection,
+    postgres_slot,
+    postgres_stream,
+    postgres_tables,
+    row_log,
+)
 from wisp_events.sources.reader import Reader, Trouble, Wish
 from wisp_events.sources.row_events import Mapper, Place
 
@@ -28,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 RETRY_SECONDS: Final = (1.0, 2.0, 5.0)
 CHECK_SECONDS: Final = 30.0
-LOG_SECONDS: Final = 15.0
 WAITING_SECONDS: Final = 0.5
 
 
@@ -70,7 +73,7 @@ async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
         Fenced: another reader writes to our subjects.
     """
     config, dsn = task(wish), wish.value("dsn")
-    held = await _held(js, wish)
+    held = await row_log.last_places(js, task(wish).stream, wish.config, [table.name for table in task(wish).tables])
     prepared = await asyncio.to_thread(postgres_catalog.prepare, dsn, config, held)
     progress = prepared.progress
     mapper = Mapper(wish.config.namespace, wish.config.connection, progress.epoch)
@@ -83,7 +86,7 @@ async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
                 prepared.items,
             )
         )
-        await _write_gaps(js, config.stream, mapper, progress.gap, prepared.tables)
+        await row_log.write_gaps(js, config.stream, mapper, progress.gap, prepared.tables)
         await asyncio.to_thread(
             postgres_slot.write, dsn, config.slot, progress._replace(stage=postgres_slot.FOLLOWED, gap="")
         )
@@ -168,7 +171,7 @@ async def _tell_replaced(
     """Write gap events for replaced tables, and remember that; what takes too long is found again by the next check."""
     if found.replaced:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOG_SECONDS):
+            async with asyncio.timeout(row_log.LOG_SECONDS):
                 await stream.tell_gap(found.replaced, found.position)
             await asyncio.to_thread(postgres_tables.remember, wish.value("dsn"), task(wish).slot, found.oids)
     return dataclasses.replace(found, replaced=frozenset())
@@ -178,45 +181,3 @@ def _same_place(one: Wish, other: Wish) -> bool:
     """Whether two wishes differ in tables at most, of which there are some."""
     new, old = task(one), task(other)
     return (new.slot, new.stream) == (old.slot, old.stream) and bool(new.tables)
-
-
-async def _held(js: JetStreamContext, wish: Wish) -> list[Place]:
-    """The place of the last event that the log holds of each lane of each wanted table.
-
-    Raises:
-        Trouble: the log does not answer.
-    """
-    places: list[Place] = []
-    for table in task(wish).tables:
-        schema, _, name = table.name.partition(".")
-        for lane in range(names.LANES):
-            subject = names.row_subject(wish.config.namespace, wish.config.connection, schema, name, lane)
-            try:
-                last = await js.get_msg(task(wish).stream, subject=subject, direct=True)
-            except nats.js.errors.NotFoundError:
-                continue
-            except (nats.errors.Error, OSError) as error:
-                raise Trouble(conditions.LOG_UNAVAILABLE, f"{log.describe(error)}; trying again") from None
-            event = cloudevent.decode(cloudevent.decode_frame(last.data or b"")[-1])
-            if place := Place.parse(event.sequence or ""):
-                places.append(place)
-    return places
-
-
-async def _write_gaps(js: JetStreamContext, stream: str, mapper: Mapper, reason: str, tables: Collection[str]) -> None:
-    """Write the gap events that an epoch begins with; they are in the log when this returns, once however often it is done.
-
-    Raises:
-        Trouble: the log did not take them in time.
-        Fenced: another reader writes to our subjects.
-    """
-    writer: log.FrameWriter[int] = log.FrameWriter(js, stream, lambda _: None)
-    try:
-        for table in tables:
-            writer.add(*mapper.gap(table, 0, reason), 0)
-        async with asyncio.timeout(LOG_SECONDS):
-            await writer.flush()
-    except TimeoutError:
-        raise Trouble(conditions.LOG_UNAVAILABLE, f"{writer.trouble or 'the log is slow'}; trying again") from None
-    finally:
-        await writer.close()
