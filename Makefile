@@ -1,6 +1,8 @@
 # Each target is a line or two over real tools; `make help` lists them.
 .DEFAULT_GOAL := help
 PYTEST = uv run --frozen pytest
+# Tests mostly wait, so more processes than cores; a file's tests share their servers.
+SIDE_BY_SIDE = -n 4 --dist loadfile
 
 .PHONY: help test lint unit integration e2e bench chaos up cluster install demo down status kubeconfig build images manifests uv
 
@@ -48,11 +50,11 @@ lint: uv ## ruff, mypy strict, import-linter
 	uv run --frozen lint-imports
 
 unit: uv ## tests of single parts
-	$(PYTEST) tests/unit
+	$(PYTEST) $(SIDE_BY_SIDE) tests/unit
 
 integration: uv ## parts with real servers: Kubernetes API, NATS, MinIO, PostgreSQL
 	$(WISP) build etcd kube-apiserver kubectl minio helm
-	$(PYTEST) tests/integration
+	$(PYTEST) $(SIDE_BY_SIDE) tests/integration
 
 e2e: uv ## the whole on a real cluster; one that is not running is taken down again afterwards
 	$(PYTEST) tests/e2e

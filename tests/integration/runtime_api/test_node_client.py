@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fixtures.installed import cached
 from fixtures.node import node
 from fixtures.worker import CHUNK, END, ERROR, FAILED, RESULT, START
-from wisp_cluster.paths import cache_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,27 +41,23 @@ export const stream = awslambda.streamifyResponse(async (event, out) => {
 """
 
 
-@functools.cache
 def client() -> Path:
     """The client's entry, built at first use: that needs npm, cmake and a C++ compiler."""
-    folder = cache_dir() / f"aws-lambda-ric-{VERSION}"
-    if not folder.exists():
-        fresh = folder.with_name(f".{folder.name}.unfinished")
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        package = {
-            "private": True,
-            "dependencies": {"aws-lambda-ric": VERSION},
-            "allowScripts": {"aws-lambda-ric": True},
-        }
-        (fresh / "package.json").write_text(json.dumps(package))
-        made = subprocess.run(
-            ["npm", "install", "--foreground-scripts"], cwd=fresh, capture_output=True, text=True, check=False
-        )
-        assert made.returncode == 0, made.stdout[-2000:] + made.stderr[-2000:]
-        assert (fresh / "node_modules/aws-lambda-ric/rapid-client.node").exists(), made.stderr[-2000:]
-        fresh.rename(folder)
-    return folder / "node_modules/aws-lambda-ric/index.mjs"
+    return cached(f"aws-lambda-ric-{VERSION}", _build_client) / "node_modules/aws-lambda-ric/index.mjs"
+
+
+def _build_client(folder: Path) -> None:
+    package = {
+        "private": True,
+        "dependencies": {"aws-lambda-ric": VERSION},
+        "allowScripts": {"aws-lambda-ric": True},
+    }
+    (folder / "package.json").write_text(json.dumps(package))
+    made = subprocess.run(
+        ["npm", "install", "--foreground-scripts"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, made.stdout[-2000:] + made.stderr[-2000:]
+    assert (folder / "node_modules/aws-lambda-ric/rapid-client.node").exists(), made.stderr[-2000:]
 
 
 @pytest.fixture

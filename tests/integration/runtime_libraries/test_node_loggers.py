@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shlex
-import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
+from fixtures.installed import cached
 from fixtures.node import worker_command
 from unit.runtime.conftest import serve, start
-from wisp_cluster.paths import cache_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,21 +43,17 @@ export const handler = async (event, context) => {
 """
 
 
-@functools.cache
 def packages() -> Path:
     """A folder node_modules with them, fetched from npm at first use."""
     name = "-".join(f"{package.rpartition('/')[2]}-{version}" for package, version in PACKAGES.items())
-    folder = cache_dir() / name
-    if not folder.exists():
-        fresh = folder.with_name(f".{folder.name}.unfinished")
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        (fresh / "package.json").write_text(json.dumps({"private": True, "dependencies": PACKAGES}))
-        command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund"]
-        made = subprocess.run(command, cwd=fresh, capture_output=True, text=True, check=False)
-        assert made.returncode == 0, made.stdout[-2000:] + made.stderr[-2000:]
-        fresh.rename(folder)
-    return folder / "node_modules"
+    return cached(name, _install_packages) / "node_modules"
+
+
+def _install_packages(folder: Path) -> None:
+    (folder / "package.json").write_text(json.dumps({"private": True, "dependencies": PACKAGES}))
+    command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund"]
+    made = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stdout[-2000:] + made.stderr[-2000:]
 
 
 def test_lines_of_structured_loggers(serve: Callable[..., FunctionProcess]) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
-import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fixtures.installed import cached
 from unit.runtime.conftest import SOURCE, serve, start
-from wisp_cluster.paths import cache_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,16 +134,13 @@ def charge(event, context):
 """
 
 
-@functools.cache
 def packages() -> Path:
     """A folder with them, as in a layer, fetched from PyPI at first use: in our own environment boto3 would hold back what the images run."""
-    folder = cache_dir() / "powertools-3.37.0-boto3-1.44.5"
-    if not folder.exists():
-        fresh = folder.with_name(f".{folder.name}.unfinished")
-        shutil.rmtree(fresh, ignore_errors=True)
-        subprocess.run(["uv", "pip", "install", "--quiet", "--target", fresh, *PACKAGES], check=True, timeout=300)
-        fresh.rename(folder)
-    return folder
+    return cached("powertools-3.37.0-boto3-1.44.5", _install_packages)
+
+
+def _install_packages(folder: Path) -> None:
+    subprocess.run(["uv", "pip", "install", "--quiet", "--target", folder, *PACKAGES], check=True, timeout=300)
 
 
 @pytest.fixture
