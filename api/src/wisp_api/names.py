@@ -41,8 +41,10 @@ KV_CURSORS: Final = "wisp-cursors"
 KV_MEMBERS: Final = "wisp-members"
 """Router replicas that live: `<pod name>`, kept alive by heartbeats, gone by the bucket's time to live."""
 
-DEAD_LETTER_STREAM: Final = "wisp-dead-letters"
-DEAD_LETTER_SUBJECTS: Final = "wisp.dead.>"
+LETTERS_API: Final = "wisp.letters.api"
+"""Where the components reach JetStream's API of the account that holds dead letters and nothing else (decision 0045)."""
+SHARED_LETTERS: Final = "wisp-dead-letters"
+"""All namespaces' dead letters of before each had a stream of its own; nothing is added, and it goes when they have aged out."""
 
 LOG_STREAM: Final = "wisp-logs"
 """Functions' log lines: a message is some lines of one pod, as they are in its log."""
@@ -138,6 +140,16 @@ def position_key(namespace: str, kind: str, connection: str) -> str:
 def dead_letter_subject(namespace: str, origin: str, name: str) -> str:
     """Subject of a dead letter; `origin` is `subscription`, `function` or the source's kind, `name` the Subscription, Function or connection."""
     return f"wisp.dead.{namespace}.{origin}.{token(name)}"
+
+
+def dead_letter_stream(namespace: str) -> str:
+    """Name of the stream of a namespace's dead letters."""
+    return f"dead_{namespace}"
+
+
+def dead_letter_subjects(namespace: str) -> str:
+    """What that stream captures."""
+    return f"wisp.dead.{namespace}.>"
 
 
 def redrive_subject(stream_name: str, uid: str) -> str:

@@ -136,8 +136,9 @@ async def dead_letter(js: JetStreamContext, letter: DeadLetter) -> None:
     content = bytes(letter.event or b"") or (letter.input or "").encode()
     place = f"{letter.stream}:{letter.sequence}:{letter.index}"
     headers = {Header.MSG_ID.value: fingerprint(subject, place, letter.reason, content.decode(errors="replace"))}
+    stream = names.dead_letter_stream(letter.namespace)
     try:
-        await js.publish(subject, msgspec.json.encode(letter), PUBLISH_SECONDS, names.DEAD_LETTER_STREAM, headers)
+        await js.publish(subject, msgspec.json.encode(letter), PUBLISH_SECONDS, stream, headers)
     except (nats.errors.Error, OSError) as error:
         raise describe(error) from error
 

@@ -13,8 +13,10 @@ from wisp_operator.nats_auth import (
     ACCOUNT,
     SYSTEM,
     accounts_user,
+    letters_seed,
     make_closed_account,
     make_credentials,
+    make_letters_account,
     make_namespace_account,
     make_platform_account,
     make_removal,
@@ -34,7 +36,8 @@ class Accounts:
         self._seeds = seeds
 
     async def ensure_platform(self) -> None:
-        """Make the account that has the log, where the server doesn't know it, or bring it up to date."""
+        """Make the account that has the log and that of dead letters, where the server doesn't know them, or bring them up to date."""
+        await self._ensure(letters_seed(self._seeds), make_letters_account(self._seeds))
         await self._ensure(self._seeds[ACCOUNT], make_platform_account(self._seeds))
 
     async def ensure(self, namespace: str) -> str:

@@ -36,8 +36,8 @@ class OperatorConfig(msgspec.Struct, rename="camel", forbid_unknown_fields=True,
     """Copies of each stream and bucket; more than 1 needs a NATS cluster of that size."""
     stream_max_bytes: int = 256 * 1024 * 1024
     """Quota of one source's stream; a full one pushes back its own source only."""
-    dead_letter_max_bytes: int = 256 * 1024 * 1024
-    """Quota of the dead-letter stream; the oldest go first."""
+    dead_letter_max_bytes: int = 64 * 1024 * 1024
+    """Quota of each namespace's stream of dead letters; the oldest go first."""
     log_lines_max_bytes: int = 512 * 1024 * 1024
     """Quota of the stream of functions' log lines; the oldest go first. 0: there is none."""
     log_lines_retention_seconds: int = 604800

@@ -29,6 +29,7 @@ _MEMBER_SECONDS: Final = 8
 _DEAD_LETTER_SECONDS: Final = 14 * 24 * 3600
 _DUPLICATE_SECONDS: Final = 120
 _END_OF_BATCH: Final = "204"
+_API: Final = "$JS.API"
 
 Config = dict[str, Any]
 """A stream's configuration as the server's API writes it."""
@@ -56,6 +57,7 @@ class EventLog:
         """`connect` makes one."""
         self._client = client
         self._config = config
+        self._first_letter = 1
 
     @property
     def connected(self) -> bool:
@@ -67,21 +69,64 @@ class EventLog:
         await self._client.close()
 
     async def ensure_base(self) -> None:
-        """Make the buckets and the dead-letter stream, or bring their settings up to date."""
+        """Make the buckets and the platform's own streams, or bring their settings up to date."""
         for bucket in (names.KV_ROUTES, names.KV_SOURCES, names.KV_SCHEDULES, names.KV_STATUS, names.KV_CURSORS):
             await self._ensure(self._bucket(bucket))
         members = {"max_age": _MEMBER_SECONDS * _SECOND, "duplicate_window": _MEMBER_SECONDS * _SECOND}
         await self._ensure(self._bucket(names.KV_MEMBERS) | members)
-        await self._ensure(
-            {
-                **self._stream(names.DEAD_LETTER_STREAM, [names.DEAD_LETTER_SUBJECTS]),
-                "max_age": _DEAD_LETTER_SECONDS * _SECOND,
-                "max_bytes": self._config.dead_letter_max_bytes,
-                "discard": "old",
-            }
-        )
-
+        await self._retire_shared_letters()
+        await self.ensure_letters(self._config.namespace)  # of what belongs to no other
         await self._ensure_lines()
+
+    async def ensure_letters(self, namespace: str) -> None:
+        """Make the stream of a namespace's dead letters, or bring it up to date.
+
+        Raises:
+            APIError: the server has no room for it.
+        """
+        wanted = {
+            **self._stream(names.dead_letter_stream(namespace), [names.dead_letter_subjects(namespace)]),
+            "max_age": _DEAD_LETTER_SECONDS * _SECOND,
+            "max_bytes": self._config.dead_letter_max_bytes,
+            "discard": "old",
+            "duplicate_window": _DUPLICATE_SECONDS * _SECOND,
+        }
+        await self._ensure(wanted, {"first_seq": self._first_letter}, names.LETTERS_API)
+
+    async def lettered(self) -> set[str]:
+        """The namespaces that have a stream of dead letters, the platform's own left out."""
+        found: list[str] = []
+        while True:
+            page = await self._call("STREAM.NAMES", {"offset": len(found)}, names.LETTERS_API)
+            found += page.get("streams") or []
+            if len(found) >= page["total"] or not page.get("streams"):
+                return {name.partition("_")[2] for name in found} - {self._config.namespace}
+
+    async def drop_letters(self, namespace: str, *, held: bool) -> None:
+        """Delete the stream of a namespace's dead letters; one that holds some only where `held` says so."""
+        if namespace == self._config.namespace:
+            return
+        name = names.dead_letter_stream(namespace)
+        info = await self._info(name, names.LETTERS_API)
+        if info and (held or not info["state"]["messages"]):
+            await self._call(f"STREAM.DELETE.{name}", None, names.LETTERS_API)
+
+    async def _retire_shared_letters(self) -> None:
+        """Let the stream that all namespaces shared take nothing more and reserve no more than it holds; empty, it goes.
+
+        Letters of streams made from now on have greater numbers than any of it, so that a namespace's are in one order.
+        """
+        name = names.SHARED_LETTERS
+        if (info := await self._info(name)) and info["config"]["subjects"] != [f"retired.{name}"]:
+            await self._call(f"STREAM.UPDATE.{name}", info["config"] | {"subjects": [f"retired.{name}"]})
+            info = await self._info(name)
+        if info is None:
+            return
+        self._first_letter = info["state"]["last_seq"] + 1
+        if not info["state"]["messages"]:
+            await self.delete_stream(name)
+        elif info["config"]["max_bytes"] > (size := info["state"]["bytes"]):
+            await self._call(f"STREAM.UPDATE.{name}", info["config"] | {"max_bytes": size})
 
     async def _ensure_lines(self) -> None:
         """Make the stream of log lines, where lines are kept; one that is there stays, with what it holds, for as long as it said."""
@@ -106,6 +151,24 @@ class EventLog:
             found |= {item["config"]["name"]: item["config"] for item in page.get("streams") or []}
             if len(found) >= page["total"] or not page.get("streams"):
                 return {name: config for name, config in found.items() if name.startswith(f"events_{namespace}_")}
+
+    async def ensure_streams(self, namespace: str, wanted: dict[str, str], live: dict[str, Config]) -> dict[str, str]:
+        """Make a namespace's event streams, its dead letters' first; which the server refused, and why.
+
+        `wanted` is their names and subjects, `live` what `streams` said.
+        """
+        try:
+            if wanted:
+                await self.ensure_letters(namespace)
+        except APIError as error:
+            return dict.fromkeys(wanted, f"there is no room for its dead letters: {error.description or error}")
+        refused = {}
+        for name, subjects in wanted.items():
+            try:
+                await self.ensure_event_stream(name, subjects, live.get(name))
+            except APIError as error:
+                refused[name] = error.description or str(error)
+        return refused
 
     async def ensure_event_stream(self, name: str, subjects: str, live: Config | None) -> None:
         """Make one source's stream, or bring it up to date; `live` is what `streams` said of it."""
@@ -167,17 +230,23 @@ class EventLog:
         """Delete a key."""
         await self._client.jetstream().publish(f"$KV.{bucket}.{key}", b"", timeout=_REQUEST_SECONDS, headers=_MARKER)
 
-    async def _ensure(self, wanted: Config) -> None:
+    async def _ensure(self, wanted: Config, at_first: Config | None = None, api: str = _API) -> None:
+        """Make a stream, then with what is said `at_first`, or bring it up to date."""
         name = wanted["name"]
+        live = await self._info(name, api)
+        if live is None:
+            await self._call(f"STREAM.CREATE.{name}", wanted | (at_first or {}), api)
+        elif not covers(live["config"], wanted):
+            await self._call(f"STREAM.UPDATE.{name}", live["config"] | wanted, api)
+
+    async def _info(self, name: str, api: str = _API) -> Config | None:
+        """Configuration and state of a stream, None where there is none."""
         try:
-            live = await self._call(f"STREAM.INFO.{name}", None)
+            return await self._call(f"STREAM.INFO.{name}", None, api)
         except APIError as error:
             if error.code != 404:  # noqa: PLR2004 - HTTP's own number
                 raise
-            await self._call(f"STREAM.CREATE.{name}", wanted)
-            return
-        if not covers(live["config"], wanted):
-            await self._call(f"STREAM.UPDATE.{name}", live["config"] | wanted)
+            return None
 
     def _stream(self, name: str, subjects: list[str]) -> Config:
         return {
@@ -200,9 +269,9 @@ class EventLog:
             "duplicate_window": _DUPLICATE_SECONDS * _SECOND,
         }
 
-    async def _call(self, subject: str, request: Config | None) -> Config:
+    async def _call(self, subject: str, request: Config | None, api: str = _API) -> Config:
         payload = json.dumps(request).encode() if request is not None else b""
-        answer = await self._client.request(f"$JS.API.{subject}", payload, timeout=_REQUEST_SECONDS)
+        answer = await self._client.request(f"{api}.{subject}", payload, timeout=_REQUEST_SECONDS)
         result: Config = json.loads(answer.data)
         if "error" in result:
             raise APIError(**{key: result["error"].get(key) for key in ("code", "description", "err_code")})

@@ -70,6 +70,8 @@ async def _add_all(context: Context, log: EventLog, namespaces: WorkQueue[str]) 
         found |= {key.split(".")[place] for key in await log.entries(bucket, ">")}
     found |= {key.split(".")[1] for key in await log.entries(names.KV_SOURCES, "reader.>")}
     found |= {key.split(".")[2] for key in await log.entries(names.KV_SOURCES, "inbox.>")}
+    context.namespaces |= await log.lettered()  # looked at again until they have aged out
+    found |= context.namespaces
     for namespace in found:
         namespaces.add(namespace)
 

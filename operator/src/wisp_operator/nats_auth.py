@@ -1,7 +1,7 @@
 """Who may do what in the event log: NATS' decentralized JWT authentication, minted here.
 
-One NATS operator signs the accounts: the platform's, which has the log and the users of its components, and one for each namespace
-with readers, which imports from the log what concerns that namespace. Accounts sign users. The key pairs of namespaces' accounts and
+One NATS operator signs the accounts: the platform's, which has the log and the users of its components, one that holds the dead letters,
+and one for each namespace with readers, which imports from those what concerns that namespace. Accounts sign users. The key pairs of namespaces' accounts and
 of users are derived from the platform account's seed and their name, and tokens hold no time: the same name and permissions always
 give the same credentials, so they can be written again at any time without reading them back (the operator may not read tenants'
 Secrets) and without any change.
@@ -25,6 +25,7 @@ from wisp_api import names
 from wisp_api.subscription import MYSQL
 
 ACCOUNT: Final = "account"
+LETTERS: Final = "letters"
 OPERATOR: Final = "operator"
 SYSTEM: Final = "system"
 SEEDS: Final = {
@@ -39,10 +40,20 @@ _EXPORTS: Final = (
     f"$KV.{names.KV_STATUS}.reader.>",
     f"$KV.{names.KV_STATUS}.position.>",
     "wisp.events.>",
-    "wisp.dead.>",
 )
 """What the platform's account offers to those of namespaces."""
-_ISSUED: Final = 2
+_LETTERS: Final = "wisp.dead.>"
+_LETTERS_API: Final = (
+    "DIRECT.GET.*",
+    "STREAM.CREATE.*",
+    "STREAM.DELETE.*",
+    "STREAM.INFO.*",
+    "STREAM.MSG.DELETE.*",
+    "STREAM.NAMES",
+    "STREAM.UPDATE.*",
+)
+"""What the account of dead letters offers to the platform's; which of its users may what is in their permissions."""
+_ISSUED: Final = 3
 """`iat` of every token; raise it when what an account's token says changes, or a server that restarts keeps the older one."""
 _INFO: Final = ["$JS.API.INFO", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST"]
 
@@ -68,7 +79,7 @@ def operator_user() -> User:
 def router_user() -> User:
     """Reads every event and route, keeps cursors and members, writes dead letters, states, replies and records of invocations, purges what all have passed."""
     buckets = [names.KV_ROUTES, names.KV_SOURCES, names.KV_STATUS, names.KV_CURSORS, names.KV_MEMBERS]
-    kept = [*(f"KV_{bucket}" for bucket in buckets), names.DEAD_LETTER_STREAM, names.LOG_STREAM]
+    kept = [*(f"KV_{bucket}" for bucket in buckets), names.SHARED_LETTERS, names.LOG_STREAM]
     publish = [
         *_INFO,
         "$JS.API.STREAM.PURGE.*",
@@ -109,9 +120,8 @@ def ingest_user() -> User:
         "wisp.dead.*.s3.>",
         "wisp.events.*.*.*.redrive.>",
         f"$JS.API.DIRECT.GET.KV_{names.KV_ROUTES}.$KV.{names.KV_ROUTES}.>",
-        f"$JS.API.DIRECT.GET.{names.DEAD_LETTER_STREAM}",
-        f"$JS.API.STREAM.INFO.{names.DEAD_LETTER_STREAM}",
-        f"$JS.API.STREAM.MSG.DELETE.{names.DEAD_LETTER_STREAM}",
+        *(f"{names.LETTERS_API}.{call}.*" for call in ("DIRECT.GET", "STREAM.INFO", "STREAM.MSG.DELETE")),
+        *(f"$JS.API.{call}.{names.SHARED_LETTERS}" for call in ("DIRECT.GET", "STREAM.INFO", "STREAM.MSG.DELETE")),
         names.LOG_SUBJECTS,
         f"$JS.API.DIRECT.GET.{names.LOG_STREAM}",
         "$JS.API.INFO",
@@ -158,6 +168,7 @@ def make_server_config(seeds: dict[str, str], directory: str = "/data/accounts")
     """
     operator = {"type": "operator", "version": 2, "system_account": public_key(seeds[SYSTEM])}
     first = {
+        public_key(letters_seed(seeds)): make_letters_account(seeds),
         public_key(seeds[ACCOUNT]): make_platform_account(seeds),
         public_key(seeds[SYSTEM]): _account(seeds, seeds[SYSTEM], SYSTEM, {}),
     }
@@ -176,7 +187,24 @@ def make_server_config(seeds: dict[str, str], directory: str = "/data/accounts")
 def make_platform_account(seeds: dict[str, str]) -> str:
     """The token of the account that has the log."""
     exports = [{"name": subject, "subject": subject, "type": "service"} for subject in _EXPORTS]
-    return _account(seeds, seeds[ACCOUNT], ACCOUNT, {"exports": exports}, jetstream=True)
+    letters = public_key(letters_seed(seeds))
+    imports = [{"name": _LETTERS, "subject": _LETTERS, "account": letters, "type": "service"}]
+    for call in _LETTERS_API:
+        here, there = f"{names.LETTERS_API}.{call}", f"$JS.API.{call}"
+        imports.append({"name": here, "subject": there, "local_subject": here, "account": letters, "type": "service"})
+    return _account(seeds, seeds[ACCOUNT], ACCOUNT, {"exports": exports, "imports": imports}, jetstream=True)
+
+
+def letters_seed(seeds: dict[str, str]) -> str:
+    """The seed of the account of dead letters."""
+    return _derive(seeds[ACCOUNT], LETTERS, nkeys.PREFIX_BYTE_ACCOUNT)
+
+
+def make_letters_account(seeds: dict[str, str]) -> str:
+    """The token of the account of dead letters: a stream for each namespace, no users."""
+    subjects = [_LETTERS, *(f"$JS.API.{call}" for call in _LETTERS_API)]
+    exports = [{"name": subject, "subject": subject, "type": "service"} for subject in subjects]
+    return _account(seeds, letters_seed(seeds), LETTERS, {"exports": exports}, jetstream=True)
 
 
 def namespace_seed(seeds: dict[str, str], namespace: str) -> str:
@@ -193,10 +221,11 @@ def make_namespace_account(seeds: dict[str, str], namespace: str) -> str:
         f"$KV.{names.KV_STATUS}.position.{namespace}.>",
         f"$JS.API.DIRECT.GET.KV_{names.KV_STATUS}.$KV.{names.KV_STATUS}.position.{namespace}.>",
         f"wisp.events.{namespace}.>",
-        f"wisp.dead.{namespace}.>",
     ]
     platform = public_key(seeds[ACCOUNT])
     imports = [{"name": subject, "subject": subject, "account": platform, "type": "service"} for subject in subjects]
+    letters, account = names.dead_letter_subjects(namespace), public_key(letters_seed(seeds))
+    imports.append({"name": letters, "subject": letters, "account": account, "type": "service"})
     return _account(seeds, namespace_seed(seeds, namespace), f"namespace-{namespace}", {"imports": imports})
 
 

@@ -226,6 +226,7 @@ async def test_an_invocations_letter_goes_back_to_its_function(door: Door) -> No
 async def test_letters_are_for_their_own_namespace(door: Door) -> None:
     """Without a token, or with another namespace's, nothing is told and nothing moves; another namespace's letter has no id here."""
     js = door.world.client.jetstream()
+    await js.add_stream(name="dead_media", subjects=["wisp.dead.media.>"], allow_direct=True)
     await log.dead_letter(js, DeadLetter(reason="r", message="m", time="t", namespace="media", subscription="sub"))
     assert (await door("GET", token=""))[0] == 401
     for method, path in (("GET", ""), ("GET", "/1"), ("POST", "/redrive"), ("POST", "/purge")):

@@ -126,7 +126,8 @@ def test_reader_may_not(log: Log, namespace: str, reader: tuple[User, str], what
         ("KV_wisp-status", "$KV.wisp-status.reader.other.postgres.shop-db"),
         ("KV_wisp-status", "$KV.wisp-status.route.other.rows"),
         ("KV_wisp-cursors", "$KV.wisp-cursors.other.rows"),
-        ("wisp-dead-letters", "wisp.dead.other.postgres.shop-db"),
+        ("dead_other", "wisp.dead.other.postgres.shop-db"),
+        ("dead_other", f"{names.LETTERS_API}.STREAM.DELETE.dead_other"),
         ("events_other", "wisp.events.other.postgres.shop-db.public.orders.0"),
         ("events_other", "$JS.API.STREAM.DELETE.events_other"),
     ],
@@ -136,8 +137,11 @@ def test_servers_answers_reach_nobody_else(
 ) -> None:
     """What the server itself sends for a reader (an acknowledgement, a message it reads) can't be led to others' subjects."""
     rows, stream = ROWS.format(namespace=namespace), STREAM.format(namespace=namespace)
-    other = json.dumps({"name": "events_other", "subjects": ["wisp.events.other.>"]}).encode()
+    other = json.dumps({"name": "events_other", "subjects": ["wisp.events.other.>"], "allow_direct": True}).encode()
     log.as_operator(lambda client: client.request("$JS.API.STREAM.CREATE.events_other", other, timeout=5))
+    letters = json.dumps({"name": "dead_other", "subjects": ["wisp.dead.other.>"], "allow_direct": True}).encode()
+    create = f"{names.LETTERS_API}.STREAM.CREATE.dead_other"
+    log.as_operator(lambda client: client.request(create, letters, timeout=5))
 
     async def attack(client: Client) -> None:
         await client.request(rows, b"forged", timeout=5)
@@ -146,11 +150,12 @@ def test_servers_answers_reach_nobody_else(
         await client.request(rows, b"", timeout=5)  # answered after those
 
     async def stored(client: Client) -> bytes:
-        info = json.loads((await client.request(f"$JS.API.STREAM.INFO.{bucket}", b"", timeout=5)).data)
+        api = names.LETTERS_API if bucket == "dead_other" else "$JS.API"
+        info = json.loads((await client.request(f"{api}.STREAM.INFO.{bucket}", b"", timeout=5)).data)
         assert "error" not in info, info
         query = json.dumps({"last_by_subj": subject}).encode()
-        found = json.loads((await client.request(f"$JS.API.STREAM.MSG.GET.{bucket}", query, timeout=5)).data)
-        return b"" if found.get("error", {}).get("code") == 404 else json.dumps(found).encode()
+        found = await client.request(f"{api}.DIRECT.GET.{bucket}", query, timeout=5)
+        return b"" if (found.headers or {}).get("Status") == "404" else found.data or b"something"
 
     log.as_user(*reader, attack)
     assert log.as_operator(stored) == b""
@@ -181,8 +186,11 @@ def test_credentials_last_as_long_as_a_reader(
     [
         (router_user(), publish("wisp.events.media.s3.minio_photos.ObjectCreated.Put.0")),
         (router_user(), publish("$KV.wisp-routes.media.rows")),
-        (router_user(), publish("$JS.API.STREAM.DELETE.wisp-dead-letters")),
         (router_user(), publish("$JS.API.STREAM.PURGE.wisp-dead-letters")),
+        (router_user(), publish(f"{names.LETTERS_API}.STREAM.DELETE.dead_media")),
+        (router_user(), publish(f"{names.LETTERS_API}.STREAM.MSG.DELETE.dead_media")),
+        (router_user(), publish(f"{names.LETTERS_API}.DIRECT.GET.dead_media")),
+        (router_user(), publish("wisp.dead.media.postgres.shop-db")),
         (router_user(), publish("$JS.API.STREAM.PURGE.KV_wisp-cursors")),
         (ingest_user(), publish("wisp.events.media.postgres.shop-db.public.orders.0")),
         (ingest_user(), publish("$KV.wisp-sources.bucket.minio.photos")),
@@ -191,6 +199,9 @@ def test_credentials_last_as_long_as_a_reader(
         (ingest_user(), publish("$KV.wisp-sources.inbox.bus.media.orders")),
         (ingest_user(), listen("wisp.events.>")),
         (ingest_user(), publish("$JS.API.STREAM.PURGE.wisp-dead-letters")),
+        (ingest_user(), publish(f"{names.LETTERS_API}.STREAM.DELETE.dead_media")),
+        (ingest_user(), publish(f"{names.LETTERS_API}.STREAM.UPDATE.dead_media")),
+        (ingest_user(), publish("wisp.dead.media.subscription.rows")),
         (ingest_user(), publish("$JS.API.STREAM.MSG.DELETE.events_media_s3_minio_photos")),
         (ingest_user(), publish("$JS.API.DIRECT.GET.KV_wisp-routes")),
         (ingest_user(), publish(f"$JS.API.STREAM.PURGE.{names.LOG_STREAM}")),
@@ -208,22 +219,24 @@ def test_components_may_not(log: Log, cluster: Kube, user: User, act: Act) -> No
 @pytest.mark.parametrize(
     ("user", "act"),
     [
-        (router_user(), request("$JS.API.STREAM.INFO.wisp-dead-letters")),
         (router_user(), request("$JS.API.STREAM.PURGE.events_media_s3_minio_photos")),
         (router_user(), request("$JS.API.CONSUMER.CREATE.events_media_s3_minio_photos")),
         (router_user(), request("$JS.API.DIRECT.GET.KV_wisp-routes")),
-        (router_user(), request("wisp.dead.media.subscription.rows")),
-        (router_user(), request("wisp.dead.media.function.hello")),
+        (router_user(), request("wisp.dead.wisp-system.subscription.rows")),
+        (router_user(), request("wisp.dead.wisp-system.function.hello")),
         (router_user(), request("$KV.wisp-members.router-0")),
         (ingest_user(), request("$JS.API.DIRECT.GET.KV_wisp-sources.$KV.wisp-sources.bucket.minio.photos")),
-        (ingest_user(), request("wisp.dead.media.s3.minio")),
+        (ingest_user(), request("wisp.dead.wisp-system.s3.minio")),
         (ingest_user(), request("wisp.logs.media.hello.u1")),
         (ingest_user(), request(f"$JS.API.DIRECT.GET.{names.LOG_STREAM}")),
         (ingest_user(), publish("wisp.events.media.bus.orders.created.0")),
         (ingest_user(), publish("wisp.events.media.function.hello_uid.invocation")),
         (ingest_user(), request("$JS.API.DIRECT.GET.KV_wisp-sources.$KV.wisp-sources.inbox.bus.media.orders")),
         (ingest_user(), publish("wisp.events.media.postgres.shop-db.redrive.u1.again.0")),
-        (ingest_user(), request("$JS.API.DIRECT.GET.wisp-dead-letters")),
+        (ingest_user(), request(f"{names.LETTERS_API}.DIRECT.GET.dead_wisp-system")),
+        (ingest_user(), request(f"{names.LETTERS_API}.STREAM.INFO.dead_media")),
+        (ingest_user(), request(f"{names.LETTERS_API}.STREAM.MSG.DELETE.dead_media")),
+        (ingest_user(), publish("$JS.API.DIRECT.GET.wisp-dead-letters")),
         (ingest_user(), request("$JS.API.STREAM.INFO.wisp-dead-letters")),
         (ingest_user(), request("$JS.API.STREAM.MSG.DELETE.wisp-dead-letters")),
         (ingest_user(), request("$JS.API.DIRECT.GET.KV_wisp-routes.$KV.wisp-routes.media.rows")),

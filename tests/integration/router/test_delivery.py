@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from fixtures.function_server import MARKED, Answer, Request, function_server, ok
-from fixtures.router_world import NAMESPACE, STREAM, SUBJECTS, World, event, eventually, world
+from fixtures.router_world import LETTERS, NAMESPACE, STREAM, SUBJECTS, World, event, eventually, world
 from wisp_api import cloudevent, names
 from wisp_api.route import Retry, Target
 
@@ -102,7 +102,7 @@ async def test_what_is_not_the_functions_answer_does_not_count(w: World, status:
     await w.publish(event(1))
     assert await w.delivered(1) == ["1"]
     assert len(w.function.requests) == 6
-    assert (await w.client.jetstream().stream_info(names.DEAD_LETTER_STREAM)).state.messages == 0
+    assert (await w.client.jetstream().stream_info(LETTERS)).state.messages == 0
 
 
 async def test_unreachable_target_does_not_count(w: World) -> None:

@@ -17,6 +17,7 @@ from wisp_api.route import DeadLetter
 from wisp_events import log
 
 STREAM = names.stream("shop", "postgres", "db")
+LETTERS = names.dead_letter_stream("shop")
 SUBJECT = names.row_subject("shop", "db", "public", "orders", 0)
 
 
@@ -190,7 +191,7 @@ async def test_append_once_and_dead_letters_are_idempotent(tmp_path: Path) -> No
             assert await stored(js, SUBJECT) == list(range(600))
             with pytest.raises(log.EventTooLarge, match="bytes; the log takes"):
                 await log.append_once(js, STREAM, SUBJECT, [event(1, cloudevent.EVENT_BYTES)])
-            await js.add_stream(name=names.DEAD_LETTER_STREAM, subjects=[names.DEAD_LETTER_SUBJECTS])
+            await js.add_stream(name=LETTERS, subjects=[names.dead_letter_subjects("shop")])
             letter = DeadLetter(
                 reason="Malformed",
                 message="m",
@@ -201,7 +202,7 @@ async def test_append_once_and_dead_letters_are_idempotent(tmp_path: Path) -> No
             )
             for _ in range(2):
                 await log.dead_letter(js, letter)
-            state = (await js.stream_info(names.DEAD_LETTER_STREAM, subjects_filter=">")).state
+            state = (await js.stream_info(LETTERS, subjects_filter=">")).state
             assert state.subjects == {"wisp.dead.shop.s3.minio": 1}
 
 

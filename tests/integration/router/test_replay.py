@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 from fixtures.function_server import MARKED, Request, ok
-from fixtures.router_world import STREAM, World, event, eventually, world
-from wisp_api import names
+from fixtures.router_world import LETTERS, STREAM, World, event, eventually, world
 from wisp_api.route import Replay, ReplayReport, Retry
 
 
@@ -107,7 +106,7 @@ async def test_old_events_are_not_too_old_to_come_again(w: World) -> None:
     await eventually(lambda: datetime.now(UTC) - times[-1] > timedelta(seconds=1.1), "the events are old")
     await w.subscribe(retry=Retry(max_age_seconds=1), replay=Replay(since=times[0].isoformat(), request="r"))
     await w.delivered(6)
-    assert (await w.client.jetstream().stream_info(names.DEAD_LETTER_STREAM)).state.messages == 0
+    assert (await w.client.jetstream().stream_info(LETTERS)).state.messages == 0
 
 
 async def test_orders_that_can_not_be_carried_out_say_why(w: World) -> None:

@@ -76,7 +76,7 @@ class App:
         self._receiver = Receiver(client, system_namespace)
         tokens, room = Tokens(client.jetstream()), Room(ROOM_BYTES, CALLER_BYTES)
         self._doors = Doors(client.jetstream(), tokens, room)
-        self._dead = DeadLetters(client.jetstream(), tokens, room)
+        self._dead = DeadLetters(client, tokens, room)
         self._lines = Lines(client, tokens)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:

@@ -9,23 +9,21 @@ dropped. Whoever is interrupted between the two sends the event a second time, u
 """
 
 import asyncio
-import contextlib
 from collections import defaultdict
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import parse_qs
 
 import msgspec
-import nats.errors
-import nats.js.errors
-from nats.js import JetStreamContext
+from nats.aio.client import Client
 from nats.js.api import Header
 from wisp_api import cloudevent, names
-from wisp_api.route import DeadLetter, Route
+from wisp_api.route import Route
 from wisp_api.source import Inbox
 from wisp_api.subscription import BUS, FUNCTION
 
 from wisp_events import log
 from wisp_events.ingest.door import Answer, Headers, Room, read
+from wisp_events.ingest.letters import LAST, Letter, Letters
 from wisp_events.ingest.tokens import Tokens
 from wisp_events.router import bucket
 from wisp_events.web import Receive, Refusal
@@ -33,9 +31,6 @@ from wisp_events.web import Receive, Refusal
 BODY_BYTES: Final = 64 * 1024
 LIST_LIMIT: Final = 500
 ACT_LIMIT: Final = 100
-_LAST: Final = 2**63 - 1
-"""No letter has a greater number."""
-_STREAM: Final = names.DEAD_LETTER_STREAM
 
 
 class Summary(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -87,19 +82,13 @@ class Done(msgspec.Struct):
     more: bool
 
 
-class Letter(NamedTuple):
-    """A letter and its place."""
-
-    id: int
-    content: DeadLetter
-
-
 class DeadLetters:
     """Answers requests about dead letters."""
 
-    def __init__(self, js: JetStreamContext, tokens: Tokens, room: Room) -> None:
+    def __init__(self, client: Client, tokens: Tokens, room: Room) -> None:
         """`room` is what the bodies of all doors of this kind hold."""
-        self._js = js
+        self._js = client.jetstream()
+        self._letters = Letters(client)
         self._tokens = tokens
         self._room = room
         self._turn: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -136,20 +125,22 @@ class DeadLetters:
     async def _list(self, namespace: str, query: str) -> Page:
         given = {name: values[-1] for name, values in parse_qs(query).items()}
         after, limit = given.get("after", "0"), given.get("limit", str(LIST_LIMIT))
-        if not (after.isdecimal() and limit.isdecimal() and int(limit) and int(after) < _LAST):
-            raise Refusal(400, f"after and limit are whole numbers, limit at least 1, after below {_LAST}")
-        found = await self._next(namespace, given.get("subscription"), int(after), min(int(limit), LIST_LIMIT) + 1)
+        if not (after.isdecimal() and limit.isdecimal() and int(limit) and int(after) < LAST):
+            raise Refusal(400, f"after and limit are whole numbers, limit at least 1, after below {LAST}")
+        found = await self._letters.following(
+            namespace, given.get("subscription"), int(after), min(int(limit), LIST_LIMIT) + 1
+        )
         shown = found[: min(int(limit), LIST_LIMIT)]
         return Page([_summary(letter) for letter in shown], len(found) > len(shown))
 
     async def _act(self, namespace: str, order: Order, *, redrive: bool) -> Done:
-        until = order.until or (await self._js.stream_info(_STREAM)).state.last_seq
+        until = order.until or await self._letters.last(namespace)
         limit = max(1, min(order.limit, ACT_LIMIT))
         if order.ids is not None:
             ids = sorted({one for one in order.ids if order.after < one})
             found = [await self._one(namespace, one) for one in ids[: limit + 1]]
         else:
-            found = await self._next(namespace, order.subscription, order.after, limit + 1, until)
+            found = await self._letters.following(namespace, order.subscription, order.after, limit + 1, until)
         done = Done(0, [], order.after, until, len(found) > limit)
         for letter in found[:limit]:
             done.after = letter.id
@@ -159,7 +150,7 @@ class DeadLetters:
             except ValueError as error:
                 done.kept.append(Kept(letter.id, str(error)))
                 continue
-            await self._remove(letter.id)
+            await self._letters.remove(namespace, letter.id)
             done.done += 1
         return done
 
@@ -207,57 +198,12 @@ class DeadLetters:
         subject = names.bus_subject(namespace, bus, event.type, lane)
         await self._js.publish(subject, cloudevent.encode_frame([raw]), log.PUBLISH_SECONDS, stream, headers)
 
-    async def _remove(self, sequence: int) -> None:
-        """Remove a letter; one that another replica or its age has just removed is removed, too."""
-        try:
-            await self._js.delete_msg(_STREAM, sequence)
-        except nats.js.errors.APIError:
-            with contextlib.suppress(nats.js.errors.NotFoundError):
-                await self._js.get_msg(_STREAM, sequence, direct=True)
-                raise
-
-    async def _one(self, namespace: str, sequence: int) -> Letter:
+    async def _one(self, namespace: str, number: int) -> Letter:
         """Raises: Refusal: the namespace has no such letter."""
-        try:
-            message = await self._js.get_msg(_STREAM, sequence, direct=True) if 0 < sequence <= _LAST else None
-        except nats.js.errors.NotFoundError:
-            message = None
-        if message is None or not (message.subject or "").startswith(f"wisp.dead.{namespace}."):
-            raise Refusal(404, f"namespace {namespace} has no dead letter {sequence} (any more)")
-        return Letter(sequence, _decode(namespace, message.data or b""))
-
-    async def _next(
-        self, namespace: str, subscription: str | None, after: int, limit: int, until: int | None = None
-    ) -> list[Letter]:
-        """The next letters of a namespace or of one of its Subscriptions."""
-        subject = names.dead_letter_subject(namespace, "subscription", subscription) if subscription else ""
-        found: list[Letter] = []
-        while len(found) < limit:
-            try:
-                message = await self._js.get_msg(
-                    _STREAM, after + 1, subject or f"wisp.dead.{namespace}.>", direct=True, next=True
-                )
-            except nats.js.errors.NotFoundError:
-                break
-            after = message.seq or 0
-            if until is not None and after > until:
-                break
-            found.append(Letter(after, _decode(namespace, message.data or b"")))
+        found = await self._letters.one(namespace, number)
+        if found is None:
+            raise Refusal(404, f"namespace {namespace} has no dead letter {number} (any more)")
         return found
-
-
-def _decode(namespace: str, data: bytes) -> DeadLetter:
-    """A letter as it is stored; what is none is shown as what it is, so that it hides no other and can be dropped."""
-    try:
-        letter = msgspec.json.decode(data, type=DeadLetter)
-        if letter.event is not None:
-            cloudevent.decode(letter.event)
-    except ValueError as error:
-        text = data.decode(errors="replace")
-        return DeadLetter(
-            reason="Malformed", message=f"this is no dead letter: {error}", time="", namespace=namespace, input=text
-        )
-    return letter
 
 
 def _order(body: bytes) -> Order:
@@ -266,8 +212,8 @@ def _order(body: bytes) -> Order:
         order = msgspec.json.decode(body or b"{}", type=Order)
     except ValueError as error:
         raise Refusal(400, f"send {{subscription, ids, after, until, limit}} as JSON: {error}") from None
-    if not (0 <= order.after < _LAST and order.until >= 0):
-        raise Refusal(400, f"after is a letter's id below {_LAST}, until one or 0")
+    if not (0 <= order.after < LAST and order.until >= 0):
+        raise Refusal(400, f"after is a letter's id below {LAST}, until one or 0")
     return order
 
 

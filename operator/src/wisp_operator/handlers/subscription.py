@@ -13,13 +13,12 @@ from typing import Any, Final
 
 import msgspec
 import nats.errors
-from nats.js.errors import APIError
 from wisp_api import conditions, names
 from wisp_api.subscription import BUS, MYSQL, S3
 
 from wisp_operator import subscription_status
 from wisp_operator.accounts import Accounts
-from wisp_operator.api import DEPLOYMENTS, SECRETS, SUBSCRIPTIONS, Api, ApiError, Object
+from wisp_operator.api import DEPLOYMENTS, NAMESPACES, SECRETS, SUBSCRIPTIONS, Api, ApiError, Object
 from wisp_operator.apply import covers, stamped
 from wisp_operator.context import Context
 from wisp_operator.event_plane import Plan, View, leftovers, plan, rebind, server_name
@@ -99,11 +98,7 @@ async def _carry_out(context: Context, log: EventLog, accounts: Accounts, view: 
     """Make the log and the readers what the plan says, as far as they let us."""
     problems = Problems()
     seed = await accounts.ensure(view.namespace) if made.readers else ""
-    for name, subjects in made.streams.items():
-        try:
-            await log.ensure_event_stream(name, subjects, view.streams.get(name))
-        except APIError as error:
-            problems.streams[name] = error.description or str(error)
+    problems.streams = await log.ensure_streams(view.namespace, made.streams, view.streams)
     # A stream that exists and refuses a new setting works as before: its routes and bindings stay.
     made.without_streams(name for name in problems.streams if name not in view.streams)
     for reader, task in made.readers.items():
@@ -148,6 +143,9 @@ async def _take_away(context: Context, log: EventLog, view: View, made: Plan) ->
         await log.delete_stream(stream)
     for bucket, key in leftovers(view, made):
         await log.delete(bucket, key)
+    if not made.streams and not view.streams:  # so the router has long forgotten its routes
+        gone = await context.api.get(NAMESPACES, None, view.namespace) is None
+        await log.drop_letters(view.namespace, held=gone)
 
 
 async def _bind(context: Context, log: EventLog, view: View, made: Plan) -> None:
