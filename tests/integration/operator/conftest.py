@@ -40,7 +40,7 @@ def operator(
     settings = {
         "storeUrl": f"http://127.0.0.1:{store_port}",
         "codeCheckSeconds": 2,
-        "codeRetentionSeconds": 2,
+        "codeRetentionSeconds": 6,  # longer than a busy machine needs from an upload to the revision that names it
         "randomSecrets": {"wisp-s3-tokens": ["minio"], "wisp-store": ["key"]},
         "drainSeconds": 5,
         "s3Servers": [

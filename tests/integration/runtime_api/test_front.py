@@ -24,7 +24,9 @@ __all__ = ["start"]
 
 BOOTSTRAP = f"#!/bin/sh\nexec {sys.executable} -m awslambdaric $_HANDLER\n"
 APP = """
-import os, time
+import glob, os, time
+
+HERE = os.path.dirname(__file__)
 
 def handler(event, context):
     if event == "raise":
@@ -35,8 +37,10 @@ def handler(event, context):
         os._exit(3)
     if isinstance(event, dict) and "rawPath" in event:
         return {"statusCode": 418, "headers": {"x-path": event["rawPath"]}, "body": "tea"}
-    if event == "slow":
-        time.sleep(0.2)
+    if event == "meet":
+        open(f"{HERE}/met-{os.getpid()}", "w").close()
+        while len(glob.glob(f"{HERE}/met-*")) < 2:
+            time.sleep(0.01)
     print("said", event)
     return {"event": event, "pid": os.getpid(), "id": context.aws_request_id}
 """
@@ -115,7 +119,7 @@ def test_workers_have_runtimes_of_their_own(serve: Callable[..., FunctionProcess
     """With concurrency 2 two events run side by side, each bridge on a port of its own."""
     function = serve(WISP_CONCURRENCY="2")
     with ThreadPoolExecutor(2) as callers:
-        answers = list(callers.map(function.invoke, ["slow", "slow"]))
+        answers = list(callers.map(function.invoke, ["meet", "meet"]))
     assert len({answer.json["pid"] for answer in answers}) == 2
 
 
