@@ -22,9 +22,11 @@ import sys
 if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:  # so it stands while Python looks for what ``-m`` is to run
     del sys.path[0]  # the working directory: its modules are the function's, not ours
 
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from wisp_runtime.http_form import AsyncRequest, Request, Response
 
 __all__ = ["AsyncRequest", "Request", "Response"]

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn
 
 from wisp_runtime import journal
 from wisp_runtime.errors import InitError
 from wisp_runtime.fetching import bring
 from wisp_runtime.front import Front
 from wisp_runtime.function import Function
+from wisp_runtime.lean import signal
 from wisp_runtime.loader import buried, freeze
 from wisp_runtime.loop import Loop
 from wisp_runtime.metrics import Metrics
 from wisp_runtime.settings import Settings
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import NoReturn
 
     from wisp_runtime.auth.gate import Gate
     from wisp_runtime.local import Arguments

@@ -8,14 +8,15 @@ Spec: https://asgi.readthedocs.io/en/latest/specs/www.html.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from wisp_runtime.errors import InitError, InvalidResultError, user_stack
 from wisp_runtime.frames import CHUNK, END, RESULT, START
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from typing import Any
 
     from wisp_runtime.invocation import Invocation
     from wisp_runtime.shared import Session

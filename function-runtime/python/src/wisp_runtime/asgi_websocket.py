@@ -7,14 +7,14 @@ Spec: https://asgi.readthedocs.io/en/latest/specs/www.html#websocket.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from wisp_runtime.errors import InvalidResultError
 from wisp_runtime.frames import CANCEL, CHUNK, CLOSE, END, INPUT, MESSAGE, RESULT, START, TAKEN
 from wisp_runtime.shared import CallerGoneError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from typing import Any
 
     from wisp_runtime.shared import Session
 

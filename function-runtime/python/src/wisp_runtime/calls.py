@@ -7,9 +7,7 @@ gave it. A caller's fault is 4xx, a function's error 500 and a timeout 504 with 
 
 from __future__ import annotations
 
-import json
 import time
-from typing import TYPE_CHECKING, Any
 
 from wisp_runtime import function_url, journal
 from wisp_runtime.cloudevent import (
@@ -22,7 +20,7 @@ from wisp_runtime.cloudevent import (
     read_structured,
 )
 from wisp_runtime.counting import check_values
-from wisp_runtime.encoding import make_encoder, quote
+from wisp_runtime.encoding import make_encoder, quote, write_json
 from wisp_runtime.errors import BadRequestError
 from wisp_runtime.frames import INVOKE, MAX_HEAD, pack_text
 from wisp_runtime.http1 import HttpRequest, Reply
@@ -32,7 +30,10 @@ from wisp_runtime.trace import HEADERS as TRACE_HEADERS
 from wisp_runtime.trace import Trace, begin_trace
 from wisp_runtime.values import depth, encode_json, media_type, parse_json
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from wisp_runtime.connection import Connection
     from wisp_runtime.websocket_connection import WebSocketConnection
     from wisp_runtime.workers import Worker
@@ -135,7 +136,7 @@ class Call:
             self.body = request.body
             if request.jwt is not None:
                 self.head["jwt"] = request.jwt
-                self.head["headers"] = [*request.headers, (CLAIMS, json.dumps(request.jwt["claims"]))]
+                self.head["headers"] = [*request.headers, (CLAIMS, write_json(request.jwt["claims"]))]
         else:
             self._read_event(request, signature)
         if "x-amz-client-context" in request.fields:
@@ -321,7 +322,7 @@ class Call:
 
 
 def _document(status: int, document: dict[str, Any], *headers: tuple[str, str]) -> Reply:
-    return Reply(status, [("content-type", "application/json"), *headers], json.dumps(document).encode())
+    return Reply(status, [("content-type", "application/json"), *headers], write_json(document).encode())
 
 
 def _base64(data: bytes) -> str:

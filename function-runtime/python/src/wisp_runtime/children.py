@@ -6,10 +6,11 @@ Invariant: an exit status reaches the process that ended, and one that was kille
 from __future__ import annotations
 
 import os
-import signal
 from itertools import count
-from typing import TYPE_CHECKING
 
+from wisp_runtime.lean import signal
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wisp_runtime.loop import Loop
     from wisp_runtime.workers import Worker

@@ -8,13 +8,14 @@ decided by the content type first, as the HTTP binding says (section 3), so a st
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
-
+from wisp_runtime.encoding import read_json
 from wisp_runtime.errors import BadRequestError, InvalidResultError
 from wisp_runtime.values import encode_json, is_json, parse_json
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from wisp_runtime.http1 import HttpRequest
 
 STRUCTURED = "application/cloudevents+json"
@@ -170,7 +171,7 @@ def _kind_of_data(body: bytes, mode: str) -> str:
     if mode:
         return "text" if mode.startswith("text/") or mode == "application/xml" or mode.endswith("+xml") else "bytes"
     try:
-        json.loads(text)
+        read_json(text)
     except (ValueError, RecursionError):
         return "text"
     return "json"

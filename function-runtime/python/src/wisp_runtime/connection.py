@@ -7,14 +7,16 @@ streams is told to pause.
 
 from __future__ import annotations
 
-import socket
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+import _socket as socket
 
 from wisp_runtime.http1 import LAST_CHUNK, Reply, chunk, error_reply
+from wisp_runtime.lean import suppress
 from wisp_runtime.loop import READ, WRITE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from wisp_runtime.calls import Call
     from wisp_runtime.front import Front
     from wisp_runtime.http1 import HttpRequest

@@ -7,10 +7,11 @@ the stack and are cut by the package's folder, so that no list of names can go s
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Any
 
 _PACKAGE_DIR = os.path.dirname(__file__) + os.sep  # noqa: PTH120 - pathlib costs 10 ms at start
 _MAX_FRAMES = 50

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from binascii import a2b_base64
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from wisp_runtime.errors import BadRequestError, InitError
 from wisp_runtime.values import encode_json, is_json, media_type, parse_json
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from wisp_runtime.invocation import Answer, Decode, Encode, Invocation
 

@@ -6,8 +6,6 @@ for one that is closed changes nothing. What a function sent that can't be sent 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from wisp_runtime import journal
 from wisp_runtime.children import how_it_ended
 from wisp_runtime.errors import BadRequestError, InvalidResultError
@@ -15,7 +13,10 @@ from wisp_runtime.frames import CHUNK, CLOSE, END, ERROR, MESSAGE, RESULT, START
 from wisp_runtime.logs import timestamp
 from wisp_runtime.memory import used_mib
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from wisp_runtime.calls import Call
     from wisp_runtime.errors import InitError
     from wisp_runtime.function import Function

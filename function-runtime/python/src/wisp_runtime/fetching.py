@@ -10,15 +10,16 @@ it in place. It happens in a process of its own, which leaves nothing in the fro
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
 
 from wisp_runtime.errors import InitError
+from wisp_runtime.lean import signal
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from http.client import HTTPResponse
+    from typing import Any, NoReturn
 
 TOKEN = "/etc/wisp/code/read"  # noqa: S105 - a path
 START_SECONDS = 20.0  # for a store that is away; the kubelet kills what doesn't serve after 30, and starts it anew

@@ -6,13 +6,14 @@ Invariant: what ``FrameReader.feed`` returns are whole frames whose head is a JS
 
 from __future__ import annotations
 
-from struct import Struct
-from typing import TYPE_CHECKING, Any
+from _struct import Struct
 
 from wisp_runtime.encoding import make_decoder, make_encoder
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
+    import _socket as socket
+    from typing import Any
 
     Frame = tuple[int, int, dict[str, Any], bytes]
 

@@ -6,25 +6,38 @@ answers through the connection, and ``busy``; so a pod may hold several function
 
 from __future__ import annotations
 
-import socket
+import _socket as socket
 import time
-from typing import TYPE_CHECKING, Protocol
 
 from wisp_runtime import journal
 from wisp_runtime.budget import Budget
 from wisp_runtime.connection import Connection
 from wisp_runtime.errors import InitError
 from wisp_runtime.http1 import Reply, error_reply
+from wisp_runtime.lean import accept
 from wisp_runtime.loop import READ
 from wisp_runtime.request_reader import RequestReader
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from wisp_runtime.calls import Call
     from wisp_runtime.elsewhere import Elsewhere
     from wisp_runtime.http1 import HttpRequest
     from wisp_runtime.loop import Loop
     from wisp_runtime.settings import Settings
     from wisp_runtime.websocket_connection import WebSocketConnection
+
+    class Submits(Protocol):
+        """What the front needs of a function."""
+
+        def submit(self, connection: Connection, request: HttpRequest) -> None:
+            """Answer the request, now or later, through the connection."""
+
+        def withdraw(self, call: Call) -> None:
+            """Forget a call whose caller has gone, if it waits still."""
+
 
 BACKLOG = 1024
 MAX_CONNECTIONS = 1024
@@ -35,16 +48,6 @@ DRAIN_STALL_SECONDS = 5.0  # as STALL_SECONDS, when the pod is told to stop
 DRAIN_MARGIN_SECONDS = 0.5  # for the answers of invocations whose time is over at the very end
 
 OK = Reply(200, [("content-type", "application/json")], b'{"status":"ok"}')
-
-
-class Submits(Protocol):
-    """What the front needs of a function."""
-
-    def submit(self, connection: Connection, request: HttpRequest) -> None:
-        """Answer the request, now or later, through the connection."""
-
-    def withdraw(self, call: Call) -> None:
-        """Forget a call whose caller has gone, if it waits still."""
 
 
 class Front:
@@ -130,7 +133,7 @@ class Front:
         del events
         while self.listener is not None:
             try:
-                sock, address = self.listener.accept()
+                sock, address = accept(self.listener)
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError as error:  # out of descriptors: the idle connections are ours to give up

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
-from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from wisp_runtime import journal
 from wisp_runtime.calls import JSON_FORM, Call, deadline_ms
@@ -18,10 +15,12 @@ from wisp_runtime.errors import BadRequestError
 from wisp_runtime.exchange import Exchange
 from wisp_runtime.frames import CANCEL, GO
 from wisp_runtime.http1 import error_reply
+from wisp_runtime.lean import deque, suppress
 from wisp_runtime.memory import MemoryWatch
 from wisp_runtime.metrics import Counts
 from wisp_runtime.processes import Processes
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wisp_runtime.connection import Connection
     from wisp_runtime.errors import InitError

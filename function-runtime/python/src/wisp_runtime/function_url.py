@@ -6,17 +6,19 @@ joined by commas, cookies stand apart from headers, and a body that isn't known 
 
 from __future__ import annotations
 
-import json
 import time
 from binascii import a2b_base64, b2a_base64
-from typing import TYPE_CHECKING, Any
 
+from wisp_runtime.encoding import read_json, write_json
 from wisp_runtime.errors import InvalidResultError
 from wisp_runtime.http1 import Reply
 from wisp_runtime.results import JSON_HEADER, checked_headers, checked_status
 from wisp_runtime.values import encode_json, is_json
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from wisp_runtime.http1 import HttpRequest
 
 _TEXT = ("application/javascript", "application/xml", "application/graphql", "application/yaml")
@@ -93,7 +95,7 @@ def _claim(value: Any) -> str:
     """Write a claim as API Gateway does: everything is a text, and a list has its words in brackets."""
     if isinstance(value, list):
         return f"[{' '.join(map(_claim, value))}]"
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else write_json(value)
 
 
 def _text(body: bytes, media_type: str) -> str | None:
@@ -114,7 +116,9 @@ def make_reply(body: bytes) -> Reply:
         InvalidResultError: It is nested too deeply, or its fields don't have the types that the format gives them.
     """
     try:
-        result = json.loads(body) if b'"statusCode"' in body else None
+        result = (
+            read_json(body.decode("utf-8", "surrogatepass").removeprefix("\ufeff")) if b'"statusCode"' in body else None
+        )
     except RecursionError as error:
         raise InvalidResultError("Runtime.MarshalError", f"Unable to marshal response: {error}") from None
     if not isinstance(result, dict) or "statusCode" not in result:

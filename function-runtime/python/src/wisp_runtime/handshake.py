@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from hashlib import sha1
-from typing import TYPE_CHECKING, Any
 
 from wisp_runtime.errors import BadRequestError, InvalidResultError
 from wisp_runtime.http1 import Reply
 from wisp_runtime.results import checked_headers
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from wisp_runtime.http1 import HttpRequest
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

@@ -6,10 +6,11 @@ the requests.
 
 from __future__ import annotations
 
-import json
 import time
-from typing import TYPE_CHECKING
 
+from wisp_runtime.encoding import write_json
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
@@ -111,7 +112,7 @@ def chunk(data: bytes) -> bytes:
 
 def error_reply(status: int, error_type: str, message: str, headers: list[tuple[str, str]] | None = None) -> Reply:
     """Make the JSON answer of an error that isn't the function's own."""
-    body = json.dumps({"errorType": error_type, "errorMessage": message}).encode()
+    body = write_json({"errorType": error_type, "errorMessage": message}).encode()
     return Reply(status, [("content-type", "application/json"), *(headers or [])], body)
 
 

@@ -8,13 +8,14 @@ a text is text/plain, bytes are application/octet-stream, None is 204, anything 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
 
 from wisp_runtime.errors import InvalidResultError
 from wisp_runtime.values import encode_json
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from typing import Any
 
     from wisp_runtime.invocation import Answer, Decode, Encode, Invocation
 

@@ -7,16 +7,17 @@ user's own stack and not ours. Nothing here knows of HTTP.
 from __future__ import annotations
 
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any
 
 from wisp_runtime import logs
 from wisp_runtime.errors import BadRequestError, function_error
 from wisp_runtime.frames import CHUNK, END, ERROR, RESULT, START
 from wisp_runtime.trace_variable import TraceVariable
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable, Iterator
+    from typing import Any
 
     from wisp_runtime.settings import Settings
     from wisp_runtime.shared import Session

@@ -12,12 +12,14 @@ from __future__ import annotations
 import os
 import select
 import time
-from typing import TYPE_CHECKING, Any
 
 from wisp_runtime.encoding import quote
 from wisp_runtime.logs import make_line, timestamp
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from wisp_runtime.calls import Call
     from wisp_runtime.log_stream import LogStream
 

@@ -6,15 +6,17 @@ value, ``null`` included; what the caller gets of it is the front's business. A 
 
 from __future__ import annotations
 
-import json
 import time
 from binascii import b2a_base64
 from types import GeneratorType
-from typing import TYPE_CHECKING, Any
 
+from wisp_runtime.encoding import write_json
 from wisp_runtime.values import encode_json, parse_json
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from wisp_runtime.invocation import Answer, Encode, Invocation
 
 
@@ -127,4 +129,4 @@ def _item(item: Any) -> bytes:
     """Return a streamed item's bytes: texts in UTF-8, values as lines of JSON."""
     if isinstance(item, bytes | bytearray | memoryview):
         return bytes(item)
-    return item.encode() if isinstance(item, str) else json.dumps(item).encode() + b"\n"
+    return item.encode() if isinstance(item, str) else write_json(item).encode() + b"\n"

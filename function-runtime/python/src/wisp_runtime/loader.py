@@ -6,15 +6,12 @@ nothing that a fork would break: another thread, a socket, an event loop, a chil
 
 from __future__ import annotations
 
+import _socket as socket
 import gc
 import os
-import signal
-import socket
 import sys
 import time
 from _thread import start_new_thread
-from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
 
 from wisp_runtime import logs
 from wisp_runtime.errors import InitError
@@ -28,13 +25,15 @@ from wisp_runtime.frames import (
     Channel,
     FrameReader,
 )
+from wisp_runtime.lean import receive_two, signal, suppress
 from wisp_runtime.loading import load_handler
 from wisp_runtime.signatures import find_signature, is_asynchronous
 from wisp_runtime.spawning import take_log
 from wisp_runtime.turns import Turns
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
     from wisp_runtime.invocation import Decode, Handler
     from wisp_runtime.settings import Settings
@@ -155,7 +154,7 @@ def serve_zygote(sock: socket.socket, handler: Handler) -> NoReturn:
     channel.send(ZYGOTE, 0, {"signature": handler.signature})
     while True:
         try:
-            data, descriptors, _, _ = socket.recv_fds(sock, 4096, 2)
+            data, descriptors = receive_two(sock, 4096)
         except OSError:
             data, descriptors = b"", []
         if not data:
@@ -222,7 +221,7 @@ def serve(channel: Channel, handler: Handler) -> NoReturn:
         from wisp_runtime.shared import serve_shared  # noqa: PLC0415 - with it comes asyncio
 
         try:
-            serve_shared(channel.sock, handler)
+            serve_shared(channel, handler)
         except InitError as error:  # of the app's own start-up
             channel.sock.setblocking(True)  # noqa: FBT003 - socket's own signature
             report(channel, error)

@@ -11,20 +11,24 @@ our dependencies, whatever its version, is what the function gets, and never wha
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NoReturn
 
 from wisp_runtime.errors import InitError, user_stack
+from wisp_runtime.lean import signal, suppress
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType, ModuleType
+    from typing import Any, NoReturn
 
     from wisp_runtime.settings import Settings
 
 _OURS = "httptools"  # what is imported by now and a function may bring itself
+# What a server in Python has always imported by now, and ours only where it is needed.
+_STANDARD = {"array", "bisect", "collections", "contextlib", "copyreg", "enum", "errno", "functools", "heapq", "json"}
+_STANDARD |= {"keyword", "operator", "re", "reprlib", "selectors", "signal", "socket", "struct", "typing"}
 _MAX_NAMES = 20
 
 
@@ -68,7 +72,18 @@ def _enter(code_dir: str) -> None:
     if any(os.path.exists(os.path.join(folder, _OURS)) for folder in users):  # noqa: PTH110, PTH118
         for name in [name for name in sys.modules if name.partition(".")[0] == _OURS]:
             del sys.modules[name]
+    _keep_standard(users)
     sys.path[:] = [*users, *(entry for entry in sys.path if entry not in {"", *users})]
+
+
+def _keep_standard(users: list[str]) -> None:
+    """Import what the function has modules of the same name of, where it, its packages and we expect the standard library's."""
+    found: set[str] = set()
+    for folder in users:
+        with suppress(OSError):
+            found.update(name.partition(".")[0] for name in os.listdir(folder))  # noqa: PTH208 - pathlib costs 10 ms
+    for name in found & _STANDARD:
+        import_module(name)
 
 
 def _add_exit() -> None:

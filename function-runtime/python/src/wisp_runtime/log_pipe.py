@@ -7,12 +7,12 @@ end, or faster than stdout takes it, keeps nobody else waiting.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from wisp_runtime import journal
 from wisp_runtime.logs import log_line, unread_bytes
 from wisp_runtime.loop import READ
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wisp_runtime.loop import Loop
     from wisp_runtime.workers import Worker

@@ -11,12 +11,15 @@ from __future__ import annotations
 import gc
 import os
 import select
-import socket
 import time
-from contextlib import suppress
-from typing import NoReturn
 
+from wisp_runtime.lean import connect, suppress
 from wisp_runtime.log_stream import LAST_SECONDS, make_notice
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket as socket
+    from typing import NoReturn
 
 BATCH = 128 * 1024
 GATHER_SECONDS = 1.0
@@ -109,8 +112,7 @@ class Sender:
         with open(self._token_file, encoding="ascii") as file:  # noqa: PTH123 - anew each time: the kubelet renews it
             token = file.read().strip()
         if self._connection is None:
-            name = self._host.encode("ascii")  # a text would be looked at by a codec that takes a MiB
-            self._connection = socket.create_connection((name, self._port), self._seconds())  # type: ignore[arg-type]
+            self._connection = connect(self._host.encode("ascii"), self._port, self._seconds())
         self._connection.settimeout(self._seconds())
         head = (
             f"POST {self._target} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\nAuthorization: Bearer {token}\r\n"

@@ -8,15 +8,15 @@ died is started anew. What isn't sent when the container is killed is missing wi
 
 from __future__ import annotations
 
+import _socket as socket
 import errno
-import socket
-from typing import TYPE_CHECKING
 
 from wisp_runtime import journal
 from wisp_runtime.logs import make_line
 from wisp_runtime.loop import READ
 from wisp_runtime.spawning import fork_sender
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

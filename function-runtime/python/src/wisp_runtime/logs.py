@@ -16,16 +16,17 @@ import os
 import sys
 import time
 from _thread import get_ident
-from typing import TYPE_CHECKING, Any
 
 from wisp_runtime.encoding import make_encoder
 from wisp_runtime.structured import complete
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
     from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
+    from typing import Any
 
     from _typeshed import ReadableBuffer
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import time
-from contextlib import suppress
-from heapq import heappop, heappush
+from _heapq import heappop, heappush
 from itertools import count
-from typing import TYPE_CHECKING, Any
 
 from wisp_runtime import journal
+from wisp_runtime.lean import signal, suppress
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 READ, WRITE = select.POLLIN, select.POLLOUT
 

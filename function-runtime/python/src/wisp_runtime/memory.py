@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
 
 from wisp_runtime import journal
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wisp_runtime.loop import Loop
     from wisp_runtime.processes import Processes

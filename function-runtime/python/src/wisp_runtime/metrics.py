@@ -5,11 +5,11 @@ Invariant: counting an invocation costs a microsecond; everything else is done w
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from typing import TYPE_CHECKING
+from _bisect import bisect_left
 
 from wisp_runtime.http1 import Reply, error_reply
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

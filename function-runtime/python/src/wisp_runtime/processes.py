@@ -8,7 +8,6 @@ has to do with invocations is ``function``'s and ``exchange``'s.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
 
 from wisp_runtime import journal
 from wisp_runtime.children import Children, how_it_ended
@@ -19,8 +18,10 @@ from wisp_runtime.spare import STOP_SECONDS, Spare
 from wisp_runtime.spawning import fork_from, fork_loader, run_program
 from wisp_runtime.strays import Strays
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from wisp_runtime.function import Function
     from wisp_runtime.log_stream import LogStream

@@ -9,12 +9,10 @@ held of a request, head and body, is taken from the budget of all connections un
 
 from __future__ import annotations
 
-from collections import deque
-
-from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
-
 from wisp_runtime.budget import Budget, Share
 from wisp_runtime.http1 import HttpRequest
+from wisp_runtime.lean import deque
+from wisp_runtime.llhttp import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 MAX_HEAD = 64 * 1024
 MAX_HEADERS = 128

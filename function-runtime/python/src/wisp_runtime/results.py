@@ -6,14 +6,14 @@ that aren't a handler's business are dropped: no function can end a header early
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from wisp_runtime.cloudevent import percent_encode
 from wisp_runtime.errors import InvalidResultError
 from wisp_runtime.http1 import Reply
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
 JSON_HEADER = ("content-type", "application/json")
 # Framing is the front's; the marks are the runtime's.

@@ -8,10 +8,10 @@ a sentence that names the variable. Two variables are read elsewhere, where thei
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from wisp_runtime.errors import InitError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any
+import socket
 
 from wisp_runtime import logs
 from wisp_runtime.errors import BadRequestError, function_error
@@ -32,10 +32,12 @@ from wisp_runtime.frames import (
 )
 from wisp_runtime.invocation import Invocation, bad_request, content_bytes
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from collections.abc import AsyncIterator
+    from typing import Any
 
+    from wisp_runtime.frames import Channel
     from wisp_runtime.invocation import Handler
 
 LEAVE_SECONDS = 0.5  # for a WebSocket's function to end by itself when its time is over
@@ -204,8 +206,9 @@ async def _items(chunks: Any) -> AsyncIterator[Any]:
             yield item
 
 
-def serve_shared(sock: socket.socket, handler: Handler) -> None:
+def serve_shared(channel: Channel, handler: Handler) -> None:
     """Serve until the front stops us; an app's lifespan is around all of it."""
+    channel.sock = sock = socket.socket(fileno=channel.sock.detach())  # the event loop takes no other class
     process = os.getpid()
     logs.use_tasks()
     loop = handler.prepare_loop()

@@ -14,12 +14,12 @@ first event.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from wisp_runtime.errors import InitError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 ARGUMENTS = {"lambda": 2, "cloudevent": 1, "http": 1, "asgi": 3}
 _ASGI = ["scope", "receive", "send"]

@@ -8,11 +8,10 @@ anything, its memory counts, and it is the first to go where that runs out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from wisp_runtime import journal
 from wisp_runtime.frames import STOP
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wisp_runtime.errors import InitError
     from wisp_runtime.loop import Loop

@@ -6,16 +6,17 @@ of the front's other descriptors. In the forked child nothing of the front runs 
 
 from __future__ import annotations
 
+import _socket as socket
 import os
-import signal
-import socket
-from typing import TYPE_CHECKING, NoReturn
 
 from wisp_runtime.frames import FORK
+from wisp_runtime.lean import signal
 from wisp_runtime.workers import Worker
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import NoReturn
 
     from wisp_runtime.loop import Loop
     from wisp_runtime.settings import Settings

@@ -6,12 +6,11 @@ Invariant: nothing is killed that is ours, and we look until there is nothing el
 from __future__ import annotations
 
 import os
-import signal
-from contextlib import suppress
-from typing import TYPE_CHECKING
 
+from wisp_runtime.lean import signal, suppress
 from wisp_runtime.memory import children_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wisp_runtime.loop import Loop
     from wisp_runtime.processes import Processes

@@ -6,12 +6,11 @@ before it where it is missing. AWS Lambda's JSON log format does the same.
 
 from __future__ import annotations
 
-import json
-from typing import Any, NoReturn
+from wisp_runtime.encoding import make_decoder, make_encoder
 
-from wisp_runtime.encoding import make_encoder
-
-_encode = make_encoder(ascii_only=False)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 
 def complete(line: str, wanted: dict[str, str]) -> str | None:
@@ -19,7 +18,7 @@ def complete(line: str, wanted: dict[str, str]) -> str | None:
     if not (line.startswith("{") and line.rstrip().endswith("}")):
         return None
     try:
-        said = json.loads(line, parse_constant=_refuse)
+        said = _decode(line)
     except (ValueError, RecursionError):
         return None
     if not said:
@@ -33,3 +32,7 @@ def complete(line: str, wanted: dict[str, str]) -> str | None:
 
 def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+_encode = make_encoder(ascii_only=False)
+_decode = make_decoder(parse_constant=_refuse)

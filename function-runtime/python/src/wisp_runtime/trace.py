@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 from _random import Random
-from typing import TYPE_CHECKING
 
 from wisp_runtime.cloudevent import percent_decode
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wisp_runtime.http1 import HttpRequest
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 from time import monotonic_ns, time
-from typing import TYPE_CHECKING, Any
 
 from wisp_runtime import logs
 from wisp_runtime.frames import END, ERROR, GO, INVOKE, READY, RESULT, STOP
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from wisp_runtime.frames import Channel, Frame
     from wisp_runtime.invocation import Handler
 

@@ -6,10 +6,12 @@ taken from a caller, that another language couldn't read.
 
 from __future__ import annotations
 
-from typing import Any
-
 from wisp_runtime.encoding import make_decoder, make_encoder
 from wisp_runtime.errors import BadRequestError, InvalidResultError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def _refuse(constant: str) -> Any:

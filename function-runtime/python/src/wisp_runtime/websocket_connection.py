@@ -9,19 +9,20 @@ how, once, and is heard no further.
 
 from __future__ import annotations
 
-import socket
-from collections import deque
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+import _socket as socket
 
 from wisp_runtime import websocket
 from wisp_runtime.budget import Share
 from wisp_runtime.connection import LINGER_SECONDS, READ_SIZE, STALL_SECONDS, STREAM_BUFFER
 from wisp_runtime.frames import INPUT, INPUT_END, MESSAGE, TAKEN
+from wisp_runtime.lean import deque, suppress
 from wisp_runtime.loop import READ, WRITE
 from wisp_runtime.websocket import WebSocketError, WebSocketReader, encode, encode_close
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from wisp_runtime.calls import Call
     from wisp_runtime.connection import Connection
     from wisp_runtime.http1 import Reply

@@ -7,38 +7,39 @@ it sends or does, and whatever goes wrong with it, costs it alone.
 
 from __future__ import annotations
 
+import _socket as socket
 import os
-import signal
-import socket
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
 
 from wisp_runtime import journal
 from wisp_runtime.frames import CANCEL, PAUSE, RESUME, FrameReader, pack
+from wisp_runtime.lean import send_two, signal, suppress
 from wisp_runtime.log_pipe import LogPipe
 from wisp_runtime.loop import READ, WRITE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Protocol
+
     from wisp_runtime.calls import Call
     from wisp_runtime.loop import Loop, Timer
     from wisp_runtime.settings import Settings
 
+    class Owner(Protocol):
+        """Who is told what a process does."""
+
+        settings: Settings
+
+        def on_frame(self, worker: Worker, kind: int, number: int, head: dict[str, Any], body: bytes) -> None:
+            """Take a frame."""
+
+        def on_end(self, worker: Worker) -> None:
+            """Take note that the process has ended; ``worker.status`` says how, if that is known."""
+
+
 READ_SIZE = 64 * 1024  # more would be mapped and unmapped by malloc each time
 STATUS_SECONDS = 1.0  # how long to wait for the exit status of a process whose socket has ended
 LAST_READS = 64  # of what a process sent before its end: more than the socket holds, but not what goes on and on
-
-
-class Owner(Protocol):
-    """Who is told what a process does."""
-
-    settings: Settings
-
-    def on_frame(self, worker: Worker, kind: int, number: int, head: dict[str, Any], body: bytes) -> None:
-        """Take a frame."""
-
-    def on_end(self, worker: Worker) -> None:
-        """Take note that the process has ended; ``worker.status`` says how, if that is known."""
 
 
 class Worker:
@@ -155,19 +156,21 @@ class Worker:
 
     # Its socket.
 
-    def send(self, kind: int, number: int, head: dict[str, Any], body: bytes = b"", fds: tuple[int, ...] = ()) -> None:
+    def send(
+        self, kind: int, number: int, head: dict[str, Any], body: bytes = b"", fds: tuple[int, int] | None = None
+    ) -> None:
         """Send a frame, as soon as it takes it; what was given before comes first, lest STOP overtakes it."""
         self._send_ahead()
         self._send(pack(kind, number, head, body), fds)
 
-    def _send(self, data: bytes, fds: tuple[int, ...] = ()) -> None:
+    def _send(self, data: bytes, fds: tuple[int, int] | None = None) -> None:
         if self.gone:
             return
         if self._out:
             self._out += data
             return
         try:
-            sent = socket.send_fds(self.sock, [data], fds) if fds else self.sock.send(data)
+            sent = send_two(self.sock, data, fds) if fds else self.sock.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:

@@ -21,7 +21,7 @@ from wisp_runtime.frames import CHECK, NOTE, RELOAD, VERDICT, Channel
 from wisp_runtime.values import depth
 
 if TYPE_CHECKING:
-    import socket
+    import _socket as socket
 
     from wisp_runtime.auth.key_source import KeySource
 
