@@ -38,6 +38,8 @@ class Batch(msgspec.Struct, rename="camel", kw_only=True):
     size: int = 10
     window_seconds: float = 0
     """How long the first event may wait for others."""
+    tumbling_seconds: int = 0
+    """Length of the windows in which a state is passed on from batch to batch; 0: there is none."""
 
 
 class Replay(msgspec.Struct, rename="camel", kw_only=True):

@@ -17,6 +17,9 @@ FUNCTION: Final = "function"
 _KINDS: Final = ("bucket", POSTGRES, MYSQL, SCHEDULE, BUS)
 """Fields of a Source."""
 
+_WINDOWED: Final = "has({0}.batch) && {0}.batch.tumblingWindowSeconds > 0"
+_DATABASE: Final = f"[{', '.join(f'has(self.source.{kind})' for kind in (POSTGRES, MYSQL))}].exists(given, given)"
+
 ObjectEvent = Literal[
     "ObjectCreated:*",
     "ObjectCreated:Put",
@@ -253,6 +256,12 @@ class Batch(Struct, rename="camel", kw_only=True):
     """Events in one delivery, at most. Also 6 MiB end a batch."""
     window_seconds: Annotated[int, Meta(ge=0, le=300)] = 0
     """How long the first event waits for others, at most. 0: what there is goes at once."""
+    tumbling_window_seconds: Annotated[int, Meta(ge=0, le=900)] = 0
+    """Length of tumbling windows: batches of one window pass a state on from one to the next, and a last call ends the window. 0: none.
+
+    The function gets a CloudEvent of type dev.wisp.window with AWS Lambda's event as its data ({Records, window, state, ...}) and returns {"state": ...}.
+    Needs order: key. Can't be added or taken away afterwards.
+    """
 
 
 class SubscriptionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True):
@@ -343,7 +352,15 @@ class Subscription(Struct, rename="camel", kw_only=True):
     spec: Annotated[
         SubscriptionSpec,
         rules(
-            ("!has(self.reply) || !has(self.batch)", "reply is for events that are delivered alone: leave out batch")
+            ("!has(self.reply) || !has(self.batch)", "reply is for events that are delivered alone: leave out batch"),
+            (
+                f"!({_WINDOWED.format('self')}) || (has(self.order) ? self.order == 'key' : {_DATABASE})",
+                "batch.tumblingWindowSeconds passes a state on in order: write order: key",
+            ),
+            (
+                f"({_WINDOWED.format('self')}) == ({_WINDOWED.format('oldSelf')})",
+                "batch.tumblingWindowSeconds can't be added or taken away: make another Subscription",
+            ),
         ),
     ]
     """Which events of which source run which Function."""

@@ -5,6 +5,7 @@ from typing import Any, Final
 import msgspec
 from wisp_api import caller, cloudevent, names, pattern, route
 from wisp_api.function import Async, Scale
+from wisp_api.subscription import Batch
 
 from wisp_operator.api import Object
 from wisp_operator.outlets import Outlets, invocation_stream
@@ -48,7 +49,7 @@ def make_route(  # noqa: PLR0917 - one call
         order=spec.order or ("key" if spec.source.database else "none"),
         barriers=spec.source.bus is None,
         parallelism=spec.parallelism,
-        batch=route.Batch(size=spec.batch.size, window_seconds=spec.batch.window_seconds) if spec.batch else None,
+        batch=_batch(spec.batch),
         timeout_seconds=timeout,
         retry=route.Retry(
             max_attempts=spec.retry.max_attempts,
@@ -60,6 +61,14 @@ def make_route(  # noqa: PLR0917 - one call
         suspend=spec.suspend,
         replay=_replay(meta.get("annotations", {}).get(names.REPLAY_ANNOTATION, "")),
         reply=outlets.bus(spec.reply.bus.name) if spec.reply else None,
+    )
+
+
+def _batch(batch: Batch | None) -> route.Batch | None:
+    if batch is None:
+        return None
+    return route.Batch(
+        size=batch.size, window_seconds=batch.window_seconds, tumbling_seconds=batch.tumbling_window_seconds
     )
 
 

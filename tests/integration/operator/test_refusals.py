@@ -171,6 +171,11 @@ def test_function(cluster: Kube, case: str, function: dict[str, Any], message: s
             make_subscription(reply={"bus": {"name": "a"}}, batch={}),
             "reply is for events that are delivered alone",
         ),
+        (
+            "windows without order",
+            make_subscription(batch={"tumblingWindowSeconds": 60}),
+            "passes a state on in order: write order: key",
+        ),
         ("unknown format", make_subscription(format="xml"), 'supported values: "cloudevent"'),
         ("name with a dot", make_subscription("a.b"), "metadata.name"),
     ],
@@ -178,6 +183,18 @@ def test_function(cluster: Kube, case: str, function: dict[str, Any], message: s
 def test_subscription(cluster: Kube, case: str, subscription: dict[str, Any], message: str) -> None:
     """Each mistake in a Subscription is named."""
     assert message in cluster.refusal(plain(subscription)), case
+
+
+def test_windows_stay(cluster: Kube) -> None:
+    """Windows need no more than a database's order, and can't be taken away while one may be open."""
+    item = make_subscription(source=postgres(), batch={"tumblingWindowSeconds": 60})
+    cluster.apply(plain(item, "windows"))
+    path = "/apis/wisp.dev/v1alpha1/namespaces/default/subscriptions/windows"
+    status, answer = cluster.request("PATCH", path, {"spec": {"batch": None}}, "application/merge-patch+json")
+    assert status == 422
+    assert "can't be added or taken away: make another Subscription" in answer["message"]
+    shorter = {"spec": {"batch": {"tumblingWindowSeconds": 30}}}
+    assert cluster.request("PATCH", path, shorter, "application/merge-patch+json")[0] == 200
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from fixtures.objects import bucket, deleted, make_function, make_subscription, mysql, postgres
 from wisp_api import names
-from wisp_api.route import Route, RouteStatus
+from wisp_api.route import Batch, Route, RouteStatus
 from wisp_api.source import BucketBinding, BucketRule, ItemStatus, ReaderConfig, ReaderStatus, S3Server, TableConfig
 from wisp_operator.config import OperatorConfig
 from wisp_operator.event_plane import Plan, View, leftovers, plan, rebind
@@ -210,10 +210,13 @@ def test_a_route_reads_what_is_redriven_to_it_alone() -> None:
 
 def test_batch_and_retry_are_the_subscriptions() -> None:
     """A route batches and bisects as the Subscription says; without `batch` each event goes alone."""
-    item = make_subscription(source=postgres(), batch={"size": 7, "windowSeconds": 2}, retry={"bisect": True})
+    item = make_subscription(
+        source=postgres(), batch={"size": 7, "windowSeconds": 2, "tumblingWindowSeconds": 60}, retry={"bisect": True}
+    )
     route = plan(View("media", wishes(item)), CONFIG, "cluster").routes["on-upload"]
     assert route.batch
-    assert (route.batch.size, route.batch.window_seconds, route.retry.bisect) == (7, 2, True)
+    assert route.batch == Batch(size=7, window_seconds=2, tumbling_seconds=60)
+    assert route.retry.bisect
     item = make_subscription(source=postgres())
     route = plan(View("media", wishes(item)), CONFIG, "cluster").routes["on-upload"]
     assert (route.batch, route.retry.bisect) == (None, False)

@@ -6,7 +6,8 @@ Invariants of the whole part:
 - One replica serves a route. Its claim is the cursor's revision: whoever writes it next has taken over.
 
 How the modules stand on each other: `main` runs `replica`, which watches `bucket`s, shares routes (`ownership`) and
-makes a `delivery` for each of its own; that reads the log (`intake`, a bus together with others through a `feed`), keeps
-the order (`schedule`), remembers (`cursor`), posts (`request`, `client`), judges the answer (`verdict`), stores what comes
-of it (`results`, `outbox`) and reports (`status`, `metrics`). `janitor` purges.
+makes a `delivery` for each of its own (`batched` where it has batches, `windowed` where these pass a state on); that reads
+the log (`intake`, a bus together with others through a `feed`), keeps the order (`schedule`), remembers (`cursor`), posts
+(`request`, `client`), judges the answer (`verdict`), stores what comes of it (`results`, `outbox`) and reports (`status`,
+`metrics`). `janitor` purges.
 """

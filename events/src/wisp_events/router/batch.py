@@ -8,6 +8,7 @@ Invariant: each event of a batch is in exactly one of an answer's `done`, `dead`
 How it could fail: an id that stands twice in a batch (ids are unique by source only): then both are taken as failed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -51,12 +52,15 @@ class Settled:
     """In halves."""
 
 
-def settle(items: list[Item], outcome: Outcome, *, ordered: bool, bisect: bool) -> Settled:
-    """Judge the answer to a batch."""
+def settle(
+    items: list[Item], outcome: Outcome, *, ordered: bool, bisect: bool, check: Callable[[bytes], object] = len
+) -> Settled:
+    """Judge the answer to a batch; `check` raises ValueError where the body of a success is none."""
     verdict, message = judge(outcome), describe(outcome)
     if verdict is Verdict.DELIVERED and isinstance(outcome, Answer):
         try:
             failed = failures(outcome.body, {item.event.id for item in items})
+            check(outcome.body)
         except ValueError as error:
             verdict, message = Verdict.FUNCTION_FAILED, f"the whole batch counts as failed: {error}"
         else:

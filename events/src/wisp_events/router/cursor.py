@@ -12,6 +12,7 @@ import bisect
 from collections.abc import Iterator
 
 import msgspec
+from wisp_api.cloudevent import OptionalRaw
 from wisp_api.route import ReplayReport
 
 
@@ -26,6 +27,18 @@ class Trouble(msgspec.Struct, rename="camel", omit_defaults=True):
     """Unix time of the first attempt."""
     due: float = 0
     """Unix time before which the next one does not start."""
+
+
+class Tumbling(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """The window of one shard that is open, or the last one that was."""
+
+    start: int
+    """Unix time."""
+    end: int
+    state: OptionalRaw = None
+    """What the function made of the events that are done; absent: the window is over, and nothing is to be said of it."""
+    ending: Trouble = msgspec.field(default_factory=Trouble)
+    """Of its last call."""
 
 
 class Cursor(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
@@ -52,6 +65,8 @@ class Cursor(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
     """The owner's process: a restarted replica is another session under the same name."""
     replay: ReplayReport | None = None
     """The last order to move back that was carried out or refused."""
+    windows: dict[str, Tumbling] = {}
+    """Shard -> its window: in the same record as what is done, so that an event is in a state exactly if it is done."""
 
     def rewind(self, position: int, now: float) -> bool:
         """Forget what is done after a stream sequence; False where nothing was. Never forward: what is undone stays so.

@@ -261,7 +261,7 @@ class Delivery:
         self._shared.budget.used += len(raw)
         if reason:
             item.burial = (reason, message)
-        self.schedule.admit(item)
+        self._admit(item)
 
     # Delivering
 
@@ -276,7 +276,11 @@ class Delivery:
         while self.in_flight < self._limit and self._start_one(time.time()):
             pass
 
-    # What `batched` does in its own way
+    # What `batched` and `windowed` do in their own way
+
+    def _admit(self, item: Item) -> None:
+        """Take an event that has to be delivered."""
+        self.schedule.admit(item)
 
     def _startable(self) -> bool:
         """Whether something could start now."""

@@ -35,15 +35,13 @@ class Plan:
 
     def reads_like(self, other: "Plan") -> bool:
         """Whether what was read under the other plan is good for this one."""
-        mine, its = self.route, other.route
-        return (mine.uid, mine.stream, mine.subjects, mine.order, mine.batch is None, mine.replay) == (
-            its.uid,
-            its.stream,
-            its.subjects,
-            its.order,
-            its.batch is None,
-            its.replay,
-        )
+        return _reading(self.route) == _reading(other.route)
+
+
+def _reading(route: Route) -> tuple[object, ...]:
+    batch = route.batch
+    form = (batch is None, batch is not None and batch.tumbling_seconds > 0)
+    return route.uid, route.stream, route.subjects, route.order, form, route.replay
 
 
 class _Head(msgspec.Struct):
@@ -76,6 +74,8 @@ def compile_route(raw: bytes) -> Plan:
             raise ValueError(f"parallelism is {route.parallelism}; write 1 or more")  # noqa: TRY301
         if route.batch and route.batch.size < 1:
             raise ValueError(f"batch.size is {route.batch.size}; write 1 or more")  # noqa: TRY301
+        if route.batch and route.batch.tumbling_seconds and route.order != "key":
+            raise ValueError(f"order is {route.order!r}; write key: windows pass a state on in order")  # noqa: TRY301
         if route.start not in ("latest", "earliest"):
             start_time(route.start)
         return Plan(route, pattern.compile(*route.filters), [address(target.url) for target in route.targets])

@@ -26,13 +26,26 @@ async def carry_out(client: Client, route: Route, cursor: Cursor) -> None:
     if order is None or (cursor.replay and cursor.replay.request == order.request):
         return
     try:
-        position = await _position(client, route.stream, parse_time("since", order.since))
+        since = _window_start(parse_time("since", order.since), route, cursor)
+        position = await _position(client, route.stream, since)
     except ValueError as error:
         cursor.replay = ReplayReport(request=order.request, moved=False, message=str(error))
         return
     moved = cursor.rewind(position, time.time())
+    if moved:  # what comes again is not in a state yet
+        start = since.timestamp()
+        cursor.windows = {shard: window for shard, window in cursor.windows.items() if window.end <= start}
     message = f"events since {order.since} come again" if moved else f"no event since {order.since} was delivered yet"
     cursor.replay = ReplayReport(request=order.request, moved=moved, message=message)
+
+
+def _window_start(since: datetime, route: Route, cursor: Cursor) -> datetime:
+    """Where the Subscription has windows, the beginning of the one that a time is in: half a window would have half a state."""
+    seconds = route.batch.tumbling_seconds if route.batch else 0
+    if not seconds:
+        return since
+    start = int(since.timestamp()) // seconds * seconds
+    return datetime.fromtimestamp(min([start, *(one.start for one in cursor.windows.values() if one.end > start)]), UTC)
 
 
 def passed_over(route: Route) -> ReplayReport | None:

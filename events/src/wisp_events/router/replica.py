@@ -19,7 +19,7 @@ import nats.js.errors
 from nats.aio.client import Client as Nats
 from wisp_api import names
 
-from wisp_events.router import batched, bucket, janitor, metrics, status
+from wisp_events.router import batched, bucket, janitor, metrics, status, windowed
 from wisp_events.router.claim import claim
 from wisp_events.router.client import Client as Http
 from wisp_events.router.delivery import GRACE_SECONDS, Delivery, Shared
@@ -198,8 +198,7 @@ class Replica:
             return
         self._blocked.pop(key, None)
         if claimed:
-            kind = batched.Batched if plan.route.batch else Delivery
-            delivery = self._owned[key] = kind(self._shared, plan, *claimed)
+            delivery = self._owned[key] = _kind(plan)(self._shared, plan, *claimed)
             delivery.start()
             logger.info("serving route %s from record %d of %s", key, claimed[0].floor + 1, plan.route.stream)
 
@@ -272,3 +271,10 @@ class Replica:
 def _state(status: "RouteStatus") -> tuple[object, ...]:
     """What of a status is told at once."""
     return status.state, status.generation, status.replay
+
+
+def _kind(plan: Plan) -> type[Delivery]:
+    """What delivers a route's events."""
+    if plan.route.batch is None:
+        return Delivery
+    return windowed.Windowed if plan.route.batch.tumbling_seconds else batched.Batched

@@ -41,7 +41,7 @@ def judge(delivery: Delivery) -> tuple[str, str]:
         return "WaitingForTarget", "no revision of the function is ready yet: events wait"
     stuck = [item for item in delivery.failing.values() if item.tries >= FAILING_TRIES]
     if not stuck:
-        return "Active", ""
+        return _endings(delivery)
     oldest = min(stuck, key=lambda item: (item.sequence, item.index))
     name = f"event {oldest.event.id} (key {oldest.key!r}), tried {oldest.tries} times"
     error = describe(oldest.last) if oldest.last else delivery.last_error or "failed before a restart"
@@ -51,6 +51,14 @@ def judge(delivery: Delivery) -> tuple[str, str]:
             f"{name}: {error}. Fix the function; or lower retry.maxAttempts or retry.maxAgeSeconds to dead-letter them sooner"
         )
     return "Failing", f"{len(stuck)} events wait for another attempt, the oldest {name}: {error}"
+
+
+def _endings(delivery: Delivery) -> tuple[str, str]:
+    """Whether the last calls of windows go well."""
+    tries = [one.ending.tries for one in delivery.cursor.windows.values() if one.ending.tries >= FAILING_TRIES]
+    if not tries:
+        return "Active", ""
+    return "Failing", f"the last call of {len(tries)} windows fails, up to {max(tries)} times: {delivery.last_error}"
 
 
 def invalid(error: InvalidRoute, me: str) -> RouteStatus:
