@@ -101,6 +101,37 @@ def deploy(
 
 
 @app.command()
+def dev(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder with wisp.yaml.")] = Path(),
+    *,
+    local: Annotated[
+        bool, typer.Option("--local", help="Serve the functions on this machine instead, each on a port of its own.")
+    ] = False,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="With --local: the first function's port; 0: any.")
+    ] = 8080,
+    force: Annotated[
+        bool, typer.Option("--force", help="Take over fields that others set, with kubectl for instance.")
+    ] = False,
+    namespace: Namespace = None,
+    format_: Output = Format.text,
+) -> None:
+    """Deploy DIR now and at each save, and print the functions' log lines, until Ctrl-C. With -o json the lines stay as they are."""
+    import signal
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    raw = format_ is Format.json
+    if local:
+        from wisp import serve
+
+        serve.serve(folder, port, raw=raw)
+        return
+    from wisp import dev as syncing
+
+    syncing.sync(folder, namespace, force=force, raw=raw)
+
+
+@app.command()
 def invoke(
     name: Name,
     stdin: Annotated[

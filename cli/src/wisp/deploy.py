@@ -8,7 +8,7 @@ this time (a pod that waits for its image) is no failure.
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
@@ -34,18 +34,36 @@ def deploy(folder: Path, namespace: str | None, *, force: bool, wait_seconds: fl
     Raises:
         CommandError: refused, or not ready; the message holds the condition's own, which has the function's traceback.
     """
-    manifests, archives = project.load(folder)
+    loaded = project.load(folder)
     cluster = Cluster(namespace)
-    for manifest in manifests:
+    written = bring(cluster, loaded, force=force)
+    return settle(cluster, written, wait_seconds) if wait_seconds else written
+
+
+def bring(cluster: Cluster, loaded: project.Project, *, force: bool) -> list[Object]:
+    """Upload and apply; returns the objects as they were written.
+
+    Raises:
+        CommandError: refused.
+    """
+    for manifest in loaded.manifests:
         zipped = manifest["spec"].get("code", {}).get("zip") or {}
-        if data := archives.get(zipped.get("key", "")):
+        if data := loaded.archives.get(zipped.get("key", "")):
             upload(cluster, zipped, data)
-    written = [_apply(cluster, manifest, force=force) for manifest in manifests]
-    if not wait_seconds:
-        return written
-    deadline = time.monotonic() + wait_seconds
+    return [_apply(cluster, manifest, force=force) for manifest in loaded.manifests]
+
+
+def settle(
+    cluster: Cluster, written: list[Object], seconds: float, outdated: Callable[[], bool] = lambda: False
+) -> list[Object]:
+    """The objects when they are ready, or as they are as soon as what was written is outdated.
+
+    Raises:
+        CommandError: one is not ready; the message holds the condition's own, which has the function's traceback.
+    """
+    deadline = time.monotonic() + seconds
     with _progress() as progress:
-        outcomes = [_wait(cluster, item, deadline, progress) for item in written]
+        outcomes = [_wait(cluster, item, deadline, progress, outdated) for item in written]
     if failures := [text for _, text in outcomes if text]:
         raise CommandError("\n".join(failures))
     return [item for item, _ in outcomes]
@@ -113,7 +131,9 @@ def _progress() -> Iterator[_Progress]:
         yield lambda item, state: status.update(f"{name_of(item)}: {state}")
 
 
-def _wait(cluster: Cluster, item: Object, deadline: float, progress: _Progress) -> tuple[Object, str]:
+def _wait(
+    cluster: Cluster, item: Object, deadline: float, progress: _Progress, outdated: Callable[[], bool]
+) -> tuple[Object, str]:
     """The object when it is ready, or as it was last, with what is wrong."""
     kind, meta = OURS[item["kind"]], item["metadata"]
     failed_since: float | None = None
@@ -121,6 +141,8 @@ def _wait(cluster: Cluster, item: Object, deadline: float, progress: _Progress) 
         found = cluster.get(kind, meta["name"])
         if found is None or found["metadata"]["uid"] != meta["uid"]:
             return item, f"{name_of(item)}: somebody deleted it meanwhile"
+        if outdated():
+            return found, ""
         current = (found.get("status") or {}).get("observedGeneration", 0) >= meta["generation"]
         ready = output.condition(found) if current else {}
         if ready.get("status") == "True":

@@ -25,7 +25,7 @@ def run(folder: Path, name: str, payload: bytes) -> None:
         UsageError: wisp.yaml has no such function, or its code is not Python in a folder.
         CommandError: the function failed, or the runtime isn't installed.
     """
-    manifests, archives = project.load(folder)
+    manifests, archives, _ = project.load(folder)
     spec = next((item["spec"] for item in manifests if _is_function(item, name)), None)
     if spec is None:
         raise UsageError(f"{folder / project.FILE} has no function {name}")
@@ -52,14 +52,18 @@ def _is_function(item: Any, name: str) -> bool:
 
 def _run(spec: Any, code: Path, event: Path) -> int:
     """The exit code of the runtime."""
+    command = [sys.executable, "-m", "wisp_runtime", spec["handler"], "--event", str(event)]
+    with subprocess.Popen(command, cwd=code, env=environment(spec), stderr=subprocess.PIPE, text=True) as running:
+        for line in running.stderr or ():
+            output.tell(render(line.rstrip("\n")))
+    return running.returncode
+
+
+def environment(spec: Any) -> dict[str, str]:
+    """What the runtime is told of a function, and the function's own variables as far as wisp.yaml has their values."""
     own = {entry["name"]: entry["value"] for entry in spec.get("env") or [] if "value" in entry}
     settings = {
         "WISP_SIGNATURE": spec.get("signature", "auto"),
         "WISP_TIMEOUT_SECONDS": str(spec.get("timeoutSeconds", 30)),
     }
-    command = [sys.executable, "-m", "wisp_runtime", spec["handler"], "--event", str(event)]
-    environment = os.environ | own | settings
-    with subprocess.Popen(command, cwd=code, env=environment, stderr=subprocess.PIPE, text=True) as running:
-        for line in running.stderr or ():
-            output.tell(render(line.rstrip("\n")))
-    return running.returncode
+    return os.environ | own | settings

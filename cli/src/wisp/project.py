@@ -73,6 +73,8 @@ class Project(NamedTuple):
     """Functions first, in the order of the file."""
     archives: dict[str, bytes]
     """What `code.zip` of functions names by its key, and is made of a folder."""
+    folders: dict[str, Path]
+    """Where the code of functions lies, by their names, as far as it lies in folders."""
 
 
 def load(folder: Path) -> Project:
@@ -91,12 +93,16 @@ def load(folder: Path) -> Project:
     if unknown := sorted(str(key) for key in document.keys() - _SECTIONS.keys()):
         raise UsageError(f"{path}: {unknown[0]}: there is no such section; write functions: and subscriptions:")
     archives: dict[str, bytes] = {}
+    functions = _entries(document, "functions", path)
     manifests = [
         _manifest(folder, section, str(name), spec, archives)
         for section in _SECTIONS
         for name, spec in _entries(document, section, path).items()
     ]
-    return Project(manifests, archives)
+    folders = {
+        str(name): folder / str(spec["code"]["folder"]) for name, spec in functions.items() if "folder" in spec["code"]
+    }
+    return Project(manifests, archives, folders)
 
 
 def place(manifest: Object, field: str) -> str:

@@ -29,7 +29,10 @@ def write(folder: Path, runtime: str) -> list[Path]:
     try:
         for file, target in targets.items():
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(Template(file.read_text()).safe_substitute(NAME=_name(folder)))
+            text = Template(file.read_text()).safe_substitute(NAME=_name(folder))
+            target.write_text(text)
+            if text.startswith("#!"):
+                target.chmod(0o755)
     except OSError as error:
         raise UsageError(f"{error.filename} can't be written: {error.strerror}") from None
     return list(targets.values())

@@ -107,7 +107,7 @@ def test_a_folder_as_a_zip(tmp_path: Path) -> None:
     (code / "tool").chmod(0o700)
     (code / "x.so").symlink_to("pkg/.libs/x.so.1")
     text = HELLO.replace("folder: function", "folder: function, zip: {bucket: code, connection: {name: my-s3}}")
-    (hello,), archives = project.load(Path(write_project(tmp_path, text)))
+    (hello,), archives, _ = project.load(Path(write_project(tmp_path, text)))
     ((key, data),) = archives.items()
     sha256 = hashlib.sha256(data).hexdigest()
     zipped = {"bucket": "code", "connection": {"name": "my-s3"}, "key": f"hello/{sha256}.zip", "sha256": sha256}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from wisp_runtime.processes import Processes
 
 WATCH_SECONDS = 0.3
-WATCHED = (".py", ".json", ".toml", ".yaml", ".yml", ".txt", ".html")
+WATCHED = (".py", ".js", ".mjs", ".cjs", ".json", ".toml", ".yaml", ".yml", ".txt", ".html", "/bootstrap")
 
 
 class Arguments(argparse.Namespace):
@@ -116,8 +116,8 @@ class Watcher:
         for folder, folders, files in os.walk(self._folder):
             folders[:] = [name for name in folders if not name.startswith((".", "__pycache__", "node_modules"))]
             for name in files:
-                if name.endswith(WATCHED):
-                    path = f"{folder}/{name}"
+                path = f"{folder}/{name}"
+                if path.endswith(WATCHED):
                     try:
                         seen[path] = os.stat(path).st_mtime_ns  # noqa: PTH116 - many of them, often
                     except OSError:

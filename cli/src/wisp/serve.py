@@ -1,0 +1,167 @@
+"""`wisp dev --local`: the functions of a folder served on this machine, each on a port of its own.
+
+Each is a process of the runtime that its pods have. The runtime looks for changes of the code itself and goes on listening
+meanwhile; a process is started anew only where wisp.yaml says something else of its function, or where it has ended.
+"""
+
+import contextlib
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from wisp import output, project
+from wisp.errors import CommandError, UsageError
+from wisp.local import environment
+from wisp.logs import render
+from wisp.watch import Watch
+
+_END_SECONDS: Final = 5
+
+
+def serve(folder: Path, port: int, *, raw: bool) -> None:
+    """Serve until interrupted; prints the functions' log lines, `raw` or for people.
+
+    Raises:
+        UsageError: wisp.yaml is missing or wrong when it begins, or none of its functions can be served here.
+        CommandError: the runtime isn't installed.
+    """
+    if find_spec("wisp_runtime") is None:
+        raise CommandError("--local needs the runtime beside this command: pip install ./function-runtime/python")
+    if not _servable(project.load(folder)):
+        raise UsageError(f"{folder / project.FILE} has no function whose code is in a folder or in files")
+    watch = Watch(folder)
+    with tempfile.TemporaryDirectory() as place, contextlib.suppress(KeyboardInterrupt):
+        served = _Served(Path(place), port, raw=raw)
+        try:
+            while True:
+                watch.take()
+                try:
+                    served.adjust(project.load(folder))
+                except UsageError as error:
+                    output.tell(f"wisp: {error}")
+                watch.wait()
+        finally:
+            served.end()
+
+
+def _servable(loaded: project.Project) -> dict[str, Any]:
+    """Specs by name of the functions whose code is here."""
+    specs = {item["metadata"]["name"]: item["spec"] for item in loaded.manifests if item["kind"] == "Function"}
+    return {name: spec for name, spec in specs.items() if name in loaded.folders or "files" in spec["code"]}
+
+
+def _worker(runtime: str) -> str:
+    """The command of the runtime's workers, in place of Python's own; empty for Python.
+
+    Raises:
+        UsageError: there is none on this machine.
+    """
+    if runtime == "provided":
+        return shlex.join([sys.executable, "-m", "wisp_runtime.bridge"])
+    if not runtime.startswith("nodejs"):
+        return ""
+    found = find_spec("wisp_runtime")
+    script = Path(found.origin if found and found.origin else "").parents[3] / "nodejs" / "worker.mjs"
+    node = shutil.which("node")
+    if node is None or not script.is_file():
+        raise UsageError(f"{runtime} on this machine asks for `node` and for the runtime in place: `uv run wisp dev`")
+    return shlex.join([node, str(script)])
+
+
+class _Served:
+    """The processes, by their functions."""
+
+    def __init__(self, place: Path, port: int, *, raw: bool) -> None:
+        """Of none; `place` takes code that wisp.yaml itself holds, the functions get `port` and those after it, 0: any."""
+        self._place = place
+        self._port = port
+        self._raw = raw
+        self._ports: dict[str, int] = {}
+        self._said: dict[str, Any] = {}
+        self._running: dict[str, subprocess.Popen[str]] = {}
+
+    def adjust(self, loaded: project.Project) -> None:
+        """Have the functions that wisp.yaml holds, as it says."""
+        specs = _servable(loaded)
+        wanted = {}
+        for name, spec in specs.items():
+            code = {} if name in loaded.folders else spec["code"]  # a folder's code the runtime looks at
+            wanted[name] = (loaded.folders.get(name), spec | {"code": code})
+        for name in list(self._running):
+            if wanted.get(name) != self._said[name] or self._running[name].poll() is not None:
+                _end(self._running.pop(name))
+        self._said = wanted
+        for name in wanted:
+            if name not in self._running:
+                self._start(name, specs[name], loaded.folders.get(name))
+
+    def end(self) -> None:
+        """End all."""
+        for process in self._running.values():
+            _end(process)
+
+    def _port_of(self, name: str) -> int:
+        """The function's port, the same as long as it is served."""
+        if name not in self._ports:
+            self._ports[name] = self._port + len(self._ports) if self._port else _free_port()
+        return self._ports[name]
+
+    def _start(self, name: str, spec: Any, folder: Path | None) -> None:
+        try:
+            worker = _worker(spec["runtime"])
+        except UsageError as error:
+            output.tell(f"function/{name}: {error}")
+            return
+        port, code = self._port_of(name), folder or self._write(name, spec["code"]["files"])
+        told = {"PORT": str(port), "WISP_FUNCTION": name, "WISP_WORKER": worker}
+        self._running[name] = process = subprocess.Popen(
+            [sys.executable, "-m", "wisp_runtime", spec.get("handler", "bootstrap")],
+            cwd=code,
+            env=environment(spec) | told,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        threading.Thread(target=self._print, args=(name, process), daemon=True).start()
+        output.tell(f"function/{name} http://127.0.0.1:{port}")
+
+    def _write(self, name: str, files: dict[str, str]) -> Path:
+        folder = self._place / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for file, text in files.items():
+            (folder / file).write_text(text, encoding="utf-8")
+            (folder / file).chmod(0o755)  # a bootstrap is executed
+        return folder
+
+    def _print(self, name: str, process: "subprocess.Popen[str]") -> None:
+        for line in process.stdout or ():
+            text = line.rstrip("\n")
+            shown = text if self._raw else render(text)
+            output.show(f"{name}  {shown}" if len(self._said) > 1 and not self._raw else shown)
+            sys.stdout.flush()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """End a process, and have its port free."""
+    process.terminate()
+    try:
+        process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

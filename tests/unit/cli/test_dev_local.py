@@ -1,0 +1,94 @@
+"""`wisp dev --local`: functions served on this machine, anew at each save."""
+
+import os
+import re
+import signal
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+from fixtures.cli import HELLO, Wisp, printing, write_project
+from fixtures.node import node
+from fixtures.process import wait_until
+
+
+@pytest.fixture
+def wisp(tmp_path: Path) -> Wisp:
+    """The command without a cluster."""
+    return Wisp(tmp_path / "absent")
+
+
+def answering(text: str) -> str:
+    """Code that answers a text."""
+    return f"def handler(event, context):\n    return {text!r}\n"
+
+
+def answer(told: list[str], name: str = "hello") -> str:
+    """What the function answers now; empty while nobody does."""
+    found = re.search(rf"function/{name} (http://\S+)", "".join(told))
+    if found is None:
+        return ""
+    request = urllib.request.Request(found[1], b'{"name": "Ada"}', {"content-type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as got:
+            body: str = got.read().decode()
+    except OSError as error:
+        return error.read().decode() if isinstance(error, urllib.error.HTTPError) else ""
+    return body
+
+
+def test_a_save_is_served(wisp: Wisp, tmp_path: Path) -> None:
+    """Code and wisp.yaml are served as last saved; a mistake in either is told and heals; SIGTERM, as Ctrl-C, ends it with 0."""
+    folder = write_project(tmp_path, HELLO, answering("one"))
+    running = wisp.start("dev", folder, "--local", "--port", "0")
+    with printing(running, "stderr") as told:
+        wait_until(lambda: answer(told) == '"one"', "it serves")
+        write_project(tmp_path, HELLO, answering("two"))
+        wait_until(lambda: answer(told) == '"two"', "it serves the save")
+        write_project(tmp_path, HELLO, "import nothing_of_this_name\n")
+        wait_until(lambda: "nothing_of_this_name" in answer(told), "it says what is wrong")
+        write_project(tmp_path, HELLO.replace("runtime:", "runtme:"), answering("three"))
+        wait_until(lambda: "did you mean runtime?" in "".join(told), "it names the mistake")
+        env = "    env: [{name: GREETING, value: hi}]\n"
+        write_project(
+            tmp_path, HELLO + env, "import os\n\ndef handler(event, context):\n    return os.environ['GREETING']\n"
+        )
+        wait_until(lambda: answer(told) == '"hi"', "it serves what wisp.yaml says now")
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(60) == 0
+
+
+def test_code_that_fails_at_the_start_is_served_when_it_is_mended(wisp: Wisp, tmp_path: Path) -> None:
+    """The command outlives a function that ends, and starts it at the next save."""
+    folder = write_project(tmp_path, HELLO, "import nothing_of_this_name\n")
+    running = wisp.start("dev", folder, "--local", "--port", "0")
+    with printing(running) as seen, printing(running, "stderr") as told:
+        wait_until(lambda: "nothing_of_this_name" in "".join(seen), "it says what is wrong")
+        write_project(tmp_path, HELLO, answering("mended"))
+        wait_until(lambda: answer(told) == '"mended"', "it serves")
+
+
+@pytest.mark.parametrize("runtime", ["python3.13", "nodejs24", "provided"])
+def test_the_template_of_a_runtime_is_served(
+    wisp: Wisp, tmp_path: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `init` writes greets by name here, too; the line that it prints is shown as `wisp logs` shows it."""
+    monkeypatch.setenv("PATH", f"{node().parent}:{os.environ['PATH']}")
+    folder = tmp_path / "hello"
+    assert wisp("init", str(folder), "--runtime", runtime).code == 0
+    running = wisp.start("dev", str(folder), "--local", "--port", "0")
+    with printing(running) as seen, printing(running, "stderr") as told:
+        wait_until(lambda: "Hello, Ada!" in answer(told), "it serves")
+        wait_until(lambda: any(line.endswith("greeting Ada\n") for line in seen), "its line is shown")
+
+
+def test_what_has_no_code_here_is_refused(wisp: Wisp, tmp_path: Path) -> None:
+    """An image can't be served by the platform's runtimes: exit code 2."""
+    folder = tmp_path / "hello"
+    assert wisp("init", str(folder), "--runtime", "container").code == 0
+    assert (folder / "Dockerfile").is_file()
+    assert yaml.safe_load((folder / "wisp.yaml").read_text())["functions"]["hello"]["runtime"] == "container"
+    done = wisp("dev", str(folder), "--local")
+    assert (done.code, "code is in a folder" in done.err) == (2, True)
