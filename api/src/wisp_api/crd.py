@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import yaml
 
-from wisp_api import caller, destination, function, kube, names, subscription
+from wisp_api import caller, destination, function, kube, names, quota, subscription
 
 Schema = dict[str, Any]
 
@@ -71,6 +71,21 @@ _KINDS: Final = [
             _Column("Age", "date", ".metadata.creationTimestamp"),
         ],
     ),
+    _Kind(
+        quota.FunctionQuota,
+        "functionquotas",
+        "fq",
+        quota.NAME_RULES,
+        [
+            _Column("Functions", "integer", ".status.functions"),
+            _Column("of", "integer", ".spec.functions"),
+            _Column("Instances", "integer", ".status.instances"),
+            _Column("of", "integer", ".spec.instances"),
+            _Column("Memory", "string", ".status.memory"),
+            _Column("of", "string", ".spec.memory"),
+            _Column("Age", "date", ".metadata.creationTimestamp"),
+        ],
+    ),
 ]
 
 
@@ -92,7 +107,7 @@ def main(arguments: list[str]) -> int:
 
 
 def crds() -> list[Schema]:
-    """Both CustomResourceDefinitions, as JSON objects."""
+    """All CustomResourceDefinitions, as JSON objects."""
     return [_crd(kind) for kind in _KINDS]
 
 
@@ -142,7 +157,7 @@ def structural(kind: type[msgspec.Struct]) -> Schema:
     definitions: Schema = generated["$defs"]
     documents = {
         name: text
-        for module in (kube, caller, destination, function, subscription)
+        for module in (kube, caller, destination, function, subscription, quota)
         for name, text in _field_docs(module)
     }
     return _inline(generated, definitions, documents)
@@ -161,7 +176,7 @@ def _inline(schema: Schema, definitions: Schema, documents: dict[str, str]) -> S
             for field, value in target["properties"].items()
         }
         schema = _inline(target, definitions, documents) | schema
-    if schema.get("default", ...) is None:
+    if schema.pop(kube.NO_DEFAULT, False) or schema.get("default", ...) is None:
         del schema["default"]
     if not schema.get("required", True):
         del schema["required"]

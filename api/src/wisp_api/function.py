@@ -7,6 +7,7 @@ from msgspec import Meta, Struct, field
 from wisp_api.caller import AUTH_RULES, Auth
 from wisp_api.destination import DESTINATION_RULES, Destination
 from wisp_api.kube import (
+    OPEN,
     Conditions,
     EnvFrom,
     EnvVar,
@@ -28,7 +29,7 @@ CONTAINER: Final = "container"
 """The runtime of images that serve HTTP themselves or, with signature lambda, speak Lambda's Runtime API."""
 
 Quantity = Annotated[str, Meta(min_length=1, max_length=16)]
-_SIZE_RULES = rules(
+SIZE_RULES = rules(
     ("self.matches('^[0-9]+(Mi|Gi)$')", "write a whole number of Mi or Gi, as 256Mi"),
     ("!isQuantity(self) || quantity(self).compareTo(quantity('32Mi')) >= 0", "write 32Mi or more"),
     (
@@ -133,8 +134,8 @@ class Scale(Struct, rename="camel", kw_only=True):
 
     min: Annotated[int, Meta(ge=0, le=1000)] = 0
     """Pods that stay when nothing happens; 0 costs nothing and makes the first request wait for a start."""
-    max: Annotated[int, Meta(ge=1, le=1000)] = 100
-    """Pods at most."""
+    max: Annotated[int, Meta(ge=1, le=1000), OPEN] = 100
+    """Pods at most. Absent: what the namespace's FunctionQuota says, or 100."""
     per_instance: Annotated[int, Meta(ge=1, le=1000)] = 1
     """Invocations that one pod runs at once."""
     idle_seconds: Annotated[int, Meta(ge=6, le=3600)] = 30
@@ -261,8 +262,8 @@ class FunctionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True):
     /opt/python and /opt/nodejs/node_modules are on the import paths, /opt/bin is on PATH, /opt/lib on LD_LIBRARY_PATH.
     Together with code.zip at most 250 MiB unpacked.
     """
-    memory: Annotated[Quantity, _SIZE_RULES] = "128Mi"
-    """The memory limit, in Mi or Gi. The CPU share follows it: 1769Mi is one CPU."""
+    memory: Annotated[Quantity, SIZE_RULES, OPEN] = "128Mi"
+    """The memory limit, in Mi or Gi. The CPU share follows it: 1769Mi is one CPU. Absent: what the namespace's FunctionQuota says, or 128Mi."""
     cpu: Cpu | None = None
     """The CPU share, as a string: 500m or '1'. Absent: from memory. Idle CPU beyond it is used too."""
     timeout_seconds: Annotated[int, Meta(ge=1, le=900)] = 30
@@ -270,7 +271,7 @@ class FunctionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True):
 
     The cluster's Knative may allow less: max-revision-timeout-seconds in its ConfigMap config-defaults, 600 unless changed.
     """
-    ephemeral_storage: Annotated[Quantity, _SIZE_RULES] = "512Mi"
+    ephemeral_storage: Annotated[Quantity, SIZE_RULES] = "512Mi"
     """Size of /tmp, the only place that can be written to."""
     env: Annotated[list[ListedVariable], Meta(max_length=128), map_list("name")] | None = None
     """Environment variables."""
@@ -279,7 +280,8 @@ class FunctionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True):
     service_account_name: SubdomainName | None = None
     """The ServiceAccount that the pods run as, with its token mounted. Absent: no token."""
     scale: Annotated[
-        Scale, rules(("self.min <= self.max", "scale.min is above scale.max: lower it or raise scale.max"))
+        Scale,
+        rules(("!has(self.max) || self.min <= self.max", "scale.min is above scale.max: lower it or raise scale.max")),
     ] = field(default_factory=Scale)
     """How many pods run."""
     isolation: Literal["worker", "shared"] = "worker"
@@ -371,6 +373,15 @@ class FetchedArchive(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """When it was last looked at."""
 
 
+class Reserved(Struct, rename="camel", kw_only=True):
+    """What a Function has of its namespace's quota."""
+
+    instances: int
+    """Pods that it may have, its scale.max."""
+    memory: str
+    """Memory of each."""
+
+
 class FunctionStatus(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """What became of the spec."""
 
@@ -390,6 +401,8 @@ class FunctionStatus(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """SHA-256 of the inline code, or of the zip."""
     archives: Annotated[list[FetchedArchive], Meta(max_length=MAX_LAYERS + 1)] | None = None
     """What code.zip and layers were when they were last fetched."""
+    reserved: Reserved | None = None
+    """What it has of the namespace's quota, since it was last deployed."""
     rollout: RolloutStatus | None = None
     """How far the roll-out of the newest revision is; absent without spec.rollout."""
     history: Annotated[list[PastRevision], Meta(max_length=128)] | None = None

@@ -48,6 +48,11 @@ def map_list(*keys: str) -> Meta:
     return Meta(extra_json_schema={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)})
 
 
+NO_DEFAULT: Final = "x-wisp-no-default"
+OPEN: Final = Meta(extra_json_schema={NO_DEFAULT: True})
+"""For a field whose default is not the API server's to write, because it may differ between namespaces."""
+
+
 class KeyReference(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """One key of a Secret or ConfigMap in the same namespace."""
 

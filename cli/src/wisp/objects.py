@@ -122,12 +122,13 @@ def _wait_gone(cluster: Cluster, kind: Kind, item: Object) -> None:
 def _function_facts(item: Object) -> dict[str, Any]:
     spec, status = item["spec"], _status(item)
     files = spec["code"].get("files")
-    scale = msgspec.convert(spec.get("scale", {}), Scale)
+    has = {"memory": None, "instances": Scale().max} | status.get("reserved", {})
+    scale = msgspec.convert({"max": has["instances"]} | spec.get("scale", {}), Scale)
     return {
         "Runtime": spec["runtime"],
         "Handler": spec.get("handler"),
         "Code": f"files {', '.join(files)}" if files else f"image {spec['code'].get('image')}",
-        "Memory": spec.get("memory"),
+        "Memory": spec.get("memory", has["memory"]),
         "Timeout": f"{spec.get('timeoutSeconds')} s",
         "Scale": f"{scale.min} to {scale.max} pods, {scale.per_instance} at once in each",
         "URL": status.get("url"),

@@ -19,7 +19,7 @@ from wisp_operator.callers import CallerKeys
 from wisp_operator.code_store import CodeStore, keep_collecting
 from wisp_operator.context import Context, FunctionKey
 from wisp_operator.drain import drain
-from wisp_operator.handlers import function, subscription
+from wisp_operator.handlers import function, quota, subscription
 from wisp_operator.lease import Lease
 from wisp_operator.log_watch import follow
 from wisp_operator.process import HEALTH_PORT, serve_health
@@ -100,15 +100,18 @@ async def _act(kubernetes: api.Api, settings: config.OperatorConfig, stop: async
         context.code_store = CodeStore(settings.store_url, await read_store_key(kubernetes, settings))
     functions: WorkQueue[FunctionKey] = WorkQueue("function", lambda key: function.reconcile(context, key))
     namespaces: WorkQueue[str] = WorkQueue("namespace", lambda key: subscription.reconcile(context, key))
+    quotas: WorkQueue[str] = WorkQueue("quota", lambda key: quota.reconcile(context, functions, key))
+    context.quotas = await quota.read_quotas(kubernetes)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(functions.run(_FUNCTION_WORKERS))
         tasks.create_task(namespaces.run(_NAMESPACE_WORKERS))
+        tasks.create_task(quotas.run(1))
         tasks.create_task(follow(context, namespaces))
         tasks.create_task(follow_token_keys(context))
-        tasks.create_task(resync(context, functions, namespaces))
+        tasks.create_task(resync(context, functions, namespaces, quotas))
         if context.code_store:
             tasks.create_task(keep_collecting(kubernetes, context.code_store, settings.code_retention_seconds))
-        registry = make_registry(context, functions, namespaces)
+        registry = make_registry(context, functions, namespaces, quotas)
         watchers = await kopf.spawn_tasks(registry=registry, clusterwide=True, standalone=True)
         _on_signals(stop)  # kopf has taken them for itself
         ended, _ = await asyncio.wait(watchers, return_when=asyncio.FIRST_COMPLETED)

@@ -54,6 +54,7 @@ class Resource(NamedTuple):
 
 FUNCTIONS: Final = Resource(names.API_VERSION, "Function", "functions")
 SUBSCRIPTIONS: Final = Resource(names.API_VERSION, "Subscription", "subscriptions")
+FUNCTION_QUOTAS: Final = Resource(names.API_VERSION, "FunctionQuota", "functionquotas")
 KNATIVE_SERVICES: Final = Resource("serving.knative.dev/v1", "Service", "services")
 REVISIONS: Final = Resource("serving.knative.dev/v1", "Revision", "revisions")
 PODS: Final = Resource("v1", "Pod", "pods")

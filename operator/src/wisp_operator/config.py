@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import msgspec
 import yaml
+from wisp_api.quota import FunctionQuotaSpec
 from wisp_api.source import S3Server
 
 PATH: Final = Path("/etc/wisp/operator.yaml")
@@ -54,6 +55,8 @@ class OperatorConfig(msgspec.Struct, rename="camel", forbid_unknown_fields=True,
     """Secrets of the own namespace to make where they are missing: name to keys, each with a random value."""
     cluster_domain: str = "cluster.local"
     """The cluster's DNS suffix."""
+    quota: FunctionQuotaSpec = msgspec.field(default_factory=FunctionQuotaSpec)
+    """For namespaces without a FunctionQuota of their own."""
     drain_seconds: float = 300
     """How long a deleted Subscription waits for its reader to take away slots and bucket rules."""
     store_url: str = ""

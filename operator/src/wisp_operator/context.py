@@ -1,8 +1,11 @@
 """What the reconcile functions share: connections, queues and the few things that one process remembers."""
 
 import asyncio
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from wisp_api.quota import FunctionQuotaSpec
 
 from wisp_operator.accounts import Accounts
 from wisp_operator.api import Api
@@ -44,6 +47,10 @@ class Context:
     """Those in which Subscriptions, or Functions with `async`, were seen."""
     bindings_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Namespaces share bindings; one at a time reads and writes them."""
+    quotas: dict[str, FunctionQuotaSpec] = field(default_factory=dict)
+    """Of namespaces that have one of their own."""
+    quota_locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    """One Function of a namespace at a time is granted more than it has."""
     log_away_since: float | None = None
     """Since when this process has missed the event log."""
     draining_since: dict[tuple[str, ReaderKey], float] = field(default_factory=dict)
@@ -52,3 +59,7 @@ class Context:
     """When a reader's Secret was last written; it can't be read."""
     figures_written: dict[str, float] = field(default_factory=dict)
     """When a Subscription's figures were last written, by uid."""
+
+    def quota(self, namespace: str) -> FunctionQuotaSpec:
+        """What limits the Functions of a namespace."""
+        return self.quotas.get(namespace, self.config.quota)

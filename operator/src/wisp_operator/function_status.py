@@ -72,6 +72,14 @@ def not_owned(name: str, kind: str = "Knative Service") -> dict[str, Aspect]:
     }
 
 
+def over_quota(message: str) -> dict[str, Aspect]:
+    """The aspects where the namespace's quota has no room: nothing is changed, and what serves goes on."""
+    return {
+        conditions.CODE_READY: mark_unknown(conditions.DEPLOYING, "not tried yet: see ServiceReady"),
+        conditions.SERVICE_READY: mark_false(conditions.QUOTA_EXCEEDED, message),
+    }
+
+
 def keys_unavailable(error: ApiError) -> dict[str, Aspect]:
     """The aspects where nobody can say whose tokens callers may show."""
     message = (

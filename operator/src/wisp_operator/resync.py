@@ -14,7 +14,9 @@ _RETRY_SECONDS: Final = 10.0
 _log = logging.getLogger(__name__)
 
 
-async def resync(context: Context, functions: WorkQueue[FunctionKey], namespaces: WorkQueue[str]) -> None:
+async def resync(
+    context: Context, functions: WorkQueue[FunctionKey], namespaces: WorkQueue[str], quotas: WorkQueue[str]
+) -> None:
     """Queue every Function and every namespace, spread over the interval's first tenth, for ever."""
     wait = context.config.resync_seconds
     while True:
@@ -36,3 +38,5 @@ async def resync(context: Context, functions: WorkQueue[FunctionKey], namespaces
             functions.add(key, spread * index / len(keys))
         for namespace in context.namespaces:
             namespaces.add(namespace)
+        for namespace in context.quotas:
+            quotas.add(namespace)

@@ -83,6 +83,7 @@ def make_invocation_route(function: Object, source: str, cluster_domain: str, ou
     meta, spec = function["metadata"], function["spec"]
     stream = invocation_stream(function)
     wanted, scale = msgspec.convert(spec["async"], Async), msgspec.convert(spec.get("scale", {}), Scale)
+    instances = function.get("status", {}).get("reserved", {}).get("instances", scale.max)
     return route.Route(
         namespace=meta["namespace"],
         name=names.invocation_route(meta["name"]),
@@ -93,7 +94,7 @@ def make_invocation_route(function: Object, source: str, cluster_domain: str, ou
         start="earliest",  # the stream holds nothing but its own invocations
         targets=_targets(function, None, cluster_domain),
         order="none",
-        parallelism=min(_PARALLELISM, scale.max * scale.per_instance),
+        parallelism=min(_PARALLELISM, instances * scale.per_instance),
         timeout_seconds=spec.get("timeoutSeconds", _DEFAULT_TIMEOUT),
         retry=route.Retry(
             max_attempts=wanted.max_attempts,

@@ -14,17 +14,21 @@ from typing import Any, Final
 
 import kopf
 from wisp_api import names
+from wisp_api.quota import FunctionQuotaSpec
 
 from wisp_operator.api import Api
 from wisp_operator.context import Context, FunctionKey
 from wisp_operator.reader import COMPONENT
 from wisp_operator.workqueue import WorkQueue
 
+_UNLIMITED: Final = FunctionQuotaSpec()
+_QUOTA_SECONDS: Final = 1.0
+"""How long changes of Functions are gathered before what is used of the quota is counted."""
 _OURS: Final = "app.kubernetes.io/part-of=wisp"
 
 
 def make_registry(
-    context: Context, functions: WorkQueue[FunctionKey], namespaces: WorkQueue[str]
+    context: Context, functions: WorkQueue[FunctionKey], namespaces: WorkQueue[str], quotas: WorkQueue[str]
 ) -> kopf.OperatorRegistry:
     """The handlers for kopf."""
     registry = kopf.OperatorRegistry()
@@ -63,7 +67,21 @@ def make_registry(
         assert namespace  # noqa: S101 - as above
         namespaces.add(namespace)
 
+    _watch_quotas(registry, context, quotas)
     return registry
+
+
+def _watch_quotas(registry: kopf.OperatorRegistry, context: Context, quotas: WorkQueue[str]) -> None:
+    @kopf.on.event(names.GROUP, names.VERSION, "functionquotas", registry=registry)
+    async def quota_changed(namespace: str | None, **_: Any) -> None:
+        assert namespace  # noqa: S101 - as above
+        quotas.add(namespace)
+
+    @kopf.on.event(names.GROUP, names.VERSION, "functions", registry=registry)
+    async def use_changed(namespace: str | None, **_: Any) -> None:
+        assert namespace  # noqa: S101 - as above
+        if context.quota(namespace) != _UNLIMITED:
+            quotas.add(namespace, _QUOTA_SECONDS)
 
 
 def _ours(api: Api, event: Mapping[str, Any]) -> bool:

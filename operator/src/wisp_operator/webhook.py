@@ -22,6 +22,7 @@ from wisp_api.function import FunctionSpec
 from wisp_operator.api import Api, ApiError, Object
 from wisp_operator.config import OperatorConfig
 from wisp_operator.handlers.function import code_problem
+from wisp_operator.handlers.quota import refusal
 from wisp_operator.route import filter_mistake
 from wisp_operator.schedule import schedule_mistake
 from wisp_operator.sources import decode, table_mistake
@@ -46,12 +47,32 @@ def mistake(item: Object, config: OperatorConfig) -> str:
 
 def review(request: Object, config: OperatorConfig) -> Object:
     """The answer to an AdmissionReview's request."""
-    item, before = request["object"], request.get("oldObject") or {}
-    untouched = before.get("spec") == item.get("spec") or "deletionTimestamp" in item["metadata"]
-    if not untouched and (found := mistake(item, config)):
-        status = {"code": 422, "reason": "Invalid", "message": found}
-        return {"uid": request["uid"], "allowed": False, "status": status}
+    if not _untouched(request) and (found := mistake(request["object"], config)):
+        return _refused(request, 422, "Invalid", found)
     return {"uid": request["uid"], "allowed": True}
+
+
+async def grant(api: Api, request: Object, config: OperatorConfig) -> Object:
+    """The answer to the request for an object that has no mistake: whether the namespace's quota has room for it."""
+    item = request["object"]
+    try:
+        if item["kind"] == "Function" and not _untouched(request):
+            item["metadata"].setdefault("namespace", request["namespace"])
+            if found := await refusal(api, config, item, request.get("oldObject")):
+                return _refused(request, 403, "Forbidden", found)
+    except (ApiError, OSError, TimeoutError, aiohttp.ClientError, msgspec.ValidationError) as error:
+        _log.warning("the quota of %s could not be asked: %s; conditions will tell", request.get("namespace"), error)
+    return {"uid": request["uid"], "allowed": True}
+
+
+def _untouched(request: Object) -> bool:
+    item, before = request["object"], request.get("oldObject") or {}
+    return before.get("spec") == item.get("spec") or "deletionTimestamp" in item["metadata"]
+
+
+def _refused(request: Object, code: int, reason: str, message: str) -> Object:
+    status = {"code": code, "reason": reason, "message": message}
+    return {"uid": request["uid"], "allowed": False, "status": status}
 
 
 async def serve_webhook(api: Api, config: OperatorConfig, port: int) -> None:
@@ -59,9 +80,10 @@ async def serve_webhook(api: Api, config: OperatorConfig, port: int) -> None:
 
     async def validate(request: web.Request) -> web.Response:
         asked = await request.json()
-        return web.json_response(
-            {"apiVersion": asked["apiVersion"], "kind": asked["kind"], "response": review(asked["request"], config)}
-        )
+        answer = review(asked["request"], config)
+        if answer["allowed"]:
+            answer = await grant(api, asked["request"], config)
+        return web.json_response({"apiVersion": asked["apiVersion"], "kind": asked["kind"], "response": answer})
 
     app = web.Application(client_max_size=_BODY_BYTES)
     app.add_routes([web.post("/validate", validate)])

@@ -33,7 +33,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kube]:
         for kind in ("clusterrole", "clusterrolebinding"):
             running.kubectl("delete", kind, "wisp-operator")
         running.kubectl("-n", "wisp-system", "delete", "role,rolebinding", "wisp-operator")
-        running.kubectl("delete", "crd", "functions.wisp.dev", "subscriptions.wisp.dev")
+        running.kubectl("delete", "crd", "functions.wisp.dev", "subscriptions.wisp.dev", "functionquotas.wisp.dev")
         wait_until(lambda: running.get(f"{CRDS}/functions.wisp.dev") is None, "the CRD is gone")
         running.kubectl("label", "namespace", "wisp-system", "pod-security.kubernetes.io/enforce=restricted")
         yield running
@@ -141,13 +141,16 @@ def test_users_roles_reach_the_kinds(installed: Kube) -> None:
             }
         )
 
-    def may(user: str, verb: str) -> bool:
-        return installed.kubectl("auth", "can-i", verb, "functions.wisp.dev", "--as", user).returncode == 0
+    def may(user: str, verb: str, kind: str = "functions.wisp.dev") -> bool:
+        return installed.kubectl("auth", "can-i", verb, kind, "--as", user).returncode == 0
 
     wait_until(lambda: may("wisp-viewer", "list"), "the role is in force")
     assert not may("wisp-viewer", "create")
     wait_until(lambda: may("wisp-editor", "create"), "the role is in force")
     assert may("wisp-editor", "delete")
+    for user in ("wisp-viewer", "wisp-editor"):
+        assert may(user, "list", "functionquotas.wisp.dev")
+        assert not any(may(user, verb, "functionquotas.wisp.dev") for verb in ("create", "update", "patch", "delete"))
 
 
 @pytest.mark.parametrize(

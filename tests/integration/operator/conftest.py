@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 
 import pytest
+from fixtures.admission import admission
 from fixtures.control_plane import SYSTEM, Knative, Log, Operator, log_server, router_alive
 from fixtures.kube import Kube, kube
 from fixtures.nats import NatsServer
@@ -74,3 +75,10 @@ def knative(cluster: Kube, namespace: str) -> Knative:
 def log(cluster: Kube, nats: NatsServer) -> Log:
     """The event log."""
     return Log(cluster, nats.url)
+
+
+@pytest.fixture
+def asked(cluster: Kube, operator: Operator, namespace: str) -> Iterator[str]:
+    """A namespace whose objects the operator is asked about."""
+    with admission(cluster, operator, namespace):
+        yield namespace

@@ -1,48 +1,14 @@
 """The API server asks the operator before it takes an object, with a certificate that the operator made and renews."""
 
 import base64
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-import pytest
-import yaml
-from fixtures.control_plane import SYSTEM, Operator, secret, wait_condition
-from fixtures.kube import REPOSITORY, Kube
+from fixtures.admission import HOOK, plain, refuses
+from fixtures.control_plane import SYSTEM, secret, wait_condition
+from fixtures.kube import Kube
 from fixtures.objects import make_function, make_subscription, schedule
 from fixtures.process import wait_until
 from wisp_operator.webhook_certificate import SECRET, make_certificate
-
-HOOK = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/wisp-operator"
-
-
-@pytest.fixture
-def asked(cluster: Kube, operator: Operator, namespace: str) -> Iterator[str]:
-    """A namespace whose objects the operator is asked about, as the chart has it but on loopback."""
-    made = yaml.safe_load_all((REPOSITORY / "manifests" / "install.yaml").read_text())
-    (hook,) = (item for item in made if item and item["kind"] == "ValidatingWebhookConfiguration")
-    (webhook,) = hook["webhooks"]
-    url = {"url": f"https://localhost:{operator.webhook_port}/validate"}
-    only = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
-    hook["webhooks"] = [webhook | {"clientConfig": url, "namespaceSelector": only}]
-    cluster.apply(hook)
-    try:
-        wait_until(lambda: refuses(cluster, namespace), "the API server asks the operator")
-        yield namespace
-    finally:
-        cluster.request("DELETE", HOOK)
-        wait_until(lambda: not refuses(cluster, namespace), "it is not asked any more")
-
-
-def refuses(cluster: Kube, namespace: str) -> bool:
-    """Whether a Function with a folder in its files is refused."""
-    path = f"/apis/wisp.dev/v1alpha1/namespaces/{namespace}/functions?dryRun=All"
-    return cluster.request("POST", path, plain(make_function(code={"files": {"lib/app.py": ""}}), namespace))[0] == 422
-
-
-def plain(item: dict[str, Any], namespace: str) -> dict[str, Any]:
-    """The object as a user writes it."""
-    return item | {"metadata": {"name": item["metadata"]["name"], "namespace": namespace}}
 
 
 def test_refused_with_the_field(cluster: Kube, asked: str) -> None:

@@ -285,6 +285,16 @@ def test_every_value_is_described_and_has_a_default() -> None:
     compare(values, schema, "values")
 
 
+def test_quota_reaches_the_operator(render: Render) -> None:
+    """The platform's quota and defaults are the operator's, and a wrong field is refused."""
+    values = 'quota={"functions": 5, "perFunction": {"memory": "2Gi"}, "defaults": {"instances": 10}}'
+    config = msgspec.convert(operator_config(render(values)), OperatorConfig)
+    assert (config.quota.functions, config.quota.instances) == (5, None)
+    assert config.quota.per_function is not None
+    assert config.quota.per_function.memory == "2Gi"
+    assert "pods" in helm_template("--set-json", 'quota={"pods": 5}').stderr
+
+
 def test_crds_are_those_that_the_types_say() -> None:
     """The chart's copies equal manifests/crds."""
     wanted = {path.name: path.read_text() for path in (ROOT / "manifests" / "crds").glob("*.yaml")}
@@ -297,7 +307,7 @@ def test_crds_are_those_that_the_types_say() -> None:
 def test_crds_stay_on_uninstall(render: Render) -> None:
     """Removing the release must not remove all Functions with their CRD."""
     crds = [one for one in render() if one["kind"] == "CustomResourceDefinition"]
-    assert len(crds) == 2
+    assert len(crds) == 3
     assert all(crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for crd in crds)
 
 

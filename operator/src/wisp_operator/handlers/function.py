@@ -22,8 +22,10 @@ from wisp_operator.config import OperatorConfig
 from wisp_operator.context import Context, FunctionKey
 from wisp_operator.function_objects import code_sha256, make_config_map, make_knative_service
 from wisp_operator.handlers.code import Code, resolve, verified
+from wisp_operator.handlers.quota import room
 from wisp_operator.history import make_history, superfluous
 from wisp_operator.pod_metrics import read_counts
+from wisp_operator.quota import asked, complete, reserved
 from wisp_operator.status import TRUE, Aspect, make_conditions, write_status
 
 _RETRY_SECONDS: Final = 30.0
@@ -42,14 +44,21 @@ async def reconcile(context: Context, key: FunctionKey) -> float | None:
     function = await context.api.get(FUNCTIONS, key.namespace, key.name)
     if function is None or "deletionTimestamp" in function["metadata"]:
         return None  # what it owned goes with it
-    now = datetime.now(UTC)
-    spec, done = None, Deployed({}, Code())
     try:
-        spec = msgspec.convert(function["spec"], FunctionSpec)
+        spec = msgspec.convert(complete(function["spec"], context.quota(key.namespace)), FunctionSpec)
     except msgspec.ValidationError as error:
         done = Deployed(function_status.invalid(conditions.INVALID_SPEC, f"spec: {error}"), Code())
-    else:
-        done = await _deploy(context, function, spec, await resolve(context, function, spec, now))
+        return await _tell(context, key, function, None, done)
+    async with room(context, function, spec) as excess:
+        code = await resolve(context, function, spec, datetime.now(UTC))
+        done = await _deploy(context, function, spec, code, excess)
+        return await _tell(context, key, function, spec, done)
+
+
+async def _tell(
+    context: Context, key: FunctionKey, function: Object, spec: FunctionSpec | None, done: "Deployed"
+) -> float | None:
+    """Write what came of it into the status; in how many seconds to look again."""
     now = datetime.now(UTC)
     fields = function_status.fields(spec, done.service) | done.code.fields() | done.fields
     states = make_conditions(function, done.aspects, now)
@@ -84,8 +93,8 @@ class Deployed:
     """Names of those that the present template reads."""
 
 
-async def _deploy(context: Context, function: Object, spec: FunctionSpec, code: Code) -> Deployed:
-    """Write ConfigMap and Knative Service, and see how far the revision is."""
+async def _deploy(context: Context, function: Object, spec: FunctionSpec, code: Code, excess: str) -> Deployed:
+    """Write ConfigMap and Knative Service, and see how far the revision is; nothing is written where the quota is exceeded."""
     if problem := code_problem(spec, context.config):
         return Deployed(function_status.invalid(conditions.INVALID_CODE, problem), code)
     api, meta = context.api, function["metadata"]
@@ -100,8 +109,8 @@ async def _deploy(context: Context, function: Object, spec: FunctionSpec, code: 
         live = await api.get(KNATIVE_SERVICES, meta["namespace"], meta["name"])
         files = [make_config_map(function, spec.code.files)] if spec.code.files is not None else []
         config_maps = files + guard
-        if foreign := await _mount(api, function, live, config_maps):
-            return Deployed(foreign, code)
+        if barred := function_status.over_quota(excess) if excess else await _mount(api, function, live, config_maps):
+            return Deployed(barred, code, live if excess else None)
         revisions = await api.list(REVISIONS, meta["namespace"], f"{_REVISION_OF}={meta['name']}") if live else []
         shares, pods = await _plan(api, function, spec, revisions, wanted)
         async with _referring(context, meta["namespace"], code) as store:
@@ -122,7 +131,7 @@ async def _deploy(context: Context, function: Object, spec: FunctionSpec, code: 
         function_status.aspects(spec, service, revision, pods, shares.aspect, warning=code.warning),
         code,
         service,
-        _fields(function, _sha256(spec, code), revisions, wanted, shares),
+        _fields(function, _sha256(spec, code), revisions, wanted, shares) | {"reserved": reserved(asked(spec))},
         wait,
         superfluous(spec, revisions, [*shares.traffic, *service.get("status", {}).get("traffic", [])], wanted),
         frozenset(item["metadata"]["name"] for item in config_maps),
