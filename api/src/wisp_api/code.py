@@ -22,6 +22,8 @@ SECRET: Final = "wisp-code"  # noqa: S105 - a name
 STORE_SECRET: Final = "wisp-store"  # noqa: S105 - a name
 """In the platform's namespace: the key that capabilities are made of."""
 STORE_KEY: Final = "key"
+UNPACKED_BYTES: Final = 250 << 20
+"""What a function's archives may hold in all."""
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 
 
@@ -57,6 +59,19 @@ class FetchTask(msgspec.Struct, rename="camel", kw_only=True):
     archives: list[ArchiveTask]
 
 
+class BuildTask(msgspec.Struct, rename="camel", kw_only=True):
+    """What a Job is to do that builds requirements: in its environment, so there is nothing secret in it."""
+
+    namespace: str
+    store: str
+    """The store's URL."""
+    index: str
+    """The package index, unless the namespace's Secret names another."""
+    secret: str
+    """Name of that Secret; its keys are files in the Job's folder of the index."""
+    requirements: list[str]
+
+
 class Fetched(msgspec.Struct, rename="camel", kw_only=True):
     """An archive that stands in the store."""
 
@@ -73,6 +88,8 @@ class FetchResult(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=Tr
     """
 
     archives: list[Fetched] = []
+    packages: Annotated[list[Annotated[str, msgspec.Meta(max_length=256)]], msgspec.Meta(max_length=1000)] = []
+    """Of requirements: what was installed, as name==version."""
     reason: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z]{0,64}\Z")] = ""
     """A constant of `conditions`; empty where all is well."""
     message: str = ""

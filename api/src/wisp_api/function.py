@@ -20,6 +20,7 @@ from wisp_api.kube import (
     map_list,
     rules,
 )
+from wisp_api.requirements import MAX_REQUIREMENTS, BuiltRequirements, Requirement
 
 CODE_BYTES: Final = 192 * 1024
 """Inline code in all, in bytes of UTF-8: kubectl copies the object into an annotation, which may hold 256 KiB."""
@@ -256,11 +257,17 @@ class FunctionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True):
         ),
     ]
     """The code: exactly one of files, zip and image."""
+    requirements: Annotated[list[Requirement], Meta(min_length=1, max_length=MAX_REQUIREMENTS)] | None = None
+    """Python packages as in requirements.txt, [Pillow==11.0.0], with code.files or code.zip; they lie in /opt/python, below the layers.
+
+    Resolved and built once, by a Job of this namespace, from wheels of the installation's package index; functions of the namespace with the
+    same list share the result (status.requirements). Versions that are not pinned stay as they were then, until the list changes.
+    """
     layers: Annotated[list[Archive], Meta(min_length=1, max_length=MAX_LAYERS)] | None = None
     """Zip archives that are unpacked to /opt, one over the other in this order; with code.files or code.zip.
 
     /opt/python and /opt/nodejs/node_modules are on the import paths, /opt/bin is on PATH, /opt/lib on LD_LIBRARY_PATH.
-    Together with code.zip at most 250 MiB unpacked.
+    Together with code.zip and requirements at most 250 MiB unpacked.
     """
     memory: Annotated[Quantity, SIZE_RULES, OPEN] = "128Mi"
     """The memory limit, in Mi or Gi. The CPU share follows it: 1769Mi is one CPU. Absent: what the namespace's FunctionQuota says, or 128Mi."""
@@ -401,6 +408,8 @@ class FunctionStatus(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """SHA-256 of the inline code, or of the zip."""
     archives: Annotated[list[FetchedArchive], Meta(max_length=MAX_LAYERS + 1)] | None = None
     """What code.zip and layers were when they were last fetched."""
+    requirements: BuiltRequirements | None = None
+    """What spec.requirements was built to."""
     reserved: Reserved | None = None
     """What it has of the namespace's quota, since it was last deployed."""
     rollout: RolloutStatus | None = None
@@ -415,6 +424,14 @@ SPEC_RULES = rules(
     (
         "!has(self.layers) || !has(self.code.image)",
         "layers go with code.files or code.zip: copy them into the image, or remove them",
+    ),
+    (
+        "!has(self.requirements) || self.runtime.startsWith('python')",
+        "requirements are Python packages: with another runtime bring them as a layer, in the zip or in an image",
+    ),
+    (
+        "!has(self.requirements) || !has(self.code.image)",
+        "requirements go with code.files or code.zip: install them in the image, or remove them",
     ),
     (
         "self.runtime in ['container', 'provided'] || has(self.handler)",

@@ -10,7 +10,8 @@
         function: {name: hello}
         source: {...}
 
-A folder with folders, packages or more than 192 KiB goes as a zip: `code: {folder: function, zip: {bucket: code, connection: {name: my-s3}}}`.
+A requirements.txt in the folder of a Python function becomes its `requirements`, unless the spec has some.
+A folder with folders or more than 192 KiB goes as a zip: `code: {folder: function, zip: {bucket: code, connection: {name: my-s3}}}`.
 
 Invariant: what `load` returns has been checked against the types, so that a mistake is named by its path in wisp.yaml before anything
 reaches the cluster. The rules that only the API server can tell it tells, with the same paths (`place`).
@@ -27,6 +28,7 @@ from wisp_api import names, pattern
 from wisp_api.function import CODE_BYTES, FunctionSpec
 from wisp_api.subscription import SubscriptionSpec
 
+from wisp import requirements
 from wisp.archive import pack
 from wisp.cluster import Object
 from wisp.errors import UsageError
@@ -147,6 +149,7 @@ def _with_code(folder: Path, name: str, spec: Mapping[str, Any], where: str) -> 
     if code.keys() - {"folder", "zip"}:
         raise UsageError(f"{where}.code: write exactly one kind of code: folder, files, zip or image")
     source = folder / str(code["folder"])
+    spec = _with_requirements(source, spec)
     if "zip" not in code:
         return {**spec, "code": {"files": _read_folder(source, f"{where}.code.folder")}}, {}
     zipped = code["zip"]
@@ -157,6 +160,16 @@ def _with_code(folder: Path, name: str, spec: Mapping[str, Any], where: str) -> 
     sha256 = hashlib.sha256(data).hexdigest()
     key = f"{name}/{sha256}.zip"
     return {**spec, "code": {"zip": {**zipped, "key": key, "sha256": sha256}}}, {key: data}
+
+
+def _with_requirements(source: Path, spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The spec with what the folder's requirements.txt lists, unless it says itself which packages it needs, or [] for none."""
+    if spec.get("requirements") == []:
+        return {field: value for field, value in spec.items() if field != "requirements"}
+    if "requirements" in spec or not str(spec.get("runtime")).startswith("python"):
+        return spec
+    listed = requirements.read(source)
+    return {**spec, "requirements": listed} if listed else spec
 
 
 def _read_folder(folder: Path, where: str) -> dict[str, str]:

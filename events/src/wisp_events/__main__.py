@@ -1,4 +1,4 @@
-"""`python -m wisp_events router|ingest|reader|store|fetch`: one image, one process a part. Only the chosen part is imported."""
+"""`python -m wisp_events router|ingest|reader|store|fetch|build`: one image, one process a part. Only the chosen part is imported."""
 
 import importlib
 import sys
@@ -11,6 +11,7 @@ PARTS = {
     "reader": "wisp_events.sources.main",
     "store": "wisp_events.code.store_main",
     "fetch": "wisp_events.code.fetch",
+    "build": "wisp_events.code.build",
 }
 
 

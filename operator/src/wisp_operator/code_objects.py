@@ -4,30 +4,24 @@ Pure. Archives are named by their digests from the fetch on: a revision's templa
 revision, and other bytes, be it behind the same key, are another one.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import msgspec
-from wisp_api import conditions, names
-from wisp_api.code import READ, SECRET, WRITE, ArchiveTask, FetchResult, FetchTask, capability
+from wisp_api import names
+from wisp_api.code import READ, SECRET, WRITE, ArchiveTask, FetchTask, capability
 from wisp_api.function import Archive, FetchedArchive, FunctionSpec
 
+from wisp_operator import code_job
 from wisp_operator.api import Object
 from wisp_operator.apply import digest
+from wisp_operator.code_job import COMPONENT, TOKEN_FOLDER, VOLUME_SIZE, Mounted
 from wisp_operator.config import OperatorConfig
 
-COMPONENT: Final = "code"
 TASK: Final = "wisp.dev/fetch"
 """Annotation of a Job: hash of what it is to fetch."""
-JOB_POD: Final = "batch.kubernetes.io/job-name"
 CODE_VARIABLE: Final = "WISP_CODE"
 LAYERS_VARIABLE: Final = "WISP_LAYERS"
-_DEADLINE_SECONDS: Final = 600
-_VOLUME_SIZE: Final = "1Gi"
-"""Of an archive, packed and unpacked; a bound for the node, the limit itself is 250 MiB."""
-_TOKEN_FOLDER: Final = "/etc/wisp/code"  # noqa: S105 - a path
 
 
 class PodCode(NamedTuple):
@@ -51,7 +45,7 @@ def sources(spec: FunctionSpec) -> list[Archive]:
 
 
 def make_pod_code(namespace: str, spec: FunctionSpec, found: Sequence[FetchedArchive], store: str) -> PodCode:
-    """What the pods get, once all archives are in the store."""
+    """What the pods get, once all archives are in the store; a layer of requirements comes to it."""
     digests = [one.sha256 for one in found]
     code = digests.pop(0) if spec.code.zip else ""
     return PodCode(f"{store}/v1/code/{namespace}", code, tuple(digests))
@@ -64,11 +58,11 @@ def add_code(pod: Object, code: PodCode) -> None:
     container["env"] += [{"name": name, "value": value} for name, value in values.items() if value]
     for name, path, wanted in (("task", "/var/task", code.code), ("opt", "/opt", code.layers)):
         if wanted:
-            pod["volumes"].append({"name": name, "emptyDir": {"sizeLimit": _VOLUME_SIZE}})
+            pod["volumes"].append({"name": name, "emptyDir": {"sizeLimit": VOLUME_SIZE}})
             container["volumeMounts"].append({"name": name, "mountPath": path})
     secret = {"secretName": SECRET, "items": [{"key": READ, "path": READ}]}
     pod["volumes"].append({"name": "code-token", "secret": secret})
-    container["volumeMounts"].append({"name": "code-token", "mountPath": _TOKEN_FOLDER, "readOnly": True})
+    container["volumeMounts"].append({"name": "code-token", "mountPath": TOKEN_FOLDER, "readOnly": True})
 
 
 def used_digests(template: Object) -> set[str]:
@@ -117,79 +111,16 @@ def make_job(
 ) -> Object:
     """The Job that fetches a Function's archives; `known` is what they were last time."""
     meta = function["metadata"]
-    labels = names.LABELS | {names.COMPONENT_LABEL: COMPONENT}
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {
-            "name": job_name(meta["name"]),
-            "namespace": meta["namespace"],
-            "labels": labels | {names.FUNCTION_LABEL: meta["name"]},
-            "annotations": {TASK: task_hash(wanted)},
-            "ownerReferences": [owner],
-        },
-        "spec": {
-            "backoffLimit": 0,  # it tries again by itself, and what it says at its end is the verdict
-            "activeDeadlineSeconds": _DEADLINE_SECONDS,
-            "template": {"metadata": {"labels": labels}, "spec": _make_pod(meta["namespace"], wanted, known, config)},
-        },
-    }
-
-
-def _make_pod(
-    namespace: str, wanted: Sequence[Archive], known: Sequence[FetchedArchive | None], config: OperatorConfig
-) -> Object:
     tasks = [_make_task(*pair) for pair in zip(wanted, known, strict=True)]
-    task = FetchTask(namespace=namespace, store=config.store_url, archives=tasks)
+    task = FetchTask(namespace=meta["namespace"], store=config.store_url, archives=tasks)
     connections = sorted({one.connection.name for one in wanted})
-    volumes = [
-        {"name": f"connection-{place}", "secret": {"secretName": name, "defaultMode": 0o440, "optional": True}}
-        for place, name in enumerate(connections)
+    mounted = [
+        Mounted(f"connection-{place}", name, f"/etc/wisp/connections/{name}") for place, name in enumerate(connections)
     ]
-    mounts = [
-        {"name": f"connection-{place}", "mountPath": f"/etc/wisp/connections/{name}", "readOnly": True}
-        for place, name in enumerate(connections)
-    ]
-    token = {"secretName": SECRET, "defaultMode": 0o440, "items": [{"key": WRITE, "path": WRITE}]}
-    container = {
-        "name": "fetch",
-        "image": config.events_image,
-        "imagePullPolicy": config.image_pull_policy,
-        "args": ["fetch"],
-        "env": [{"name": "WISP_FETCH", "value": msgspec.json.encode(task).decode()}],
-        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": True,
-        },
-        "volumeMounts": [
-            *mounts,
-            {"name": "token", "mountPath": _TOKEN_FOLDER, "readOnly": True},
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own
-        ],
-    }
-    pod: Object = {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 65532,
-            "runAsGroup": 65532,
-            "fsGroup": 65532,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [container],
-        "volumes": [
-            *volumes,
-            {"name": "token", "secret": token},
-            {"name": "tmp", "emptyDir": {"sizeLimit": _VOLUME_SIZE}},
-        ],
-    }
-    if config.image_pull_secrets:
-        pod["imagePullSecrets"] = [{"name": name} for name in config.image_pull_secrets]
-    return pod
+    job = code_job.make_job(function, owner, job_name(meta["name"]), config)
+    job["metadata"]["annotations"] = {TASK: task_hash(wanted)}
+    code_job.add_work(job, "fetch", "WISP_FETCH", msgspec.json.encode(task).decode(), mounted)
+    return job
 
 
 def _make_task(wanted: Archive, known: FetchedArchive | None) -> ArchiveTask:
@@ -203,33 +134,3 @@ def _make_task(wanted: Archive, known: FetchedArchive | None) -> ArchiveTask:
         fetched=known.sha256 if known else "",
         unpacked=known.unpacked_bytes if known else 0,
     )
-
-
-def finished(job: Object) -> datetime | None:
-    """When a Job ended, either way; None while it runs."""
-    for state in job.get("status", {}).get("conditions", []):
-        if state["type"] in {"Complete", "Failed"} and state["status"] == "True":
-            return datetime.fromisoformat(state["lastTransitionTime"])
-    return None
-
-
-def read_result(job: Object, pods: Sequence[Object], count: int) -> FetchResult:
-    """What a finished Job found of so many archives; the pod's termination message says it, unless the pod never came to its end."""
-    for message in _messages(job, pods):
-        with contextlib.suppress(msgspec.DecodeError):
-            result = msgspec.json.decode(message, type=FetchResult)
-            if result.reason or len(result.archives) == count:
-                return result
-    reasons = [state for state in job.get("status", {}).get("conditions", []) if state["type"] == "Failed"]
-    why = " ".join(f"{state.get('reason', '')}: {state.get('message', '')}" for state in reasons)
-    name = job["metadata"]["name"]
-    message = f"Job {name} ended without a verdict ({why or 'its pod is gone'}); kubectl describe job {name} tells more"
-    return FetchResult(reason=conditions.FETCH_FAILED, message=message)
-
-
-def _messages(job: Object, pods: Sequence[Object]) -> Iterator[str]:
-    for pod in pods:
-        if any(owner.get("uid") == job["metadata"]["uid"] for owner in pod["metadata"].get("ownerReferences", [])):
-            for container in pod.get("status", {}).get("containerStatuses", []):
-                if message := container.get("state", {}).get("terminated", {}).get("message"):
-                    yield message

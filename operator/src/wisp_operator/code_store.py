@@ -122,7 +122,7 @@ class CodeStore:
 async def references(api: Api, namespace: str) -> set[str]:
     """Every archive that something of a namespace names, by its digest: a Revision, a Service, or a Function's memory of its last fetch.
 
-    Of a Function whose archives are being fetched it is their keys: no digest, but not nothing.
+    Of a Function whose archives are being fetched or built it is their keys, or requirements: no digest, but not nothing.
 
     Raises:
         ApiError: the API can't tell.
@@ -134,6 +134,9 @@ async def references(api: Api, namespace: str) -> set[str]:
         used |= used_digests(revision["spec"])
     for function in await api.list(FUNCTIONS, namespace):
         used |= {one["sha256"] for one in function.get("status", {}).get("archives", [])}
+        if built := function.get("status", {}).get("requirements"):
+            used.add(built["sha256"])
+        used |= set(function["spec"].get("requirements", []))
         used |= {
             one["key"] for one in [function["spec"]["code"].get("zip"), *function["spec"].get("layers", [])] if one
         }

@@ -61,6 +61,10 @@ class OperatorConfig(msgspec.Struct, rename="camel", forbid_unknown_fields=True,
     """How long a deleted Subscription waits for its reader to take away slots and bucket rules."""
     store_url: str = ""
     """The code store, as pods reach it; empty: there is none, and Functions take no zip and no layers."""
+    package_index_url: str = "https://pypi.org/simple"
+    """Where Python functions' requirements come from."""
+    package_index_secret: str = "wisp-package-index"  # noqa: S105 - a name
+    """Name of the Secret in a tenant's namespace with another url, or username, password and ca.crt; it may be missing."""
     code_check_seconds: float = 300
     """How often archives without versionId and sha256 are looked at."""
     code_retention_seconds: float = 21600

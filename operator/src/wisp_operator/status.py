@@ -18,6 +18,8 @@ TRUE = "True"
 FALSE = "False"
 UNKNOWN = "Unknown"
 AS_WANTED = "AsWanted"
+_RETRY_SECONDS = 15.0, 600.0
+"""Until a Job that failed is made again: at first, at most; in between as long as it has failed already."""
 
 
 class Aspect(NamedTuple):
@@ -68,6 +70,16 @@ def make_conditions(live: Object, aspects: dict[str, Aspect], now: datetime) -> 
             }
         )
     return made
+
+
+def retry_pause(live: Object, reason: str, age: float, now: datetime) -> float:
+    """Seconds from a Job that failed `age` seconds ago to the next: as long as CodeReady has said so, within bounds."""
+    least, most = _RETRY_SECONDS
+    for state in live.get("status", {}).get("conditions", []):
+        if state["type"] == conditions.CODE_READY and state["reason"] == reason:
+            stood = (now - datetime.fromisoformat(state["lastTransitionTime"])).total_seconds()
+            return min(max(stood - age, least), most)
+    return least
 
 
 async def write_status(api: Api, resource: Resource, live: Object, status: dict[str, Any], now: datetime) -> None:

@@ -2,11 +2,14 @@
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from fixtures.admission import admission
-from fixtures.control_plane import SYSTEM, Knative, Log, Operator, log_server, router_alive
+from fixtures.code_store import CodeStore, JobController, Tenant
+from fixtures.control_plane import SYSTEM, Knative, Log, Operator, log_server, router_alive, secret
 from fixtures.kube import Kube, kube
+from fixtures.minio import MinioServer, minio_server
 from fixtures.nats import NatsServer
 from fixtures.process import free_port, wait_until
 
@@ -34,12 +37,19 @@ def store_port() -> int:
 
 
 @pytest.fixture(scope="session")
+def package_port() -> int:
+    """Where the package index listens, for the tests that start one."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
 def operator(
-    cluster: Kube, nats: NatsServer, store_port: int, tmp_path_factory: pytest.TempPathFactory
+    cluster: Kube, nats: NatsServer, store_port: int, package_port: int, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Operator]:
     """A running operator that gives readers little time to drain, looks at moving code often and forgets unused code soon."""
     settings = {
         "storeUrl": f"http://127.0.0.1:{store_port}",
+        "packageIndexUrl": f"http://127.0.0.1:{package_port}/simple",
         "codeCheckSeconds": 2,
         "codeRetentionSeconds": 6,  # longer than a busy machine needs from an upload to the revision that names it
         "randomSecrets": {"wisp-s3-tokens": ["minio"], "wisp-store": ["key"]},
@@ -82,3 +92,34 @@ def asked(cluster: Kube, operator: Operator, namespace: str) -> Iterator[str]:
     """A namespace whose objects the operator is asked about."""
     with admission(cluster, operator, namespace):
         yield namespace
+
+
+@pytest.fixture(scope="module")
+def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
+    """A MinIO for the users' archives and the store's."""
+    with minio_server(tmp_path_factory.mktemp("minio"), "http://127.0.0.1:1", "unused") as running:
+        running.client().make_bucket("code")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def store(
+    cluster: Kube, operator: object, minio: MinioServer, store_port: int, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[CodeStore]:
+    """The code store with the key that the operator made."""
+    assert operator
+    wait_until(lambda: bool(cluster.get(f"/api/v1/namespaces/{SYSTEM}/secrets/wisp-store")), "the store's key")
+    running = CodeStore(
+        tmp_path_factory.mktemp("store"), minio, secret(cluster, SYSTEM, "wisp-store", "key"), store_port
+    )
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def jobs(cluster: Kube, namespace: str, store: CodeStore, tmp_path: Path) -> JobController:
+    """The namespace's Jobs; it admits only what Pod Security calls restricted."""
+    label = "pod-security.kubernetes.io/enforce=restricted"
+    assert cluster.kubectl("label", "namespace", namespace, label).returncode == 0
+    return JobController(cluster, Tenant(tmp_path, store, namespace))

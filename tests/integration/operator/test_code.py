@@ -1,15 +1,14 @@
 """Functions with archives against a real Kubernetes API, a real store and a real MinIO: the test only plays Kubernetes' own controllers."""
 
 import io
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fixtures.code_store import CodeStore, JobController, Tenant, make_zip
-from fixtures.control_plane import SYSTEM, Knative, audit_position, conditions_of, secret, wait_condition, writes
+from fixtures.code_store import CodeStore, JobController, make_zip
+from fixtures.control_plane import Knative, audit_position, conditions_of, secret, wait_condition, writes
 from fixtures.kube import Kube
-from fixtures.minio import MinioServer, minio_server
+from fixtures.minio import MinioServer
 from fixtures.objects import make_function
 from fixtures.process import wait_until
 
@@ -17,37 +16,6 @@ pytestmark = pytest.mark.usefixtures("operator", "nats")
 READY, CODE_READY, OK = "Ready", "CodeReady", ("True", "AsWanted")
 APP = "def handler(event, context):\n    return 'from the zip'\n"
 Upload = Callable[[str, bytes], None]
-
-
-@pytest.fixture(scope="module")
-def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
-    """A MinIO for the users' archives and the store's."""
-    with minio_server(tmp_path_factory.mktemp("minio"), "http://127.0.0.1:1", "unused") as running:
-        running.client().make_bucket("code")
-        yield running
-
-
-@pytest.fixture(scope="module")
-def store(
-    cluster: Kube, operator: object, minio: MinioServer, store_port: int, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[CodeStore]:
-    """The code store with the key that the operator made."""
-    assert operator
-    wait_until(lambda: bool(cluster.get(f"/api/v1/namespaces/{SYSTEM}/secrets/wisp-store")), "the store's key")
-    running = CodeStore(
-        tmp_path_factory.mktemp("store"), minio, secret(cluster, SYSTEM, "wisp-store", "key"), store_port
-    )
-    running.start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture
-def jobs(cluster: Kube, namespace: str, store: CodeStore, tmp_path: Path) -> JobController:
-    """The namespace's Jobs; it admits only what Pod Security calls restricted."""
-    label = "pod-security.kubernetes.io/enforce=restricted"
-    assert cluster.kubectl("label", "namespace", namespace, label).returncode == 0
-    return JobController(cluster, Tenant(tmp_path, store, namespace))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from wisp_operator.code_objects import read_result
+from wisp_operator.code_job import read_result
 
 JOB = {"metadata": {"name": "wisp-code-hello", "uid": "u1"}}
 GOOD = {"sha256": "0" * 64, "etag": '"e"', "unpacked": 1}

@@ -5,7 +5,7 @@ folder for each Secret), WISP_FETCH_TOKEN (/etc/wisp/code/write), WISP_TERMINATI
 `FetchResult` goes.
 
 Invariant: a result with archives means that each stands in the store. What may pass by itself is tried again for
-PATIENCE_SECONDS; what is wrong until somebody does something is told at once, by a constant and a sentence.
+`job.PATIENCE_SECONDS`; what is wrong until somebody does something is told at once, by a constant and a sentence.
 """
 
 import asyncio
@@ -15,10 +15,8 @@ import logging
 import os
 import re
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Final, TypeVar
+from typing import IO, Final
 
 import msgspec
 from wisp_api import conditions
@@ -26,29 +24,17 @@ from wisp_api.code import ArchiveTask, Fetched, FetchResult, FetchTask
 from wisp_api.signing import Access
 from wisp_runtime import archive
 
-from wisp_events.code.objects import S3Error, request, send
+from wisp_events.code import job
+from wisp_events.code.job import Transient, hand_over, patiently
+from wisp_events.code.objects import S3Error, request
 from wisp_events.code.store import LARGEST
 from wisp_events.sources.reader import Trouble, read_connection
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_SECONDS: Final = 60.0
-PAUSE_SECONDS: Final = 1.0
 _CHUNK: Final = 1 << 18
-_MESSAGE: Final = 1500
-"""Characters; Kubernetes cuts a termination message at 4096 bytes."""
 _ENDPOINT: Final = re.compile(r"https?://[^/?#@\s]+")
 _KEY_REFUSED: Final = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"})
-T = TypeVar("T")
-
-
-class Transient(Exception):  # noqa: N818 - it passes
-    """Raised when something is away or busy."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        """`reason` is what it becomes when it does not pass."""
-        super().__init__(message)
-        self.reason = reason
 
 
 async def main(stop: asyncio.Event) -> None:  # noqa: ARG001 - a Job that is deleted simply ends
@@ -56,16 +42,8 @@ async def main(stop: asyncio.Event) -> None:  # noqa: ARG001 - a Job that is del
     env = os.environ
     task = msgspec.json.decode(env["WISP_FETCH"], type=FetchTask)
     connections = Path(env.get("WISP_FETCH_CONNECTIONS", "/etc/wisp/connections"))
-    token = Path(env.get("WISP_FETCH_TOKEN", "/etc/wisp/code/write"))
-    try:
-        result = FetchResult(archives=await asyncio.to_thread(fetch, task, connections, token))
-    except Trouble as trouble:
-        logger.error("%s: %s", trouble.reason, trouble.message)  # noqa: TRY400 - the sentence says it all
-        result = FetchResult(reason=trouble.reason, message=trouble.message[:_MESSAGE])
-    report = Path(env.get("WISP_TERMINATION_LOG", "/dev/termination-log"))
-    await asyncio.to_thread(report.write_bytes, msgspec.json.encode(result))
-    if result.reason:
-        raise SystemExit(1)
+    token = Path(env.get("WISP_FETCH_TOKEN", job.TOKEN))
+    await job.finish(lambda: FetchResult(archives=fetch(task, connections, token)))
 
 
 def fetch(task: FetchTask, connections: Path, token: Path) -> list[Fetched]:
@@ -77,7 +55,7 @@ def fetch(task: FetchTask, connections: Path, token: Path) -> list[Fetched]:
     found, room = [], archive.UNPACKED_BYTES
     for wanted in task.archives:
         with tempfile.TemporaryFile() as file:
-            etag = _patiently(lambda wanted=wanted, file=file: _download(wanted, task.namespace, connections, file))  # type: ignore[misc]
+            etag = patiently(lambda wanted=wanted, file=file: _download(wanted, task.namespace, connections, file))  # type: ignore[misc]
             if etag is None:
                 logger.info("%s is unchanged", _name(wanted))
                 room -= wanted.unpacked
@@ -86,27 +64,10 @@ def fetch(task: FetchTask, connections: Path, token: Path) -> list[Fetched]:
             sha256, used = _verify(wanted, file, room)
             room -= used
             url = f"{task.store}/v1/code/{task.namespace}/{sha256}"
-            _patiently(lambda url=url, file=file: _hand_over(url, token.read_text().strip(), file))  # type: ignore[misc]
+            patiently(lambda url=url, file=file: hand_over(url, token.read_text().strip(), file))  # type: ignore[misc]
             logger.info("%s is in the store: sha256 %s, %d bytes unpacked", _name(wanted), sha256, used)
             found.append(Fetched(sha256=sha256, etag=etag, unpacked=used))
     return found
-
-
-def _patiently(work: Callable[[], T]) -> T:
-    """Try until it works, or something is wrong for good.
-
-    Raises:
-        Trouble: it is, or PATIENCE_SECONDS are over.
-    """
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            return work()
-        except Transient as error:
-            if time.monotonic() > deadline:
-                raise Trouble(error.reason, f"{error}; tried for {PATIENCE_SECONDS:g} s, and again later") from None
-            logger.warning("%s; trying again", error)
-        time.sleep(PAUSE_SECONDS)
 
 
 def _download(wanted: ArchiveTask, namespace: str, connections: Path, file: IO[bytes]) -> str | None:
@@ -203,33 +164,6 @@ def _verify(wanted: ArchiveTask, file: IO[bytes], room: int) -> tuple[str, int]:
         return found, archive.check(file, room)
     except archive.ArchiveError as error:
         raise Trouble(error.reason, f"{_name(wanted)}: {error}") from None
-
-
-def _hand_over(url: str, token: str, file: IO[bytes]) -> None:
-    """Give the archive to the store, unless it has it.
-
-    Raises:
-        Trouble, Transient: the store refuses it, or is away.
-    """
-    authorization = {"authorization": f"Bearer {token}"}
-    try:
-        with send(url, "HEAD", headers=authorization) as answer:
-            if answer.status == http.client.OK:
-                return
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        with send(url, "PUT", file, authorization | {"content-length": str(size)}) as answer:
-            said = answer.read(1000).decode(errors="replace").strip()
-    except (OSError, http.client.HTTPException) as error:
-        raise Transient(conditions.CODE_STORE_UNAVAILABLE, f"the code store does not answer: {error}") from None
-    if answer.status in {http.client.UNAUTHORIZED, http.client.FORBIDDEN}:
-        message = f"the code store refuses this namespace's credentials ({said}); delete the Job, the operator writes the Secret anew"
-        raise Trouble(conditions.CODE_STORE_UNAVAILABLE, message)
-    if answer.status >= http.client.INTERNAL_SERVER_ERROR or answer.status == http.client.REQUEST_TIMEOUT:
-        raise Transient(conditions.CODE_STORE_UNAVAILABLE, f"the code store answers {answer.status}: {said}")
-    if answer.status != http.client.CREATED:
-        reason, _, message = said.partition(": ")
-        raise Trouble(reason, f"the code store refuses the archive: {message}")
 
 
 def _name(wanted: ArchiveTask) -> str:

@@ -10,19 +10,18 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 from wisp_api import conditions
-from wisp_api.code import FetchResult
+from wisp_api.code import UNPACKED_BYTES, FetchResult
 from wisp_api.function import FetchedArchive, FunctionSpec
+from wisp_api.requirements import BuiltRequirements
 
 from wisp_operator.api import JOBS, PODS, ApiError, Object
+from wisp_operator.code_job import JOB_POD, finished, read_result
 from wisp_operator.code_objects import (
-    JOB_POD,
     TASK,
     PodCode,
-    finished,
     job_name,
     make_job,
     make_pod_code,
-    read_result,
     sources,
     task_hash,
     used_digests,
@@ -30,13 +29,13 @@ from wisp_operator.code_objects import (
 from wisp_operator.code_store import CodeStore, StoreError
 from wisp_operator.context import Context
 from wisp_operator.function_objects import make_owner_reference
-from wisp_operator.status import AS_WANTED, TRUE, Aspect, mark_false, mark_true, mark_unknown, timestamp
+from wisp_operator.handlers import requirements
+from wisp_operator.handlers.requirements import Requirements
+from wisp_operator.status import AS_WANTED, TRUE, Aspect, mark_false, mark_true, mark_unknown, retry_pause, timestamp
 
 _SOON: Final = 1.0
 _STORE_SECONDS: Final = 5.0
 _REFUSALS: Final = {403, 422}
-_RETRY_SECONDS: Final = 15.0, 600.0
-"""Until a fetch that failed is tried again: at first, at most; in between as long as it has failed already."""
 
 
 class Code(NamedTuple):
@@ -50,32 +49,60 @@ class Code(NamedTuple):
     """Where a changed archive can't be had: why, while what was fetched before serves on."""
     archives: list[FetchedArchive] = []  # noqa: RUF012 - never changed
     """To be remembered."""
+    requirements: BuiltRequirements | None = None
+    """To be remembered."""
     again: float | None = None
     """In how many seconds to look again."""
 
     def fields(self) -> dict[str, Any]:
         """For the status; None takes a field away."""
-        made: dict[str, Any] = {"archives": msgspec.to_builtins(self.archives) or None}
+        made: dict[str, Any] = {
+            "archives": msgspec.to_builtins(self.archives) or None,
+            "requirements": msgspec.to_builtins(self.requirements),
+        }
         return made | ({"codeSha256": self.pod.code} if self.pod and self.pod.code else {})
 
 
 async def resolve(context: Context, function: Object, spec: FunctionSpec, now: datetime) -> Code:
-    """Find out what the archives of a Function are, with a Job where it isn't known.
+    """Find out what the archives of a Function are, its requirements' layer among them, with Jobs where it isn't known.
 
     Raises:
         ApiError: the API refused.
     """
-    if not sources(spec) and "archives" not in function.get("status", {}):
+    wanted = bool(sources(spec) or spec.requirements)
+    if not wanted and "archives" not in function.get("status", {}):
         return Code()
     fetching = _Fetching(context, function, spec, now)
-    if not sources(spec):
+    if not sources(spec) and "archives" in function.get("status", {}):
         await fetching.forget()
+    if not wanted:
         return Code()
     if context.code_store is None:
         message = "this installation has no code store (chart value store): put the code into code.files or an image"
         return Code(problem=mark_false(conditions.CODE_STORE_UNAVAILABLE, message))
     await context.code_store.equip(context.api, fetching.namespace)
-    return await fetching.advance()
+    code = await fetching.advance()
+    if not spec.requirements:
+        return code
+    return _joined(code, await requirements.resolve(context, context.code_store, function, spec, now))
+
+
+def _joined(code: Code, found: Requirements) -> Code:
+    """Archives and requirements: the latter's layer is the lowest."""
+    code = code._replace(requirements=found.built, again=earlier(code.again, found.again))
+    problem = code.problem or found.problem or _too_large(code)
+    if problem or not code.pod or not found.built:
+        return code._replace(pod=None, problem=problem)
+    return code._replace(pod=code.pod._replace(layers=(found.built.sha256, *code.pod.layers)))
+
+
+def _too_large(code: Code) -> Aspect | None:
+    size = sum(one.unpacked_bytes for one in code.archives)
+    size += code.requirements.unpacked_bytes if code.requirements else 0
+    if size <= UNPACKED_BYTES:
+        return None
+    told = f"requirements, code.zip and layers take {size >> 20} MiB unpacked; the limit is {UNPACKED_BYTES >> 20} MiB"
+    return mark_false(conditions.CODE_TOO_LARGE, f"{told}: leave some out, or build an image")
 
 
 async def verified(context: Context, store: CodeStore, function: Object, code: Code, live: Object | None) -> Code:
@@ -93,14 +120,16 @@ async def verified(context: Context, store: CodeStore, function: Object, code: C
         lacking = await store.lacks(meta["namespace"], wanted)
     except StoreError as error:
         problem = mark_unknown(conditions.CODE_STORE_UNAVAILABLE, f"{error}; tried again")
-        return Code(problem=problem, archives=code.archives, again=_STORE_SECONDS)
+        return code._replace(pod=None, problem=problem, again=_STORE_SECONDS)
     if not lacking:
         return code
     await context.api.delete(JOBS, meta["namespace"], job_name(meta["name"]))
     problem = mark_unknown(
         conditions.FETCHING_CODE, "the code store holds the archives no longer: they are fetched again"
     )
-    return Code(problem=problem, archives=[one for one in code.archives if one.sha256 not in lacking], again=_SOON)
+    held = [one for one in code.archives if one.sha256 not in lacking]
+    built = code.requirements if code.requirements and code.requirements.sha256 not in lacking else None
+    return Code(problem=problem, archives=held, requirements=built, again=_SOON)
 
 
 class _Fetching:
@@ -119,6 +148,8 @@ class _Fetching:
 
     async def advance(self) -> Code:
         """Take the next step: make the Job, take its result over, or wait."""
+        if not self._wanted:
+            return self._code([], None)
         job = await self._job()
         if job is None:
             wait = self._next_check()
@@ -174,7 +205,11 @@ class _Fetching:
     async def _failed(self, result: FetchResult, age: float) -> Code:
         """Tell why, and try again after a while, for what is wrong may be put right without a change of the Function."""
         checked = all(self._known)
-        pause = self._context.config.code_check_seconds if checked else self._pause(result.reason, age)
+        pause = (
+            self._context.config.code_check_seconds
+            if checked
+            else retry_pause(self._function, result.reason, age, self._now)
+        )
         if age >= pause:
             await self.forget()
             if self._context.code_store:
@@ -192,7 +227,7 @@ class _Fetching:
         found = [one for one in known if one]
         if len(found) == len(known):
             pod = make_pod_code(self.namespace, self._spec, found, self._context.config.store_url)
-            return Code(pod, None, None, found, again if again != float("inf") else None)
+            return Code(pod, archives=found, again=again if again != float("inf") else None)
         lacking = next(source for source, one in zip(self._wanted, known, strict=True) if one is None)
         message = f"s3://{lacking.bucket}/{lacking.key} is being fetched and checked, by a Job of this namespace"
         return Code(problem=mark_unknown(conditions.FETCHING_CODE, message), archives=found, again=again)
@@ -215,11 +250,7 @@ class _Fetching:
                 return mark_true(state["reason"], state["message"])
         return None
 
-    def _pause(self, reason: str, age: float) -> float:
-        """Seconds from a failed fetch to the next: as long as this fault has stood, within bounds."""
-        least, most = _RETRY_SECONDS
-        for state in self._function.get("status", {}).get("conditions", []):
-            if state["type"] == conditions.CODE_READY and state["reason"] == reason:
-                stood = (self._now - datetime.fromisoformat(state["lastTransitionTime"])).total_seconds()
-                return min(max(stood - age, least), most)
-        return least
+
+def earlier(*waits: float | None) -> float | None:
+    """The first of several times to look again, None where there is none."""
+    return min((wait for wait in waits if wait is not None), default=None)

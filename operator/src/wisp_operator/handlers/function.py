@@ -21,7 +21,7 @@ from wisp_operator.code_store import CodeStore
 from wisp_operator.config import OperatorConfig
 from wisp_operator.context import Context, FunctionKey
 from wisp_operator.function_objects import code_sha256, make_config_map, make_knative_service
-from wisp_operator.handlers.code import Code, resolve, verified
+from wisp_operator.handlers.code import Code, earlier, resolve, verified
 from wisp_operator.handlers.quota import room
 from wisp_operator.history import make_history, superfluous
 from wisp_operator.pod_metrics import read_counts
@@ -65,8 +65,8 @@ async def _tell(
     await write_status(context.api, FUNCTIONS, function, {"conditions": states, **fields}, now)
     if all(aspect.status == TRUE for aspect in done.aspects.values()):
         await _collect(context.api, key, done)
-        return _earlier(done.wait, done.code.again)
-    return _earlier(done.wait or _patience(states, now), done.code.again)
+        return earlier(done.wait, done.code.again)
+    return earlier(done.wait or _patience(states, now), done.code.again)
 
 
 def _patience(states: list[Object], now: datetime) -> float:
@@ -194,10 +194,6 @@ def _sha256(spec: FunctionSpec, code: Code) -> str | None:
     if code.pod and code.pod.code:
         return code.pod.code
     return code_sha256(spec.code.files) if spec.code.files else None
-
-
-def _earlier(*waits: float | None) -> float | None:
-    return min((wait for wait in waits if wait is not None), default=None)
 
 
 @contextlib.asynccontextmanager
