@@ -17,6 +17,8 @@ LABELS: Final = {"app.kubernetes.io/part-of": "wisp"}
 COMPONENT_LABEL: Final = "app.kubernetes.io/component"
 FUNCTION_LABEL: Final = "wisp.dev/function"
 CONNECTION_LABEL: Final = "wisp.dev/connection"
+RESTARTED_ANNOTATION: Final = "wisp.dev/restartedAt"
+"""On a Function: any text, best the time; another one makes a new revision of the same content."""
 REPLAY_ANNOTATION: Final = "wisp.dev/replay"
 """On a Subscription: `<RFC 3339 time> <request>`, move it back to that time, once for each request."""
 

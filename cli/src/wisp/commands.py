@@ -343,6 +343,19 @@ def rollback(
 
 
 @app.command()
+def restart(name: Name, *, namespace: Namespace = None, format_: Output = Format.text) -> None:
+    """Roll a function out again as it is, so that its pods read their Secrets anew."""
+    from wisp.cluster import Cluster
+    from wisp.rollback import restart as restarted
+
+    done = restarted(Cluster(namespace), name)
+    if format_ is Format.json:
+        output.show_json(done)
+    else:
+        output.show(f"function/{name} is rolled out again; wisp describe {name} tells how far it is")
+
+
+@app.command()
 def delete(
     name: AnyName,
     *,

@@ -1,4 +1,11 @@
-"""`wisp rollback`: all requests to an earlier revision, by `spec.pin`; the next `wisp deploy` takes the pin away."""
+"""`wisp rollback`: all requests to an earlier revision, by `spec.pin`; the next `wisp deploy` takes the pin away.
+
+`wisp restart`: a new revision of the same content.
+"""
+
+from datetime import UTC, datetime
+
+from wisp_api import names
 
 from wisp import output
 from wisp.cluster import FUNCTION, Cluster, Object
@@ -19,6 +26,18 @@ def rollback(cluster: Cluster, name: str, to: str | None) -> Object:
     if target not in known:
         raise CommandError(f"function {name} has no revision {target}; it has {', '.join(known) or 'none'}")
     return cluster.patch(FUNCTION, name, {"spec": {"pin": target}})
+
+
+def restart(cluster: Cluster, name: str) -> Object:
+    """Have a function rolled out again as it is; the object as it is then.
+
+    Raises:
+        CommandError: there is no such function.
+    """
+    if cluster.get(FUNCTION, name) is None:
+        raise CommandError(f"there is no function {name} in namespace {cluster.namespace}")
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return cluster.patch(FUNCTION, name, {"metadata": {"annotations": {names.RESTARTED_ANNOTATION: now}}})
 
 
 def unpin(cluster: Cluster, item: Object) -> Object:

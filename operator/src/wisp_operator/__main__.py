@@ -17,9 +17,11 @@ from wisp_api.logs import set_up_logging
 from wisp_operator import api, config
 from wisp_operator.callers import CallerKeys
 from wisp_operator.code_store import CodeStore, keep_collecting
-from wisp_operator.context import Context, FunctionKey
+from wisp_operator.context import Context
 from wisp_operator.drain import drain
+from wisp_operator.env_watch import follow_config_maps
 from wisp_operator.handlers import function, quota, subscription
+from wisp_operator.keys import FunctionKey
 from wisp_operator.lease import Lease
 from wisp_operator.log_watch import follow
 from wisp_operator.process import HEALTH_PORT, serve_health
@@ -98,7 +100,7 @@ async def _act(kubernetes: api.Api, settings: config.OperatorConfig, stop: async
     )
     if settings.store_url:
         context.code_store = CodeStore(settings.store_url, await read_store_key(kubernetes, settings))
-    functions: WorkQueue[FunctionKey] = WorkQueue("function", lambda key: function.reconcile(context, key))
+    functions = WorkQueue[FunctionKey]("function", lambda key: function.reconcile(context, key))
     namespaces: WorkQueue[str] = WorkQueue("namespace", lambda key: subscription.reconcile(context, key))
     quotas: WorkQueue[str] = WorkQueue("quota", lambda key: quota.reconcile(context, functions, key))
     context.quotas = await quota.read_quotas(kubernetes)
@@ -108,6 +110,7 @@ async def _act(kubernetes: api.Api, settings: config.OperatorConfig, stop: async
         tasks.create_task(quotas.run(1))
         tasks.create_task(follow(context, namespaces))
         tasks.create_task(follow_token_keys(context))
+        tasks.create_task(follow_config_maps(context, functions))
         tasks.create_task(resync(context, functions, namespaces, quotas))
         if context.code_store:
             tasks.create_task(keep_collecting(kubernetes, context.code_store, settings.code_retention_seconds))

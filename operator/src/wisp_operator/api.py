@@ -7,7 +7,7 @@ of `writes` is a count of what the operator does to the cluster.
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode
 from urllib.request import getproxies
@@ -26,6 +26,7 @@ _CONFLICT: Final = 409
 _ERROR: Final = 400
 _TOO_MANY: Final = 429
 _SERVER_ERROR: Final = 500
+_WATCH_SECONDS: Final = 300
 _PATIENCE: Final = 5
 """How often a request is sent that the API is too busy for."""
 _writes = prometheus_client.Counter(
@@ -151,6 +152,32 @@ class Api:
         query = {"labelSelector": labels} if labels else {}
         answer = await self._send("GET", resource.path(namespace), query)
         return [{"apiVersion": resource.api_version, "kind": resource.kind} | item for item in answer["items"]]
+
+    async def watch_metadata(self, resource: Resource, labels: str, fields: str) -> AsyncIterator[tuple[str, Object]]:
+        """All objects of the cluster as they are, then each that changes, as (type of the event, metadata), for some minutes.
+
+        Raises:
+            ApiError: refused.
+            OSError, TimeoutError, aiohttp.ClientError: the connection broke.
+        """
+        query = {"watch": "1", "timeoutSeconds": str(_WATCH_SECONDS), "labelSelector": labels, "fieldSelector": fields}
+        path = resource.path(None)
+        headers = {"Accept": "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"}
+        await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, "GET", None)
+        url = f"{self._client.configuration.host}{path}?{urlencode(query)}"
+        answer = await self._client.call_api("GET", url, headers, None, _request_timeout=_WATCH_SECONDS + 30)
+        try:
+            if answer.status >= _ERROR:
+                raise ApiError(answer.status, await answer.read())  # type: ignore[no-untyped-call]
+            held = b""
+            async for chunk in answer.response.content.iter_any():  # not by lines: aiohttp takes no long ones
+                *lines, held = (held + chunk).split(b"\n")
+                for event in map(json.loads, lines):
+                    if event["type"] == "ERROR":
+                        raise ApiError(event["object"].get("code", _SERVER_ERROR), json.dumps(event["object"]).encode())
+                    yield event["type"], event["object"]
+        finally:
+            answer.response.close()
 
     async def read(self, path: str) -> Object:
         """What a path that is no resource answers, as `/openid/v1/jwks`.

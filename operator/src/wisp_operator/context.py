@@ -3,7 +3,6 @@
 import asyncio
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from wisp_api.quota import FunctionQuotaSpec
 
@@ -12,16 +11,10 @@ from wisp_operator.api import Api
 from wisp_operator.callers import CallerKeys
 from wisp_operator.code_store import CodeStore
 from wisp_operator.config import OperatorConfig
+from wisp_operator.env import EnvObjects
 from wisp_operator.log import EventLog
 from wisp_operator.proof import Proofs
 from wisp_operator.sources import ReaderKey
-
-
-class FunctionKey(NamedTuple):
-    """A Function."""
-
-    namespace: str
-    name: str
 
 
 @dataclass
@@ -49,6 +42,8 @@ class Context:
     """Namespaces share bindings; one at a time reads and writes them."""
     quotas: dict[str, FunctionQuotaSpec] = field(default_factory=dict)
     """Of namespaces that have one of their own."""
+    env: EnvObjects = field(default_factory=EnvObjects)
+    """ConfigMaps that Functions take variables from."""
     quota_locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     """One Function of a namespace at a time is granted more than it has."""
     log_away_since: float | None = None

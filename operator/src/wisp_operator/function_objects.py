@@ -27,6 +27,7 @@ PROGRESS_SECONDS: Final = 120
 AUTH_FILE: Final = "auth.json"
 """Key of the ConfigMap that says who may call."""
 _AUTH_DIRECTORY: Final = "/etc/wisp/auth"
+_ENV: Final = "wisp.dev/env"
 _TASK_DIRECTORY: Final = "/var/task"
 _MIB_PER_CPU: Final = 1769
 _MIB_PER_GIB: Final = 1024
@@ -104,10 +105,11 @@ def make_knative_service(
     code: PodCode | None = None,
     *,
     log_lines_url: str = "",
+    env: str = "",
 ) -> Object:
     """The Knative Service; `runtime_image` runs code that comes without an image, or beside one that speaks the Runtime API.
 
-    `traffic` says which revisions serve, `code` is what stands in the code store, `log_lines_url` the ingest that takes log lines (empty: none does).
+    `traffic`: which revisions serve; `code`: of the code store; `log_lines_url`: the ingest that takes log lines; `env`: stands for values of ConfigMaps.
     """
     meta = function["metadata"]
     labels = make_labels(meta["name"])
@@ -118,6 +120,7 @@ def make_knative_service(
         add_code(template["spec"], code)
     if log_lines_url and not serves_itself(spec):
         add_log_lines(template["spec"], function, log_lines_url)
+    template["metadata"]["annotations"] |= _rolled_by(meta, env)
     template["metadata"]["name"] = f"{meta['name']}-{digest(template)[:HASH_LENGTH]}"
     return {
         "apiVersion": "serving.knative.dev/v1",
@@ -162,6 +165,12 @@ def _make_template(function: Object, spec: FunctionSpec, runtime_image: str) -> 
         },
         "spec": pod_spec,
     }
+
+
+def _rolled_by(meta: Object, env: str) -> dict[str, str]:
+    """What makes a new revision although spec and code are the same."""
+    restarted = meta.get("annotations", {}).get(names.RESTARTED_ANNOTATION)
+    return {name: value for name, value in ((names.RESTARTED_ANNOTATION, restarted), (_ENV, env)) if value}
 
 
 def _knative_timeout(spec: FunctionSpec) -> int:

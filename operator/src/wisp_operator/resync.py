@@ -7,7 +7,8 @@ from typing import Final
 import aiohttp
 
 from wisp_operator.api import FUNCTIONS, SUBSCRIPTIONS, ApiError
-from wisp_operator.context import Context, FunctionKey
+from wisp_operator.context import Context
+from wisp_operator.keys import FunctionKey
 from wisp_operator.workqueue import WorkQueue
 
 _RETRY_SECONDS: Final = 10.0

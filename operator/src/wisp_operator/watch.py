@@ -17,7 +17,8 @@ from wisp_api import names
 from wisp_api.quota import FunctionQuotaSpec
 
 from wisp_operator.api import Api
-from wisp_operator.context import Context, FunctionKey
+from wisp_operator.context import Context
+from wisp_operator.keys import FunctionKey
 from wisp_operator.reader import COMPONENT
 from wisp_operator.workqueue import WorkQueue
 

@@ -48,3 +48,15 @@ def test_nothing_to_go_back_to(wisp: Wisp, operator: Operator, tmp_path: Path) -
     traffic = [{"revision": "hello-1", "percent": 100}]
     operator.judge("functions", "hello", READY, history=[past("hello-1")], traffic=traffic)
     assert "no revision before hello-1" in wisp("rollback", "hello").err
+
+
+def test_restart(wisp: Wisp, operator: Operator, tmp_path: Path) -> None:
+    """`wisp restart` asks for a new revision of the same content, each time anew."""
+    assert "there is no function hello" in wisp("restart", "hello").err
+    assert wisp("deploy", write_project(tmp_path, HELLO), "--no-wait").code == 0
+    before = operator.get("functions", "hello")["spec"]
+    first = wisp("restart", "hello", "-o", "json").json()["metadata"]["annotations"]["wisp.dev/restartedAt"]
+    assert wisp("restart", "hello").code == 0
+    after = operator.get("functions", "hello")
+    assert after["metadata"]["annotations"]["wisp.dev/restartedAt"] > first
+    assert after["spec"] == before

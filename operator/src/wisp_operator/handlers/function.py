@@ -19,11 +19,13 @@ from wisp_operator.callers import make_auth_config_map
 from wisp_operator.client_image import FRONT_RUNTIME, brings_client
 from wisp_operator.code_store import CodeStore
 from wisp_operator.config import OperatorConfig
-from wisp_operator.context import Context, FunctionKey
+from wisp_operator.context import Context
+from wisp_operator.env import env_digest, named_config_maps
 from wisp_operator.function_objects import code_sha256, make_config_map, make_knative_service
 from wisp_operator.handlers.code import Code, earlier, resolve, verified
 from wisp_operator.handlers.quota import room
 from wisp_operator.history import make_history, superfluous
+from wisp_operator.keys import FunctionKey
 from wisp_operator.pod_metrics import read_counts
 from wisp_operator.quota import asked, complete, reserved
 from wisp_operator.status import TRUE, Aspect, make_conditions, write_status
@@ -43,6 +45,7 @@ async def reconcile(context: Context, key: FunctionKey) -> float | None:
     """
     function = await context.api.get(FUNCTIONS, key.namespace, key.name)
     if function is None or "deletionTimestamp" in function["metadata"]:
+        context.env.name(key, set())
         return None  # what it owned goes with it
     try:
         spec = msgspec.convert(complete(function["spec"], context.quota(key.namespace)), FunctionSpec)
@@ -99,7 +102,15 @@ async def _deploy(context: Context, function: Object, spec: FunctionSpec, code: 
         return Deployed(function_status.invalid(conditions.INVALID_CODE, problem), code)
     api, meta = context.api, function["metadata"]
     image = _runtime_image(spec, context.config)
-    make = functools.partial(make_knative_service, function, spec, image, log_lines_url=context.config.log_lines_url)
+    held = await context.env.read(api, FunctionKey(meta["namespace"], meta["name"]), named_config_maps(spec))
+    make = functools.partial(
+        make_knative_service,
+        function,
+        spec,
+        image,
+        log_lines_url=context.config.log_lines_url,
+        env=env_digest(spec, held),
+    )
     wanted = make(code=code.pod)["spec"]["template"]["metadata"]["name"]
     try:
         guard = await _guard(context, function, spec)

@@ -16,7 +16,8 @@ from wisp_api.quota import FunctionQuotaSpec, FunctionQuotaStatus
 from wisp_operator.api import FUNCTION_QUOTAS, FUNCTIONS, Api, ApiError, Object
 from wisp_operator.apply import covers
 from wisp_operator.config import OperatorConfig
-from wisp_operator.context import Context, FunctionKey
+from wisp_operator.context import Context
+from wisp_operator.keys import FunctionKey
 from wisp_operator.quota import Share, asked, complete, excess, grows, held
 from wisp_operator.workqueue import WorkQueue
 
