@@ -18,6 +18,8 @@ class Target(msgspec.Struct, rename="camel", kw_only=True):
     percent: int = 100
     audience: str = ""
     """Whom the router's token is for, which each delivery carries; empty: the target asks for none."""
+    reach: str = ""
+    """Which addresses the URL's host may have: cluster (a Service's), public (outside), empty: it is a Function's, and ours."""
 
 
 class Retry(msgspec.Struct, rename="camel", kw_only=True):

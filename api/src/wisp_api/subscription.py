@@ -6,6 +6,7 @@ from msgspec import Meta, Struct, field
 
 from wisp_api.destination import Reply
 from wisp_api.kube import Conditions, Name, Posters, Time, rules
+from wisp_api.sink import SINK_RULES, Sink
 
 S3: Final = "s3"
 POSTGRES: Final = "postgres"
@@ -265,10 +266,12 @@ class Batch(Struct, rename="camel", kw_only=True):
 
 
 class SubscriptionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True):
-    """Which events of which source run which Function."""
+    """Which events of which source run which Function, or go to which sink."""
 
-    function: FunctionReference
+    function: FunctionReference | None = None
     """The Function that receives the events."""
+    sink: Annotated[Sink | None, SINK_RULES] = None
+    """What receives the events instead of a Function, each alone, as a CloudEvent in binary mode; a 2xx answer takes it."""
     source: Annotated[
         Source,
         rules(
@@ -329,7 +332,7 @@ class SubscriptionStatus(Struct, rename="camel", omit_defaults=True, kw_only=Tru
     observed_generation: int = 0
     """The metadata.generation that this speaks of."""
     conditions: Conditions = []
-    """Ready: events are delivered. SourceReady: they are read. FunctionReady: the Function takes them."""
+    """Ready: events are delivered. SourceReady: they are read. FunctionReady: the Function, or the sink, takes them."""
     source: str | None = None
     """The source in short: s3/photos, postgres/shop-db, mysql/shop-db, schedule/0 2 * * * or bus/default."""
     delivered: int = 0
@@ -361,6 +364,8 @@ class Subscription(Struct, rename="camel", kw_only=True):
                 f"({_WINDOWED.format('self')}) == ({_WINDOWED.format('oldSelf')})",
                 "batch.tumblingWindowSeconds can't be added or taken away: make another Subscription",
             ),
+            ("has(self.__function__) != has(self.sink)", "write exactly one of spec.function and spec.sink"),
+            ("!has(self.sink) || !has(self.batch)", "a sink takes events one by one: leave out batch"),
         ),
     ]
     """Which events of which source run which Function."""

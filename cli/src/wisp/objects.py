@@ -28,6 +28,14 @@ def list_all(cluster: Cluster) -> list[Object]:
     return [*cluster.list(FUNCTION), *cluster.list(SUBSCRIPTION)]
 
 
+def receiver(spec: Object) -> str:
+    """Where a Subscription's events go: a Function's name, or a sink."""
+    if "function" in spec:
+        return str(spec["function"]["name"])
+    ref = spec["sink"].get("ref")
+    return f"{ref['kind']} {ref['name']}" if ref else str(spec["sink"]["uri"])
+
+
 def as_tables(objects: list[Object]) -> str:
     """The lists for people, by kind."""
     functions = [item for item in objects if item["kind"] == FUNCTION.kind]
@@ -41,7 +49,7 @@ def as_tables(objects: list[Object]) -> str:
         tables.append(output.table(["FUNCTION", "READY", "URL", "RUNTIME", "AGE"], rows))
     if subscriptions:
         rows = [
-            [_name(item), _ready(item), _status(item).get("source"), item["spec"]["function"]["name"], _age(item)]
+            [_name(item), _ready(item), _status(item).get("source"), receiver(item["spec"]), _age(item)]
             for item in subscriptions
         ]
         tables.append(output.table(["SUBSCRIPTION", "READY", "SOURCE", "FUNCTION", "AGE"], rows))
@@ -99,7 +107,9 @@ def delete(cluster: Cluster, name: str, *, wait: bool) -> list[str]:
         _wait_gone(cluster, kind, item)
     told = [f"{item['kind'].lower()}/{_name(item)} deleted"]
     if kind is FUNCTION:
-        left = [each for each in cluster.list(SUBSCRIPTION) if each["spec"]["function"]["name"] == _name(item)]
+        left = [
+            each for each in cluster.list(SUBSCRIPTION) if each["spec"].get("function", {}).get("name") == _name(item)
+        ]
         told += [
             f"subscription/{_name(each)} still names it: its events wait, and age out as dead letters" for each in left
         ]
@@ -139,7 +149,7 @@ def _function_facts(item: Object) -> dict[str, Any]:
 def _subscription_facts(item: Object) -> dict[str, Any]:
     spec, status = item["spec"], _status(item)
     return {
-        "Function": spec["function"]["name"],
+        "Function": receiver(spec),
         "Source": status.get("source") or next(iter(spec["source"]), ""),
         "Delivered": status.get("delivered", 0),
         "Failed": f"{status.get('failed', 0)} attempts",

@@ -49,6 +49,8 @@ class OperatorConfig(msgspec.Struct, rename="camel", forbid_unknown_fields=True,
     """S3 servers that can call the ingest."""
     reader_resources: dict[str, Any] = {}
     """Resource requests and limits of a reader."""
+    allowed_sinks: list[str] = []
+    """Hosts outside of the cluster that a Subscription's sink.uri may name, as https://*.example.com."""
     ingest_url: str = ""
     """The ingest, as pods reach it to hand in their log lines."""
     random_secrets: dict[str, list[str]] = {}

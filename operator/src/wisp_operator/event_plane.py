@@ -22,6 +22,7 @@ from wisp_operator.proof import Proof
 from wisp_operator.reader import CONNECTED
 from wisp_operator.route import filter_mistake, make_invocation_route, make_route
 from wisp_operator.schedule import make_schedule, schedule_mistake, schedule_stream
+from wisp_operator.sinks import FoundSink
 from wisp_operator.sources import (
     ReaderKey,
     Wish,
@@ -54,6 +55,8 @@ class View:
     wishes: list[Wish]
     """Every Subscription, those being deleted included."""
     functions: dict[str, Object] = field(default_factory=dict)
+    sinks: dict[str, FoundSink] = field(default_factory=dict)
+    """By Subscription."""
     tasks: dict[ReaderKey, ReaderConfig] = field(default_factory=dict)
     """As the log holds them."""
     reports: dict[ReaderKey, ReaderStatus] = field(default_factory=dict)
@@ -130,8 +133,8 @@ def plan(view: View, config: OperatorConfig, cluster: str) -> Plan:
         made.streams[stream] = _subjects(view, stream)
         made.stream_of[wish.name] = stream
         if not filter_mistake(wish):
-            function = view.functions.get(wish.spec.function.name)
-            made.routes[wish.name] = make_route(wish, stream, server, function, config.cluster_domain, outlets)
+            receiver = view.functions.get(wish.spec.function.name) if wish.spec.function else view.sinks.get(wish.name)
+            made.routes[wish.name] = make_route(wish, stream, server, receiver, config.cluster_domain, outlets)
         elif _own_route(view, wish):
             made.routes[wish.name] = view.routes[wish.name]  # the last good one
     for function in view.functions.values():

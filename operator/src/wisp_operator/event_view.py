@@ -15,6 +15,7 @@ from wisp_operator.event_plane import View, server_name
 from wisp_operator.log import Entry, EventLog
 from wisp_operator.proof import Proof
 from wisp_operator.reader import COMPONENT, KIND_LABEL
+from wisp_operator.sinks import find_sinks
 from wisp_operator.sources import ReaderKey, Wish
 
 _READERS: Final = f"{names.COMPONENT_LABEL}={COMPONENT},app.kubernetes.io/part-of=wisp"
@@ -62,6 +63,7 @@ async def read_view(context: Context, log: EventLog, namespace: str, wishes: lis
         bindings=await read_bindings(log),
         deployments={_deployed(item): item for item in deployments},
     )
+    view.sinks = await find_sinks(context.api, context.config, wishes)
     view.proofs = await _check_proofs(context, view)
     view.gave_up = {reader for reader in view.tasks if _overdue(context, view, reader)}
     return view

@@ -9,6 +9,7 @@ from wisp_api.subscription import Batch
 
 from wisp_operator.api import Object
 from wisp_operator.outlets import Outlets, invocation_stream
+from wisp_operator.sinks import FoundSink
 from wisp_operator.sources import Wish
 
 _ALL_OPERATIONS: Final = {"insert", "update", "delete"}
@@ -31,11 +32,15 @@ def filter_mistake(wish: Wish) -> str:
 
 
 def make_route(  # noqa: PLR0917 - one call
-    wish: Wish, stream: str, server: str, function: Object | None, cluster_domain: str, outlets: Outlets
+    wish: Wish, stream: str, server: str, receiver: Object | FoundSink | None, cluster_domain: str, outlets: Outlets
 ) -> route.Route:
-    """The route; without a Function it has no target, and the events wait. `server` is a bucket's S3 server."""
+    """The route; without a Function or sink it has no target, and the events wait. `server` is a bucket's S3 server."""
     meta, spec = wish.live["metadata"], wish.spec
-    timeout = (function or {}).get("spec", {}).get("timeoutSeconds", _DEFAULT_TIMEOUT)
+    if isinstance(receiver, FoundSink):
+        timeout, targets = _DEFAULT_TIMEOUT, [receiver.target] if receiver.target else []
+    else:
+        timeout = (receiver or {}).get("spec", {}).get("timeoutSeconds", _DEFAULT_TIMEOUT)
+        targets = _targets(receiver, spec.function.tag if spec.function else None, cluster_domain)
     return route.Route(
         namespace=meta["namespace"],
         name=wish.name,
@@ -45,7 +50,7 @@ def make_route(  # noqa: PLR0917 - one call
         subjects=[*_subjects(wish, server), names.redrive_subject(stream, wish.uid)],
         filters=_filters(wish),
         start="earliest" if spec.source.schedule else spec.start,  # a schedule's stream holds nothing but its own ticks
-        targets=_targets(function, spec.function.tag, cluster_domain),
+        targets=targets,
         order=spec.order or ("key" if spec.source.database else "none"),
         barriers=spec.source.bus is None,
         parallelism=spec.parallelism,

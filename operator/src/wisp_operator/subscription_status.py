@@ -8,11 +8,12 @@ import msgspec
 from wisp_api import conditions
 from wisp_api.route import RouteStatus
 from wisp_api.source import ItemStatus, ReaderStatus
-from wisp_api.subscription import S3
+from wisp_api.subscription import S3, FunctionReference
 
 from wisp_operator.api import Object
 from wisp_operator.proof import Proof
 from wisp_operator.reader import reader_name
+from wisp_operator.sinks import FoundSink
 from wisp_operator.sources import Wish
 from wisp_operator.status import AS_WANTED, TRUE, Aspect, mark_false, mark_true, mark_unknown
 
@@ -59,16 +60,31 @@ def _served(wish: Wish, item: ItemStatus) -> bool:
 
 
 def function_aspect(
-    wish: Wish, function: Object | None, report: RouteStatus | None, routers: Collection[str]
+    wish: Wish,
+    function: Object | None,
+    report: RouteStatus | None,
+    routers: Collection[str],
+    sink: FoundSink | None = None,
 ) -> Aspect:
     """FunctionReady; `routers` are the router's live replicas."""
-    name = wish.spec.function.name
+    trouble = _function_trouble(wish.spec.function, function) if wish.spec.function else sink and sink.trouble
+    if trouble:
+        return trouble
+    if wish.spec.suspend:
+        return mark_false(
+            conditions.SUSPENDED,
+            "spec.suspend is true: the events wait until it is false, at most spec.retry.maxAgeSeconds",
+        )
+    return _route_aspect(wish, report, routers)
+
+
+def _function_trouble(wanted: FunctionReference, function: Object | None) -> Aspect | None:
+    name, tag = wanted.name, wanted.tag
     if function is None:
         return mark_false(
             conditions.FUNCTION_NOT_FOUND,
             f"spec.function.name: there is no Function {name} in this namespace; the events wait for it",
         )
-    tag = wish.spec.function.tag
     if tag is not None and tag not in function["spec"].get("tags", {}):
         return mark_false(
             conditions.TAG_NOT_FOUND,
@@ -81,12 +97,7 @@ def function_aspect(
         text = f"Function {name} is not ready: {ready.get('reason', 'Deploying')}: {ready.get('message', '')}"
         mark = mark_false if ready.get("status") == "False" else mark_unknown
         return mark(conditions.FUNCTION_NOT_READY, text)
-    if wish.spec.suspend:
-        return mark_false(
-            conditions.SUSPENDED,
-            "spec.suspend is true: the events wait until it is false, at most spec.retry.maxAgeSeconds",
-        )
-    return _route_aspect(wish, report, routers)
+    return None
 
 
 def _route_aspect(wish: Wish, report: RouteStatus | None, routers: Collection[str]) -> Aspect:

@@ -25,6 +25,7 @@ from wisp_operator.handlers.function import code_problem
 from wisp_operator.handlers.quota import refusal
 from wisp_operator.route import filter_mistake
 from wisp_operator.schedule import schedule_mistake
+from wisp_operator.sinks import sink_mistake
 from wisp_operator.sources import decode, table_mistake
 from wisp_operator.webhook_certificate import Certificate, keep_certificate
 
@@ -42,7 +43,8 @@ def mistake(item: Object, config: OperatorConfig) -> str:
         wish = decode(item)
     except msgspec.ValidationError as error:
         return f"spec: {error}"
-    return filter_mistake(wish) or table_mistake(wish) or (schedule_mistake(wish) if wish.spec.source.schedule else "")
+    found = filter_mistake(wish) or table_mistake(wish) or sink_mistake(wish, config.allowed_sinks)
+    return found or (schedule_mistake(wish) if wish.spec.source.schedule else "")
 
 
 def review(request: Object, config: OperatorConfig) -> Object:

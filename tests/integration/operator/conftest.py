@@ -54,6 +54,7 @@ def operator(
         "codeRetentionSeconds": 6,  # longer than a busy machine needs from an upload to the revision that names it
         "randomSecrets": {"wisp-s3-tokens": ["minio"], "wisp-store": ["key"]},
         "drainSeconds": 5,
+        "allowedSinks": ["https://hooks.example.com"],
         "s3Servers": [
             {"name": "minio", "endpoint": "http://127.0.0.1:1", "notificationArns": ["arn:minio:sqs::WISP:webhook"]}
         ],

@@ -362,7 +362,7 @@ async def test_targets_share_by_percent(w: World) -> None:
         (b'{"uid":"u","generation":7}', "does not decode"),
         ({"filters": [{"data": {"a": [{"prefx": "x"}]}}]}, "data.a[0].prefx: is no operator"),
         ({"start": "yesterday"}, "start is 'yesterday'"),
-        ({"targets": [{"url": "https://x"}]}, "target 'https://x'"),
+        ({"targets": [{"url": "ftp://x"}]}, "target 'ftp://x'"),
         ({"parallelism": 0}, "parallelism is 0"),
     ],
 )

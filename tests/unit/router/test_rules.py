@@ -144,9 +144,11 @@ def test_what_http_cannot_carry_is_refused(event: dict[str, object]) -> None:
         render(Event(id="1", source="s", type="t", **event), TO)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("url", ["https://x/", "x", "http:///", "http://a b/", "http://x/\r\nevil", "http://x:99999/"])
+@pytest.mark.parametrize(
+    "url", ["ftp://x/", "http://u:p@x/", "x", "http:///", "http://a b/", "http://x/\r\nevil", "http://x:99999/"]
+)
 def test_bad_target(url: str) -> None:
-    """A URL that is no plain HTTP address is refused."""
+    """What is no URL of HTTP is refused."""
     with pytest.raises(ValueError, match=r"target|[Pp]ort"):
         address(url)
 

@@ -17,6 +17,7 @@ from typing import Final, cast
 
 import httptools
 
+from wisp_events.router.reach import connect
 from wisp_events.router.request import Address
 from wisp_events.router.verdict import ERROR, MARK, REALM, Answer, Failure, Outcome
 
@@ -189,10 +190,9 @@ class _Connection(asyncio.Protocol):
 class Pool:
     """The connections to one host and port."""
 
-    def __init__(self, host: str, port: int, limit: int) -> None:
+    def __init__(self, to: Address, limit: int) -> None:
         """At most `limit` connections; further requests wait their turn."""
-        self._host = host
-        self._port = port
+        self._to = to
         self._limit = limit
         self._idle: list[_Connection] = []
         self._open: set[_Connection] = set()
@@ -216,17 +216,17 @@ class Pool:
             self._queue.append(exchange)
 
     async def _connect(self, exchange: Exchange) -> None:
-        loop = asyncio.get_running_loop()
+        where = f"{self._to.host}:{self._to.port}"
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                _, connection = await loop.create_connection(lambda: _Connection(self), self._host, self._port)
+                connection = await connect(self._to, lambda: _Connection(self))
         except TimeoutError:
-            self._failed(exchange, f"no connection to {self._host}:{self._port} within {CONNECT_SECONDS:.0f} s")
+            self._failed(exchange, f"no connection to {where} within {CONNECT_SECONDS:.0f} s")
         except OSError as error:
-            self._failed(exchange, f"no connection to {self._host}:{self._port}: {error.strerror or error}")
+            self._failed(exchange, f"no connection to {where}: {error.strerror or error}")
         else:
             if connection.transport is None or connection.transport.is_closing():
-                self._failed(exchange, f"{self._host}:{self._port} closed the connection at once")
+                self._failed(exchange, f"{where} closed the connection at once")
                 return
             self._open.add(connection)
             connection.send(exchange)
@@ -285,16 +285,17 @@ class Client:
     def __init__(self, connections_per_target: int = 1024) -> None:
         """Start with none; needs a running loop."""
         self._limit = connections_per_target
-        self._pools: dict[tuple[str, int], Pool] = {}
+        self._pools: dict[tuple[str, int, bool, str], Pool] = {}
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
 
     def send(
         self, to: Address, request: bytes, seconds: float, done: Callable[[Outcome], None], keep: int = BODY_BYTES
     ) -> None:
         """Send a request; `done` gets its outcome, never before this returns, with `keep` bytes of a success's body at most."""
-        pool = self._pools.get((to.host, to.port))
+        key = (to.host, to.port, to.tls, to.reach)
+        pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[to.host, to.port] = Pool(to.host, to.port, self._limit)
+            pool = self._pools[key] = Pool(to, self._limit)
         pool.send(Exchange(request, seconds, done, keep))
 
     async def _sweep(self) -> None:

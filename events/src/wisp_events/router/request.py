@@ -17,6 +17,7 @@ from wisp_api.cloudevent import Event
 from wisp_api.route import Target
 
 MAX_HOPS: Final = 16
+_PORTS: Final = {"http": 80, "https": 443}
 _PLAIN = re.compile(r"[!#$&-~]*")  # U+0021 to U+007E without `"` and `%`
 _SAFE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 _NAME = re.compile(r"[a-z0-9]+")
@@ -31,22 +32,26 @@ class Address:
     host: str
     port: int
     head: bytes
+    tls: bool = False
+    reach: str = ""
+    """See `reach`; empty: wherever the name leads."""
 
 
-def address(url: str) -> Address:
+def address(url: str, reach: str = "") -> Address:
     """Parse a target's URL.
 
     Raises:
-        ValueError: it is not `http://host[:port][/path]`.
+        ValueError: it is not `http[s]://host[:port][/path]`.
     """
     parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname or re.search(r"[\x00-\x20\x7f]", url):
-        raise ValueError(f"target {url!r}: write http://host[:port][/path]")
+    if parts.scheme not in _PORTS or not parts.hostname or parts.username or re.search(r"[\x00-\x20\x7f]", url):
+        raise ValueError(f"target {url!r}: write http[s]://host[:port][/path]")
     path = parts.path or "/"
     if parts.query:
         path += f"?{parts.query}"
     head = f"POST {path} HTTP/1.1\r\nhost: {parts.netloc}\r\nuser-agent: wisp-router\r\n"
-    return Address(parts.hostname, parts.port or 80, head.encode("ascii"))
+    port = parts.port or _PORTS[parts.scheme]
+    return Address(parts.hostname, port, head.encode("ascii"), parts.scheme == "https", reach)
 
 
 def pick(targets: Sequence[Target], event_id: str) -> int:

@@ -38,7 +38,7 @@ def judge(delivery: Delivery) -> tuple[str, str]:
     if route.suspend:
         return "Suspended", "spec.suspend is true: events wait, and are dead-lettered at the age of retry.maxAgeSeconds"
     if not delivery.plan.addresses:
-        return "WaitingForTarget", "no revision of the function is ready yet: events wait"
+        return "WaitingForTarget", "there is no revision of the function, or address of the sink, yet: events wait"
     stuck = [item for item in delivery.failing.values() if item.tries >= FAILING_TRIES]
     if not stuck:
         return _endings(delivery)

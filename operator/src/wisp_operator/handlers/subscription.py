@@ -222,11 +222,11 @@ def _in_short(wish: Wish) -> str:
 
 
 def _aspects(view: View, made: Plan, wish: Wish, problems: Problems, now: datetime) -> dict[str, Aspect]:
-    function = view.functions.get(wish.spec.function.name)
-    report = view.route_reports.get(wish.name)
+    function = view.functions.get(wish.spec.function.name) if wish.spec.function else None
+    sink, report = view.sinks.get(wish.name), view.route_reports.get(wish.name)
     return {
         conditions.SOURCE_READY: _source_aspect(view, made, wish, problems, now),
-        conditions.FUNCTION_READY: subscription_status.function_aspect(wish, function, report, view.routers),
+        conditions.FUNCTION_READY: subscription_status.function_aspect(wish, function, report, view.routers, sink),
     }
 
 

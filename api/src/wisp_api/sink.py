@@ -1,0 +1,73 @@
+"""Where a Subscription's events go that are for no Function: any Addressable of the namespace, or a URL that an administrator admits."""
+
+from typing import Annotated, Final
+from urllib.parse import SplitResult, urlsplit
+
+from msgspec import Meta, Struct
+
+from wisp_api.kube import SubdomainName, rules
+
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+class SinkReference(Struct, rename="camel", kw_only=True):
+    """An object of the same namespace: one that says in status.address.url where it takes events, or a Service."""
+
+    api_version: Annotated[str, Meta(min_length=1, max_length=317)]
+    """Its API: eventing.knative.dev/v1, or v1 for a Service."""
+    kind: Annotated[str, Meta(min_length=1, max_length=63, pattern="^[A-Z][A-Za-z0-9]*$")]
+    """Its kind: Broker, Channel, Service."""
+    name: SubdomainName
+    """Its name."""
+
+
+class Sink(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """Exactly one of the fields."""
+
+    ref: Annotated[
+        SinkReference | None,
+        rules(
+            (
+                "self.kind != 'Function' || !self.apiVersion.startsWith('wisp.dev/')",
+                "name a Function of Wisp in spec.function, not in spec.sink",
+            )
+        ),
+    ] = None
+    """An Addressable of this namespace."""
+    uri: (
+        Annotated[
+            str,
+            Meta(max_length=2048),
+            rules(
+                (
+                    "self.matches('^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[!-\"$-~]*)?$')",
+                    "write https://host[:port][/path], without user and fragment",
+                )
+            ),
+        ]
+        | None
+    ) = None
+    """A URL outside of the cluster, on a host that the installation admits (chart value sinks.allowed)."""
+
+
+SINK_RULES: Meta = rules(("has(self.ref) != has(self.uri)", "write exactly one of sink.ref and sink.uri"))
+
+
+def admitted(uri: str, allowed: list[str]) -> bool:
+    """Whether a URL is on one of these hosts: `https://hooks.example.com`, `https://*.example.com:8443`; `*.` stands for one label or more."""
+    wanted = urlsplit(uri)
+    return bool(wanted.hostname) and any(_on(wanted, urlsplit(one)) for one in allowed)
+
+
+def _on(wanted: SplitResult, one: SplitResult) -> bool:
+    name, host = wanted.hostname or "", one.hostname or ""
+    if wanted.scheme != one.scheme or _port(wanted) != _port(one):
+        return False
+    return name.endswith(host[1:]) and len(name) >= len(host) if host.startswith("*.") else name == host
+
+
+def _port(url: SplitResult) -> int:
+    try:
+        return url.port or _PORTS.get(url.scheme, 0)
+    except ValueError:
+        return 0

@@ -1,0 +1,128 @@
+"""Deliveries to targets that are no Functions: any host, over TLS, and never where they may not go."""
+
+import asyncio
+import ipaddress
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from fixtures.router_world import event, world
+from wisp_api.route import Retry, Target
+from wisp_events.router import reach
+from wisp_events.router.client import Client
+from wisp_events.router.request import address
+from wisp_events.router.verdict import Answer, Failure, Outcome
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    """A client."""
+    made = Client()
+    yield made
+    await made.close()
+
+
+async def post(client: Client, url: str, where: str = "") -> Outcome:
+    """One request."""
+    outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    to = address(url, where)
+    client.send(to, to.head + b"content-length: 0\r\n\r\n", 30, outcome.set_result)
+    async with asyncio.timeout(60):
+        return await outcome
+
+
+async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer one request."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+    await writer.drain()
+    writer.close()
+
+
+async def test_a_name_is_resolved_once_and_that_address_is_called(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that leads elsewhere when it is asked again leads nowhere: the checked address is connected to."""
+    server = await asyncio.start_server(answer, "127.0.0.2", 0)
+    port, asked = server.sockets[0].getsockname()[1], 0
+
+    async def rebinding(_host: str, port: int, **_: Any) -> list[Any]:
+        nonlocal asked
+        asked += 1
+        where = "127.0.0.2" if asked == 1 else "127.0.0.3"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (where, port))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", rebinding)
+    monkeypatch.setattr(reach, "refusal", lambda found, _: "" if found == "127.0.0.2" else "refused")
+    url = f"http://hooks.example.com:{port}/"
+    assert await post(client, url, reach.PUBLIC) == Answer(204)
+    outcome = await post(client, url, reach.PUBLIC)
+    assert isinstance(outcome, Failure)
+    assert "resolves to 127.0.0.3, refused" in outcome.message
+    server.close()
+
+
+async def test_tls(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A target with https is spoken to with TLS, and has to show a certificate that is trusted."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name, now = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")]), datetime.now(UTC)
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    plain = serialization.NoEncryption()
+    form = serialization.PrivateFormat.PKCS8
+    path = tmp_path / "tls.pem"
+    path.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, plain) + pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    url = f"https://localhost:{server.sockets[0].getsockname()[1]}/"
+    outcome = await post(client, url)
+    assert isinstance(outcome, Failure)
+    assert "certificate" in outcome.message.lower()
+    monkeypatch.setattr(reach, "_trust", lambda: ssl.create_default_context(cadata=pem.decode()))
+    other = Client()
+    assert await post(other, url) == Answer(204)
+    await other.close()
+    server.close()
+
+
+@pytest.mark.parametrize("where", [reach.CLUSTER, reach.PUBLIC])
+async def test_where_a_delivery_may_not_go_it_does_not(tmp_path: Path, where: str) -> None:
+    """The event waits, its Subscription says why, and when it is too old it is a dead letter; nothing is called."""
+    async with world(tmp_path) as w:
+        w.router()
+        retry = Retry(initial_seconds=0.05, max_seconds=0.2, max_age_seconds=5)
+        await w.subscribe(targets=[Target(url=w.function.url, reach=where)], retry=retry)
+        await w.publish(event(1))
+        status = await w.status(lambda s: s.state == "Failing")
+        assert "127.0.0.1 resolves to 127.0.0.1, which is of the router's own machine or link" in status.message
+        (letter,) = await w.dead_letters(1)
+        assert (letter.reason, w.function.connections) == ("MaxAge", 0)
+
+
+async def test_an_answer_without_the_runtimes_mark_takes_the_event(tmp_path: Path) -> None:
+    """A sink is any HTTP server: 2xx takes, 4xx is final, 503 is tried again without counting as an attempt."""
+    said = {"1": [200], "2": [400], "3": [503, 503, 503, 202]}
+    async with world(tmp_path) as w:
+        w.function.answer = lambda request: (said[request.id].pop(0), {}, b"")
+        w.router()
+        await w.subscribe(retry=Retry(max_attempts=1, initial_seconds=0.05, max_seconds=0.1), order="none")
+        await w.publish(event(1), event(2), event(3))
+        await w.status(lambda s: s.delivered == 2)
+        (letter,) = await w.dead_letters(1)
+        assert (letter.reason, letter.last_status) == ("Rejected", 400)
+        assert all(request.headers["ce-specversion"] == "1.0" for request in w.function.requests)
