@@ -82,7 +82,7 @@ def owned_source(name: str, uid: str) -> str:
 
 
 def stream(namespace: str, kind: str, source: str) -> str:
-    """Name of the event stream of one source of one namespace; `kind` is s3, postgres, mysql, schedule, bus or function.
+    """Name of the event stream of one source of one namespace; `kind` is s3, postgres, mysql, mongodb, schedule, bus or function.
 
     `source` is a token, or two joined by `_`.
     """

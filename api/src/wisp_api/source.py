@@ -12,7 +12,7 @@ class TableConfig(msgspec.Struct, rename="camel", kw_only=True):
     """One table that some Subscription of the namespace wants."""
 
     name: str
-    """`schema.table` (MySQL: `database.table`), unquoted."""
+    """`schema.table` (MySQL: `database.table`, MongoDB: `database.collection`), unquoted."""
     operations: list[str]
     """The union of what the Subscriptions want: insert, update, delete."""
 
@@ -33,6 +33,14 @@ class MysqlConfig(msgspec.Struct, rename="camel", kw_only=True):
     """What the reader calls itself to the server, as a replica does: made from cluster uid, namespace and connection."""
     stream: str
     tables: list[TableConfig] = []
+
+
+class MongodbConfig(msgspec.Struct, rename="camel", kw_only=True):
+    """A MongoDB reader's task."""
+
+    stream: str
+    tables: list[TableConfig] = []
+    """Collections."""
 
 
 class S3Server(msgspec.Struct, rename="camel", kw_only=True):
@@ -68,7 +76,7 @@ class ReaderConfig(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=T
 
     namespace: str
     kind: str
-    """s3, postgres or mysql."""
+    """s3, postgres, mysql or mongodb."""
     connection: str
     """Name of the Secret."""
     version: str
@@ -77,7 +85,13 @@ class ReaderConfig(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=T
     """True: remove slot, publication and rules, report `drained`, then do nothing."""
     postgres: PostgresConfig | None = None
     mysql: MysqlConfig | None = None
+    mongodb: MongodbConfig | None = None
     s3: S3Config | None = None
+
+    @property
+    def database(self) -> PostgresConfig | MysqlConfig | MongodbConfig | None:
+        """The task, if it is a database's."""
+        return self.postgres or self.mysql or self.mongodb
 
 
 class ItemStatus(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):

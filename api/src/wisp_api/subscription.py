@@ -11,15 +11,20 @@ from wisp_api.sink import SINK_RULES, Sink
 S3: Final = "s3"
 POSTGRES: Final = "postgres"
 MYSQL: Final = "mysql"
+MONGODB: Final = "mongodb"
 SCHEDULE: Final = "schedule"
 BUS: Final = "bus"
 FUNCTION: Final = "function"
 """No Subscription's source: the stream of a Function's asynchronous invocations."""
-_KINDS: Final = ("bucket", POSTGRES, MYSQL, SCHEDULE, BUS)
+_KINDS: Final = ("bucket", POSTGRES, MYSQL, MONGODB, SCHEDULE, BUS)
 """Fields of a Source."""
+FORGETFUL: Final = (MYSQL, MONGODB)
+"""Databases that remember nothing for a reader: how far it is stands in the event log, and nothing is left at the server."""
 
 _WINDOWED: Final = "has({0}.batch) && {0}.batch.tumblingWindowSeconds > 0"
-_DATABASE: Final = f"[{', '.join(f'has(self.source.{kind})' for kind in (POSTGRES, MYSQL))}].exists(given, given)"
+_DATABASE: Final = (
+    f"[{', '.join(f'has(self.source.{kind})' for kind in (POSTGRES, MYSQL, MONGODB))}].exists(given, given)"
+)
 
 ObjectEvent = Literal[
     "ObjectCreated:*",
@@ -137,6 +142,36 @@ class MysqlSource(Struct, rename="camel", kw_only=True):
     """Which changes. Absent: all three."""
 
 
+class MongodbSource(Struct, rename="camel", kw_only=True):
+    """Changes of documents of a MongoDB replica set or sharded cluster, from its change streams."""
+
+    connection: Connection
+    """The Secret with the deployment's dsn; its user needs the role read on the databases. Can't be changed afterwards."""
+    collections: Annotated[
+        list[
+            Annotated[
+                str,
+                Meta(max_length=255),
+                rules(
+                    (
+                        "self.matches('^[^.]{1,63}[.].{1,250}$')",
+                        "write a collection as database.collection, as shop.orders",
+                    )
+                ),
+            ]
+        ],
+        Meta(min_length=1, max_length=64, extra_json_schema={"x-kubernetes-list-type": "set"}),
+    ]
+    """The collections, as database.collection."""
+    operations: Operations = field(default_factory=lambda: ["insert", "update", "delete"])
+    """Which changes. Absent: all three."""
+
+    @property
+    def tables(self) -> list[str]:
+        """The collections, as other databases call them."""
+        return self.collections
+
+
 class ScheduleSource(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """The clock: an event at each tick of a cron expression, or one at a single time."""
 
@@ -214,6 +249,11 @@ class Source(Struct, rename="camel", omit_defaults=True, kw_only=True):
         _SAME_CONNECTION,
     ] = None
     """Row changes of a MySQL or MariaDB server."""
+    mongodb: Annotated[
+        MongodbSource | None,
+        _SAME_CONNECTION,
+    ] = None
+    """Changes of documents of a MongoDB deployment."""
     schedule: Annotated[
         ScheduleSource | None,
         rules(("has(self.cron) != has(self.at)", "write exactly one of schedule.cron and schedule.at")),
@@ -223,9 +263,9 @@ class Source(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """CloudEvents of your own."""
 
     @property
-    def database(self) -> PostgresSource | MysqlSource | None:
+    def database(self) -> PostgresSource | MysqlSource | MongodbSource | None:
         """The database, if it is one."""
-        return self.postgres or self.mysql
+        return self.postgres or self.mysql or self.mongodb
 
 
 class Retry(Struct, rename="camel", kw_only=True):
@@ -277,7 +317,7 @@ class SubscriptionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True)
         rules(
             (
                 f"[{', '.join(f'has(self.{kind})' for kind in _KINDS)}].exists_one(given, given)",
-                "write exactly one source: source.bucket, source.postgres, source.mysql, source.schedule or source.bus",
+                "write exactly one source: source.bucket, source.postgres, source.mysql, source.mongodb, source.schedule or source.bus",
             ),
             (
                 " && ".join(f"has(self.{kind}) == has(oldSelf.{kind})" for kind in _KINDS),
@@ -334,7 +374,7 @@ class SubscriptionStatus(Struct, rename="camel", omit_defaults=True, kw_only=Tru
     conditions: Conditions = []
     """Ready: events are delivered. SourceReady: they are read. FunctionReady: the Function, or the sink, takes them."""
     source: str | None = None
-    """The source in short: s3/photos, postgres/shop-db, mysql/shop-db, schedule/0 2 * * * or bus/default."""
+    """The source in short: s3/photos, postgres/shop-db, mysql/shop-db, mongodb/shop-db, schedule/0 2 * * * or bus/default."""
     delivered: int = 0
     """Events that the function took."""
     failed: int = 0

@@ -140,7 +140,7 @@ def plan(view: View, config: OperatorConfig, cluster: str) -> Plan:
     for function in view.functions.values():
         plan_invocations(made, function, config.cluster_domain, outlets)
     for task in made.readers.values():
-        if task.draining and (database := task.postgres or task.mysql):
+        if task.draining and (database := task.database):
             made.streams[database.stream] = _subjects(view, database.stream)
     draining = {reader for reader, task in made.readers.items() if task.draining}
     made.released = {wish.name for wish in view.wishes if wish.deleting and wish.reader not in draining}

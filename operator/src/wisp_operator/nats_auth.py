@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import nkeys
 from wisp_api import names
-from wisp_api.subscription import MYSQL
+from wisp_api.subscription import FORGETFUL
 
 ACCOUNT: Final = "account"
 LETTERS: Final = "letters"
@@ -146,7 +146,7 @@ def reader_user(namespace: str, kind: str, connection: str, stream: str | None) 
         f"$KV.{names.KV_STATUS}.{key}",
         names.dead_letter_subject(namespace, kind, connection),
     ]
-    if kind == MYSQL:
+    if kind in FORGETFUL:
         position = f"$KV.{names.KV_STATUS}.{names.position_key(namespace, kind, connection)}"
         publish += [position, f"$JS.API.DIRECT.GET.KV_{names.KV_STATUS}.{position}"]
     if stream:

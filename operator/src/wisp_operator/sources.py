@@ -15,6 +15,7 @@ from wisp_api import names
 from wisp_api.source import (
     BucketRule,
     Inbox,
+    MongodbConfig,
     MysqlConfig,
     PostgresConfig,
     ReaderConfig,
@@ -22,7 +23,7 @@ from wisp_api.source import (
     S3Server,
     TableConfig,
 )
-from wisp_api.subscription import BUS, FUNCTION, MYSQL, POSTGRES, S3, SCHEDULE, SubscriptionSpec
+from wisp_api.subscription import BUS, FUNCTION, MONGODB, MYSQL, POSTGRES, S3, SCHEDULE, SubscriptionSpec
 
 from wisp_operator.api import Object
 from wisp_operator.apply import digest
@@ -37,7 +38,7 @@ class ReaderKey(NamedTuple):
     """One reader of a namespace."""
 
     kind: str
-    """s3, postgres or mysql."""
+    """s3, postgres, mysql or mongodb."""
     connection: str
 
     def key(self, namespace: str) -> str:
@@ -77,6 +78,8 @@ class Wish(NamedTuple):
             return ReaderKey(POSTGRES, self.spec.source.postgres.connection.name)
         if self.spec.source.mysql:
             return ReaderKey(MYSQL, self.spec.source.mysql.connection.name)
+        if self.spec.source.mongodb:
+            return ReaderKey(MONGODB, self.spec.source.mongodb.connection.name)
         return None
 
     @property
@@ -124,6 +127,8 @@ def compile_reader(
             stream=stream_name(namespace, reader),
             tables=_tables(wishes),
         )
+    elif reader.kind == MONGODB:
+        task.mongodb = MongodbConfig(stream=stream_name(namespace, reader), tables=_tables(wishes))
     else:
         task.postgres = PostgresConfig(
             slot=slot_name(cluster, namespace, reader.connection),

@@ -3,13 +3,13 @@
 import functools
 import json
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import nats.errors
 import pytest
 from fixtures.control_plane import SYSTEM, WISP, Log, secret
 from fixtures.kube import OPERATOR_USER, Kube
-from fixtures.objects import make_subscription, mysql, postgres
+from fixtures.objects import make_subscription, mongodb, mysql, postgres
 from fixtures.process import wait_until
 from nats.aio.client import Client
 from wisp_api import names
@@ -57,18 +57,25 @@ def reader(cluster: Kube, namespace: str) -> tuple[User, str]:
     )
 
 
-def test_reader_of_mysql_keeps_its_own_position(cluster: Kube, log: Log, namespace: str) -> None:
+@pytest.mark.parametrize("source", [mysql, mongodb])
+def test_reader_that_its_server_forgets_keeps_its_own_position(
+    cluster: Kube, log: Log, namespace: str, source: Callable[..., dict[str, Any]]
+) -> None:
     """It may write and read how far it is, and nobody else's."""
-    item = make_subscription("rows", namespace, source=mysql())
+    kind = source.__name__
+    item = make_subscription("rows", namespace, source=source())
     cluster.apply(item | {"metadata": {"name": "rows", "namespace": namespace}})
-    path = f"/api/v1/namespaces/{namespace}/secrets/wisp-reader-mysql-shop-db"
+    path = f"/api/v1/namespaces/{namespace}/secrets/wisp-reader-{kind}-shop-db"
     wait_until(lambda: cluster.get(path) is not None, "the reader's credentials")
-    user = reader_user(namespace, "mysql", "shop-db", f"events_{namespace}_mysql_shop-db")
-    credentials = secret(cluster, namespace, "wisp-reader-mysql-shop-db", "creds")
-    own = f"$KV.wisp-status.position.{namespace}.mysql.shop-db"
+    user = reader_user(namespace, kind, "shop-db", f"events_{namespace}_{kind}_shop-db")
+    credentials = secret(cluster, namespace, f"wisp-reader-{kind}-shop-db", "creds")
+    own = f"$KV.wisp-status.position.{namespace}.{kind}.shop-db"
     for act in (request(own), request(f"$JS.API.DIRECT.GET.KV_wisp-status.{own}")):
         log.as_user(user, credentials, act.on(namespace))
-    for other in (f"$KV.wisp-status.position.{namespace}.mysql.other", "$KV.wisp-status.position.other.mysql.shop-db"):
+    for other in (
+        f"$KV.wisp-status.position.{namespace}.{kind}.other",
+        f"$KV.wisp-status.position.other.{kind}.shop-db",
+    ):
         for act in (publish(other), publish(f"$JS.API.DIRECT.GET.KV_wisp-status.{other}")):
             with pytest.raises(RuntimeError, match="permissions violation"):
                 log.as_user(user, credentials, act.on(namespace))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from fixtures.kube import Kube
-from fixtures.objects import bucket, make_function, make_subscription, mysql, postgres, schedule
+from fixtures.objects import bucket, make_function, make_subscription, mongodb, mysql, postgres, schedule
 
 
 def plain(item: dict[str, Any], name: str | None = None) -> dict[str, Any]:
@@ -152,6 +152,7 @@ def test_function(cluster: Kube, case: str, function: dict[str, Any], message: s
         ("two sources", make_subscription(source=bucket() | postgres()), "exactly one source"),
         ("no source", make_subscription(source={"bucket": None}), "exactly one source"),
         ("table without database", make_subscription(source=mysql("orders")), "as shop.orders"),
+        ("collection without database", make_subscription(source=mongodb("orders")), "as shop.orders"),
         ("table without schema", make_subscription(source=postgres("orders")), "as public.orders"),
         ("unknown event", make_subscription(source=bucket(events=["ObjectEaten:*"])), "supported values"),
         ("unknown operation", make_subscription(source=postgres(operations=["upsert"])), "supported values"),
@@ -202,6 +203,7 @@ def test_windows_stay(cluster: Kube) -> None:
     [
         ("kind", bucket(), postgres(), "the kind of source can't be changed"),
         ("kind of database", postgres(), mysql(), "the kind of source can't be changed"),
+        ("deployment", mongodb(), mongodb(connection="other"), "the connection can't be changed"),
         ("server", mysql(), mysql(connection="other"), "the connection can't be changed"),
         ("to a schedule", bucket(), schedule(), "the kind of source can't be changed"),
         ("connection", bucket(), bucket(connection="other"), "the connection can't be changed"),

@@ -101,6 +101,7 @@ def reader_pod(kind: str) -> dict[str, Any]:
         ("reader of buckets", reader_pod("s3")),
         ("reader of a database", reader_pod("postgres")),
         ("reader of MySQL", reader_pod("mysql")),
+        ("reader of MongoDB", reader_pod("mongodb")),
     ],
 )
 def test_pods_pass_restricted(cluster: Kube, namespace: str, case: str, pod: dict[str, Any]) -> None:

@@ -7,6 +7,8 @@ import pytest
 from fixtures.dataplane import DataPlane
 from fixtures.mariadb import MariaDb, mariadb
 from fixtures.mariadb_shop import MariaShop, maria_shop_on
+from fixtures.mongo_shop import MongoShop, mongo_shop_on
+from fixtures.mongod import mongod
 from fixtures.postgres import Postgres, postgres
 from fixtures.shop import Shop, shop_on
 
@@ -36,4 +38,11 @@ def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDb
 def maria(plane: DataPlane, mariadb_server: MariaDb, tmp_path: Path) -> Iterator[MariaShop]:
     """A shop on the shared MariaDB."""
     with maria_shop_on(plane, mariadb_server, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def mongo(plane: DataPlane, tmp_path: Path) -> Iterator[MongoShop]:
+    """A shop on a MongoDB of its own."""
+    with mongod() as server, mongo_shop_on(plane, server, tmp_path) as made:
         yield made

@@ -1,10 +1,11 @@
 """Subscriptions become readers, streams, routes and bindings; what is not wanted any more goes, whatever happened in between."""
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
-from fixtures.objects import bucket, deleted, make_function, make_subscription, mysql, postgres
+from fixtures.objects import bucket, deleted, make_function, make_subscription, mongodb, mysql, postgres
 from wisp_api import names
 from wisp_api.route import Batch, Route, RouteStatus
 from wisp_api.source import BucketBinding, BucketRule, ItemStatus, ReaderConfig, ReaderStatus, S3Server, TableConfig
@@ -63,20 +64,23 @@ def test_database_gets_reader_stream_and_route() -> None:
     assert made.routes["on-upload"].order == "key"
 
 
-def test_mysql_gets_reader_stream_route_and_leaves_no_position() -> None:
+@pytest.mark.parametrize("source", [mysql, mongodb])
+def test_a_forgetful_database_gets_reader_stream_route_and_leaves_no_position(
+    source: Callable[..., dict[str, Any]],
+) -> None:
     """As a database does, under its own kind; how far its reader was goes with the reader."""
-    key = ReaderKey("mysql", "shop-db")
-    item = make_subscription(source=mysql("shop.orders", operations=["delete"]))
+    key = ReaderKey(source.__name__, "shop-db")
+    item = make_subscription(source=source("shop.orders", operations=["delete"]))
     view = View("media", wishes(item), positions={key})
     made = plan(view, CONFIG, "cluster")
-    task = made.readers[key].mysql
+    task = made.readers[key].database
     assert task
     assert task.tables == [TableConfig(name="shop.orders", operations=["delete"])]
-    assert task.stream == "events_media_mysql_shop-db"
-    assert made.streams == {task.stream: "wisp.events.media.mysql.shop-db.>"}
+    assert task.stream == f"events_media_{key.kind}_shop-db"
+    assert made.streams == {task.stream: f"wisp.events.media.{key.kind}.shop-db.>"}
     route = made.routes["on-upload"]
-    assert (route.subjects[0], route.order) == ("wisp.events.media.mysql.shop-db.shop.orders.*", "key")
-    assert route.filters == [{"type": [f"dev.wisp.mysql.{kind}" for kind in ("delete", "truncate", "gap")]}]
+    assert (route.subjects[0], route.order) == (f"wisp.events.media.{key.kind}.shop-db.shop.orders.*", "key")
+    assert route.filters == [{"type": [f"dev.wisp.{key.kind}.{kind}" for kind in ("delete", "truncate", "gap")]}]
     assert leftovers(view, made) == []
     view.tasks, view.reports = made.readers, {key: report(server="")}
     view.wishes = wishes(deleted(item))
@@ -87,7 +91,7 @@ def test_mysql_gets_reader_stream_route_and_leaves_no_position() -> None:
     view.reports = {key: report(version=draining.readers[key].version, drained=True)}
     gone = plan(view, CONFIG, "cluster")
     assert gone.readers == {}
-    assert (names.KV_STATUS, "position.media.mysql.shop-db") in leftovers(view, gone)
+    assert (names.KV_STATUS, f"position.media.{key.kind}.shop-db") in leftovers(view, gone)
 
 
 def test_server_ids_are_high_and_differ() -> None:

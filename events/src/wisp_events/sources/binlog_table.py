@@ -169,9 +169,8 @@ def _keys(fields: dict[int, bytes]) -> list[int]:
 def _columns(
     metadata: list[tuple[int, int]], fields: dict[int, bytes], charsets: Mapping[int, str], *, mariadb: bool
 ) -> list[mysql_values.Column]:
-    numbers = mysql_values.MARIADB_NUMERIC if mariadb else mysql_values.NUMERIC
     texts = mysql_values.MARIADB_CHARACTER if mariadb else mysql_values.CHARACTER
-    numeric = [index for index, (kind, _) in enumerate(metadata) if kind in numbers]
+    numeric = [index for index, (kind, _) in enumerate(metadata) if kind in mysql_values.NUMERIC]
     characters = [index for index, (kind, _) in enumerate(metadata) if kind in texts]
     chosen = [index for index, (kind, _) in enumerate(metadata) if kind in (ENUM, SET)]
     signs = fields.get(_SIGNS, b"")

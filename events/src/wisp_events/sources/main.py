@@ -1,6 +1,6 @@
 """`python -m wisp_events reader`: follows one connection of one namespace.
 
-Environment: WISP_READER_NAMESPACE, WISP_READER_KIND (s3, postgres or mysql), WISP_READER_CONNECTION (name of the Secret, mounted
+Environment: WISP_READER_NAMESPACE, WISP_READER_KIND (s3, postgres, mysql or mongodb), WISP_READER_CONNECTION (name of the Secret, mounted
 at /etc/wisp/connection or WISP_READER_DIRECTORY), and those of `wisp_api.jetstream`.
 """
 
@@ -14,7 +14,7 @@ from wisp_api import jetstream
 from wisp_events import process
 from wisp_events.sources.reader import CONNECTION_DIRECTORY, Reader
 
-SOURCES = {kind: f"wisp_events.sources.{kind}" for kind in ("mysql", "postgres", "s3")}
+SOURCES = {kind: f"wisp_events.sources.{kind}" for kind in ("mongodb", "mysql", "postgres", "s3")}
 """Modules with a coroutine function `run(reader, js)`; only the one in use is imported."""
 
 

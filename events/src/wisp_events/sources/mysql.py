@@ -5,7 +5,6 @@ will be delivered. Whatever stops that becomes a condition, and is tried again u
 """
 
 import asyncio
-import logging
 from typing import Final
 
 import msgspec
@@ -13,44 +12,19 @@ from nats.js import JetStreamContext
 from wisp_api import conditions, names
 from wisp_api.source import MysqlConfig, ReaderStatus
 
-from wisp_events import log
 from wisp_events.sources import mysql_catalog, mysql_gtid, mysql_position, mysql_session, mysql_stream, row_log
 from wisp_events.sources.mysql_catalog import Prepared
 from wisp_events.sources.mysql_position import Position
 from wisp_events.sources.mysql_session import Purged
-from wisp_events.sources.reader import Reader, Trouble, Wish
+from wisp_events.sources.reader import CHECK_SECONDS, RETRY_SECONDS, Reader, Trouble, Wish
 from wisp_events.sources.row_events import Mapper
 
-logger = logging.getLogger(__name__)
-
 KIND: Final = "mysql"
-RETRY_SECONDS: Final = (1.0, 2.0, 5.0)
-CHECK_SECONDS: Final = 30.0
 
 
 async def run(reader: Reader, js: JetStreamContext) -> None:
-    """Fulfil wish after wish, until cancelled."""
-    wish: Wish | None = None
-    failures = 0
-    while True:
-        wish = await reader.changed(None) or wish
-        if wish is None:
-            continue
-        started = asyncio.get_running_loop().time()
-        try:
-            if wish.config.draining or not task(wish).tables:
-                # Nothing of ours is at the server. The position goes with the operator's own record of the reader.
-                await reader.report(msgspec.structs.replace(wish.report(None), drained=wish.config.draining))
-                await reader.changed(wish)
-            else:
-                await _follow(reader, js, wish)
-            continue
-        except Trouble as trouble:
-            await reader.report(wish.report(trouble))
-        except log.Fenced as fenced:
-            logger.warning("starting over: %s", fenced)
-        failures = 0 if asyncio.get_running_loop().time() - started > CHECK_SECONDS else failures + 1
-        await reader.changed(wish, RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1])
+    """Fulfil wish after wish, until cancelled. Nothing of ours is at the server; the position goes with the operator's own record of the reader."""
+    await reader.fulfil(lambda wish: bool(task(wish).tables), lambda wish: _follow(reader, js, wish))
 
 
 def task(wish: Wish) -> MysqlConfig:
@@ -75,7 +49,7 @@ async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
     """
     dsn, key = wish.value("dsn"), _key(wish)
     held = await row_log.last_places(js, task(wish).stream, wish.config, [table.name for table in task(wish).tables])
-    known = await mysql_position.read(js, key)
+    known = await row_log.read_position(js, key, Position)
     prepared = await asyncio.to_thread(mysql_catalog.prepare, dsn, _authority(wish), task(wish))
     position = mysql_position.begin(known, prepared.server, held)
     try:
@@ -83,7 +57,7 @@ async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
     except Purged as purged:
         why = f"the server has not what comes next: {purged}"
         again = mysql_position.after_gap(position, prepared.server, held, why)
-        await mysql_position.write(js, key, again)
+        await row_log.write_position(js, key, again)
         raise Trouble(conditions.CHANGES_MISSED, f"{why}; going on from now, and gap events will say so") from None
 
 
@@ -99,13 +73,14 @@ async def _carry(
     config, key = task(wish), _key(wish)
     mapper = Mapper(wish.config.namespace, wish.config.connection, position.epoch, KIND)
     if position != known:
-        await mysql_position.write(js, key, position)
+        await row_log.write_position(js, key, position)
     missed = ""
     if position.pending:
         missed = f"{position.gap}; changes before this may be missing, gap events say so"
-        await row_log.write_gaps(js, config.stream, mapper, position.gap, [table.name for table in config.tables])
+        gaps = [mapper.gap(table.name, 0, position.gap) for table in config.tables]
+        await row_log.write_gaps(js, config.stream, gaps)
         position = msgspec.structs.replace(position, gap="", pending=False)
-        await mysql_position.write(js, key, position)
+        await row_log.write_position(js, key, position)
     read = mysql_gtid.parse(position.gtids, mariadb=position.mariadb)
     session = await asyncio.to_thread(
         mysql_session.open_dump, wish.value("dsn"), _authority(wish), config.server_id, read

@@ -12,15 +12,9 @@ import time
 from collections.abc import Collection
 
 import msgspec
-import nats.errors
-import nats.js.errors
-from nats.js import JetStreamContext
-from wisp_api import conditions, names
 
-from wisp_events import log
 from wisp_events.sources import mysql_gtid
 from wisp_events.sources.mysql_catalog import Server
-from wisp_events.sources.reader import Trouble
 from wisp_events.sources.row_events import Place
 
 
@@ -38,37 +32,6 @@ class Position(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True,
     """Why changes from before the epoch may be missing; empty where none are."""
     pending: bool = False
     """The gap events are not written yet, or not known to be."""
-
-
-async def read(js: JetStreamContext, key: str) -> Position | None:
-    """The position that is kept; None where none is.
-
-    Raises:
-        Trouble: the log does not answer.
-    """
-    bucket = names.KV_STATUS
-    try:
-        message = await js.get_msg(f"KV_{bucket}", subject=f"$KV.{bucket}.{key}", direct=True)
-    except nats.js.errors.NotFoundError:
-        return None
-    except (nats.errors.Error, OSError) as error:
-        raise Trouble(conditions.LOG_UNAVAILABLE, f"{log.describe(error)}; trying again") from None
-    try:
-        return msgspec.json.decode(message.data or b"", type=Position)
-    except msgspec.DecodeError:
-        return None  # deleted, or not ours
-
-
-async def write(js: JetStreamContext, key: str, position: Position) -> None:
-    """Keep a position; returns when it is stored.
-
-    Raises:
-        Trouble: it may be stored or not.
-    """
-    try:
-        await js.publish(f"$KV.{names.KV_STATUS}.{key}", msgspec.json.encode(position), log.PUBLISH_SECONDS)
-    except (nats.errors.Error, OSError) as error:
-        raise Trouble(conditions.LOG_UNAVAILABLE, f"{log.describe(error)}; trying again") from None
 
 
 def begin(known: Position | None, server: Server, held: Collection[Place]) -> Position:

@@ -20,13 +20,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import prometheus_client
 from nats.js import JetStreamContext
 from wisp_api import conditions
 from wisp_api.cloudevent import Event
 
 from wisp_events import log
-from wisp_events.sources import binlog, mysql_gtid, mysql_position, mysql_session, row_letters
+from wisp_events.sources import binlog, mysql_gtid, mysql_session, row_letters, row_log
 from wisp_events.sources.binlog import End, Hidden, Rows, Start, Truncated
 from wisp_events.sources.mysql_catalog import Prepared
 from wisp_events.sources.mysql_position import Position
@@ -45,9 +44,6 @@ RECEIVE_BYTES: Final = 64 * 1024
 KEEP_SECONDS: Final = 1.0
 _COUNT_SHIFT, _OFFSET_BITS = 20, 31
 """A place's first number: the transaction's, and what of the offset in it does not fit the second."""
-BEHIND = prometheus_client.Gauge(
-    "wisp_reader_behind_seconds", "From the commit of the last transaction that the log has to its acknowledgement"
-)
 
 
 class Stream:
@@ -227,7 +223,7 @@ class Stream:
             self._confirmed, gtid, seconds = self._pending.popleft()
             self._gtids.add(gtid)
         if seconds:
-            BEHIND.set(max(0.0, time.time() - seconds))
+            row_log.BEHIND.set(max(0.0, time.time() - seconds))
 
     async def _keep(self) -> None:
         """Write down how far the log has everything; what is not written is read again."""
@@ -237,7 +233,7 @@ class Stream:
                 continue
             position = msgspec.structs.replace(self._kept, count=self._confirmed, gtids=str(self._gtids))
             try:
-                await mysql_position.write(self._js, self._key, position)
+                await row_log.write_position(self._js, self._key, position)
             except Trouble as trouble:
                 logger.warning("the position was not kept: %s", trouble.message)
             else:

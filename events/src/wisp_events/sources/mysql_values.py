@@ -24,11 +24,10 @@ BINARY: Final = "binary"
 (TINY, SHORT, LONG, FLOAT, DOUBLE, TIMESTAMP, LONGLONG, INT24) = (1, 2, 3, 4, 5, 7, 8, 9)
 (DATE, TIME, DATETIME, YEAR, VARCHAR, BIT, TIMESTAMP2, DATETIME2, TIME2) = (10, 11, 12, 13, 15, 16, 17, 18, 19)
 (JSON, NEWDECIMAL, ENUM, SET, BLOB, VAR_STRING, STRING, GEOMETRY) = (245, 246, 247, 248, 252, 253, 254, 255)
-NUMERIC: Final = frozenset({TINY, SHORT, INT24, LONG, LONGLONG, NEWDECIMAL, FLOAT, DOUBLE})
+NUMERIC: Final = frozenset({TINY, SHORT, INT24, LONG, LONGLONG, NEWDECIMAL, FLOAT, DOUBLE, YEAR})
 CHARACTER: Final = frozenset({STRING, VAR_STRING, VARCHAR, BLOB})
-MARIADB_NUMERIC: Final = NUMERIC | {YEAR}
 MARIADB_CHARACTER: Final = CHARACTER | {GEOMETRY}
-"""What a table map counts as numbers, and as texts; the two servers differ."""
+"""What a table map counts as numbers, and as texts, in which the two servers differ."""
 
 _SIZES: Final = {TINY: 1, SHORT: 2, INT24: 3, LONG: 4, LONGLONG: 8}
 _CODECS: Final = {

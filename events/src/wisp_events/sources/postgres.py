@@ -86,7 +86,7 @@ async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
                 prepared.items,
             )
         )
-        await row_log.write_gaps(js, config.stream, mapper, progress.gap, prepared.tables)
+        await row_log.write_gaps(js, config.stream, [mapper.gap(table, 0, progress.gap) for table in prepared.tables])
         await asyncio.to_thread(
             postgres_slot.write, dsn, config.slot, progress._replace(stage=postgres_slot.FOLLOWED, gap="")
         )

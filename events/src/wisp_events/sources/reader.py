@@ -7,6 +7,7 @@ restart; a failure to look changes nothing.
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,11 +19,15 @@ from nats.aio.client import Client
 from wisp_api import conditions, names
 from wisp_api.source import ItemStatus, ReaderConfig, ReaderStatus
 
+from wisp_events import log
+
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 1.0
 REPORT_SECONDS: Final = 30.0
 REQUEST_SECONDS: Final = 3.0
+RETRY_SECONDS: Final = (1.0, 2.0, 5.0)
+CHECK_SECONDS: Final = 30.0
 CONNECTION_DIRECTORY: Final = Path("/etc/wisp/connection")
 
 
@@ -118,6 +123,32 @@ class Reader:
             )
         self._status = status
         await self._send()
+
+    async def fulfil(self, wanted: Callable[[Wish], bool], follow: Callable[[Wish], Awaitable[None]]) -> None:
+        """Follow wish after wish that wants something of a server on which nothing of ours is left behind, until cancelled.
+
+        `follow` returns when the wish asks for another connection; its Trouble is reported, and it is called again.
+        """
+        wish: Wish | None = None
+        failures = 0
+        while True:
+            wish = await self.changed(None) or wish
+            if wish is None:
+                continue
+            started = _now()
+            try:
+                if wish.config.draining or not wanted(wish):
+                    await self.report(msgspec.structs.replace(wish.report(None), drained=wish.config.draining))
+                    await self.changed(wish)
+                else:
+                    await follow(wish)
+                continue
+            except Trouble as trouble:
+                await self.report(wish.report(trouble))
+            except log.Fenced as fenced:
+                logger.warning("starting over: %s", fenced)
+            failures = 0 if _now() - started > CHECK_SECONDS else failures + 1
+            await self.changed(wish, RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1])
 
     def missing(self) -> str:
         """What keeps this reader from doing its work, in a sentence; empty when nothing does."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 import nats.errors
 from wisp_api import conditions, names
-from wisp_api.subscription import BUS, MYSQL, S3
+from wisp_api.subscription import BUS, FORGETFUL, S3
 
 from wisp_operator import subscription_status
 from wisp_operator.accounts import Accounts
@@ -271,8 +271,8 @@ async def _release(context: Context, view: View, made: Plan) -> None:
 
 
 async def _tell_left(context: Context, wish: Wish) -> None:
-    """Tell what a reader did not take away; a schedule, a bus and MySQL leave nothing outside the log."""
-    if wish.reader is None or wish.reader.kind == MYSQL:
+    """Tell what a reader did not take away; a schedule, a bus, MySQL and MongoDB leave nothing outside the log."""
+    if wish.reader is None or wish.reader.kind in FORGETFUL:
         return
     what = (
         "its rules in the buckets' notifications"

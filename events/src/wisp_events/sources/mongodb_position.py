@@ -1,0 +1,92 @@
+"""How far a MongoDB reader is in each collection: the server's resume tokens, in a key of the event log, fsynced as the events are.
+
+Invariants:
+- A token is written only when the log has all events up to it, so what is not there is read again after any crash.
+- What can't be continued (the server's oplog begins later, another deployment, a lost key) begins a new epoch of that collection. Where
+  changes may be missing the first thing that the log says of it is a gap event; until that is written, `gap` and `pending` stand here.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection
+from typing import Final
+
+import msgspec
+from nats.js import JetStreamContext
+
+from wisp_events.sources import mongodb_events, row_log
+from wisp_events.sources.reader import Trouble
+
+logger = logging.getLogger(__name__)
+
+KEEP_SECONDS: Final = 1.0
+
+
+class Position(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True, frozen=True):
+    """All of a collection's changes up to the token are in the log."""
+
+    epoch: int
+    """Unix seconds at which the reader began; grows where tokens may be smaller than those before."""
+    token: str
+    """`_data` of the server's resume token."""
+    gap: str = ""
+    """Why changes from before the epoch may be missing; empty where none are."""
+    pending: bool = False
+    """The gap event is not written yet, or not known to be."""
+
+
+class Positions(msgspec.Struct, rename="camel", kw_only=True):
+    """Of all collections of one connection."""
+
+    collections: dict[str, Position] = {}
+
+
+class Book:
+    """The positions of one reader: as they are, and as they are written."""
+
+    def __init__(self, js: JetStreamContext, key: str, known: Positions | None) -> None:
+        """`known` is what was read under `key`."""
+        self._js = js
+        self._key = key
+        self._written = {} if known is None else dict(known.collections)
+        self.collections = dict(self._written)
+
+    def note(self, name: str, token: str) -> None:
+        """The log has everything of a collection up to a token."""
+        self.collections[name] = msgspec.structs.replace(self.collections[name], token=token)
+
+    async def write(self) -> None:
+        """Keep all positions; returns when they are stored.
+
+        Raises:
+            Trouble: they may be stored or not.
+        """
+        if self.collections != self._written:
+            held = dict(self.collections)
+            await row_log.write_position(self._js, self._key, Positions(collections=held))
+            self._written = held
+
+    async def keep(self) -> None:
+        """Write down how far the log has everything, until cancelled; what is not written is read again."""
+        while True:
+            await asyncio.sleep(KEEP_SECONDS)
+            try:
+                await self.write()
+            except Trouble as trouble:
+                logger.warning("the positions were not kept: %s", trouble.message)
+
+
+def begin(token: str, held: Collection[str], *, lost: bool) -> Position:
+    """A collection's beginning at a token; `held` are the sequences of the last events that the log has of it; `lost`: where it was, is not known."""
+    why = "the reader's position was lost" if held and lost else ""
+    return Position(epoch=_epoch(held), token=token, gap=why, pending=bool(why))
+
+
+def after_gap(known: Position, token: str, why: str) -> Position:
+    """A new epoch at a token, before which changes may be missing."""
+    return Position(epoch=max(int(time.time()), known.epoch + 1), token=token, gap=why, pending=True)
+
+
+def _epoch(held: Collection[str]) -> int:
+    return max([int(time.time()), *(mongodb_events.epoch_of(sequence) + 1 for sequence in held)])
