@@ -10,7 +10,7 @@ The peers (functions-framework, uvicorn, awslambdaric) are installed into a thro
 events; a stub of the Runtime API on core 1 gives it one after the other. Needs Linux and wrk (Debian: ``wrk``).
 
 Below the table: how long it takes from a timeout's answer to the next event's, and how long a worker takes that is forked
-because the others are busy, where the handler has imported what costs half a second.
+because the others are busy, where the handler has imported what costs half a second, and where that is pandas and boto3.
 """
 
 from __future__ import annotations
@@ -65,6 +65,13 @@ def handle_print(event, context):
 SLOW = """
 import os, time, unittest.mock, xml.dom.minidom, email.message, asyncio, sqlite3
 time.sleep(0.5)
+def handler(event, context):
+    time.sleep(event)
+    return os.getpid()
+"""
+HEAVY = """
+import os, time
+import boto3, pandas
 def handler(event, context):
     time.sleep(event)
     return os.getpid()
@@ -355,10 +362,27 @@ def measure_workers(folder: Path) -> None:
     for what, server in (("timeout -> next event's answer", one), ("the same, Node.js", node)):
         times = after_timeouts(server)
         print(f"{what}: {statistics.median(times):.1f} ms, at the most {max(times):.1f} ms")
-    process, port = slow.start(body="0")
-    forks = forked(port)
-    print(f"a further worker, handler imported in 0.5 s: {statistics.median(forks):.1f} ms to its first answer")
-    stop(process)
+    heavy = Server("heavy", command, slow.headers, **slow.env | packages(folder))
+    for what, server in (("handler imported in 0.5 s", slow), ("pandas and boto3 imported", heavy)):
+        process, port = server.start(body="0")
+        time.sleep(1)  # until the worker that is ahead has settled
+        forks = forked(port)
+        print(
+            f"a further worker, {what}: {statistics.median(forks):.1f} ms to its first answer, at the most {max(forks):.1f} ms"
+        )
+        print(
+            f"  (start to first answer {server.starts[0]:.0f} ms; all {len(family(process.pid))} processes {pss(process.pid) / 1024:.0f} MiB)"
+        )
+        stop(process)
+
+
+def packages(folder: Path) -> dict[str, str]:
+    """Install pandas and boto3 beside a handler of their own; return the settings that serve it."""
+    code = folder / "heavy"
+    command = ["uv", "pip", "install", "-q", "-p", sys.executable, "--compile-bytecode", "--target", str(code)]
+    subprocess.check_call([*command, "pandas", "boto3"])
+    (code / "heavy.py").write_text(HEAVY)
+    return {"WISP_HANDLER": "heavy.handler", "WISP_CODE_DIR": str(code), "WISP_TIMEOUT_SECONDS": "30"}
 
 
 def after_timeouts(server: Server) -> list[float]:
