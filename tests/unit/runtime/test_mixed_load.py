@@ -37,7 +37,9 @@ def iter_of(text):
 
 
 def is_right(kind: str, answer: Answer, name: str, body: str) -> bool:
-    """Whether an answer is the one of this event."""
+    """Whether an answer is the one of this event; on a busy machine any of them may be late."""
+    if answer.status == 504:
+        return f" {name} Task timed out" in answer.json["errorMessage"]
     if kind == "echo":
         return bool(answer.json == [name, body])
     if kind == "stream":
@@ -47,7 +49,7 @@ def is_right(kind: str, answer: Answer, name: str, body: str) -> bool:
         return message == name
     if kind == "exit":
         return message.startswith(f"RequestId: {name} Error: Runtime exited")
-    return f" {name} Task timed out" in message
+    return False
 
 
 def caller(function: FunctionProcess, seed: int, until: float, seen: list[str], wrong: list[Any]) -> None:
