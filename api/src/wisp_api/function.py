@@ -446,7 +446,7 @@ SPEC_RULES = rules(
         "runtime container takes signature lambda, for an image that speaks Lambda's Runtime API, or none, for one that serves HTTP itself",
     ),
     (
-        "self.runtime != 'container' || self.signature != 'lambda' || self.scale.perInstance == 1",
+        "self.runtime != 'container' || self.signature != 'lambda' || !has(self.scale) || self.scale.perInstance == 1",
         "a client of Lambda's Runtime API takes one event at a time: with runtime container and signature lambda write scale.perInstance 1",
     ),
     (

@@ -227,6 +227,12 @@ def test_192_kib_of_other_letters_are_accepted(cluster: Kube) -> None:
     cluster.apply(plain(make_function(code={"files": {"app.py": "ø" * 98_304}}), "full"))
 
 
+def test_an_image_made_for_lambda_needs_no_word_about_scale(cluster: Kube) -> None:
+    """One event at a time is what is left out, too."""
+    function = make_function(runtime="container", handler=None, signature="lambda", code={"image": "a"})
+    cluster.apply(plain(function, "client"))
+
+
 def test_explain_reads_well(cluster: Kube) -> None:
     """`kubectl explain` shows what the fields mean."""
     text = cluster.kubectl("explain", "fn.spec.code").stdout
