@@ -1,6 +1,6 @@
 """The connection to the event log's NATS server, the same way in every part.
 
-Environment: WISP_NATS_URL; WISP_NATS_CREDS, the path of a credentials file (absent: no credentials, tests only);
+Environment: WISP_NATS_URL, or several separated by commas; WISP_NATS_CREDS, the path of a credentials file (absent: no credentials, tests only);
 WISP_NATS_INBOX, the inbox prefix that the credentials allow.
 """
 
@@ -21,7 +21,7 @@ async def connect(name: str, **options: Any) -> Client:
         OSError or nats.errors.Error: the first connection fails only where `allow_reconnect` is switched off.
     """
     settings: dict[str, Any] = {
-        "servers": [os.environ["WISP_NATS_URL"]],
+        "servers": os.environ["WISP_NATS_URL"].split(","),
         "name": name,
         "max_reconnect_attempts": -1,
         "reconnect_time_wait": 1,

@@ -85,6 +85,11 @@ prometheus.io/scrape: "true"
 prometheus.io/port: "9090"
 {{- end }}
 
+{{/* Not empty where the bundled NATS is a cluster. */}}
+{{- define "wisp.natsCluster" -}}
+{{- if and .Values.nats.enabled (gt (int .Values.nats.replicas) 1) }}yes{{ end -}}
+{{- end }}
+
 {{- define "wisp.natsUrl" -}}
 {{- if .Values.nats.enabled -}}
 nats://wisp-nats.{{ .Release.Namespace }}.svc:4222

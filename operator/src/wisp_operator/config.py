@@ -35,6 +35,8 @@ class OperatorConfig(msgspec.Struct, rename="camel", forbid_unknown_fields=True,
     """Where the operator and the readers find the event log."""
     nats_replicas: int = 1
     """Copies of each stream and bucket; more than 1 needs a NATS cluster of that size."""
+    nats_peers: list[str] = []
+    """`host:port` of the bundled NATS servers for each other, where there are several."""
     stream_max_bytes: int = 256 * 1024 * 1024
     """Quota of one source's stream; a full one pushes back its own source only."""
     dead_letter_max_bytes: int = 64 * 1024 * 1024

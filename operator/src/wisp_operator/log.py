@@ -284,7 +284,7 @@ async def connect(config: OperatorConfig, user: User, credentials: str | None) -
     Raises:
         nats.errors.Error or OSError: the server is away; later losses heal by themselves.
     """
-    options: dict[str, Any] = {"servers": [config.nats_url], "inbox_prefix": user.inbox.encode()}
+    options: dict[str, Any] = {"servers": config.nats_url.split(","), "inbox_prefix": user.inbox.encode()}
     if credentials:
         options["user_credentials"] = RawCredentials(credentials)
     return EventLog(await jetstream.connect("wisp-operator", **options), config)

@@ -21,6 +21,7 @@ from wisp_operator.nats_auth import (
     new_seed,
     router_user,
 )
+from wisp_operator.nats_cluster import make_cluster_config
 
 KEYS_SECRET: Final = "wisp-nats-keys"  # noqa: S105 - a name
 SERVER_SECRET: Final = "wisp-nats-auth"  # noqa: S105 - a name
@@ -47,7 +48,10 @@ async def ensure_secrets(api: Api, config: OperatorConfig) -> dict[str, str]:
             f"Secret {KEYS_SECRET} of namespace {config.namespace} lacks {missing}: it holds the seeds of the NATS operator (operator, SO...), "
             "of Wisp's account (account, SA...) and of the system account (system, SA...)"
         )
-    await _keep(api, config.namespace, SERVER_SECRET, {"auth.conf": make_server_config(seeds)})
+    served = {"auth.conf": make_server_config(seeds)}
+    if config.nats_peers:
+        served["cluster.conf"] = make_cluster_config(seeds, config.nats_peers)
+    await _keep(api, config.namespace, SERVER_SECRET, served)
     await ensure_caller_keys(api, config)
     for user in (router_user(), ingest_user()):
         await _keep(api, config.namespace, f"wisp-nats-{user.name}", {"creds": make_credentials(seeds[ACCOUNT], user)})

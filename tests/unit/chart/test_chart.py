@@ -34,7 +34,8 @@ PLACED = (
     'image.pullSecrets=["registry"]',
     'scheduling.nodeSelector={"pool": "faas"}',
 )
-VALUE_SETS = {"default": (), "external": EXTERNAL, "plain": PLAIN, "placed": PLACED}
+CLUSTER = ("nats.replicas=3",)
+VALUE_SETS = {"default": (), "external": EXTERNAL, "plain": PLAIN, "placed": PLACED, "cluster": CLUSTER}
 
 
 @pytest.fixture(params=VALUE_SETS)
@@ -175,6 +176,22 @@ def test_network_policy_admits_the_operators_readers(render: Render) -> None:
     assert [peer.items() <= labels.items() for peer in peers] == [True]
 
 
+def test_three_nats_servers_find_each_other(render: Render) -> None:
+    """One value makes a cluster: peers by name, routes that other pods don't reach, a copy of each stream on every server."""
+    objects = render(*CLUSTER)
+    config = operator_config(objects)
+    assert config["natsReplicas"] == len(config["natsPeers"]) == 3
+    assert config["natsPeers"][2] == "wisp-nats-2.wisp-nats-peers.wisp-system.svc:6222"
+    servers = named(objects, "StatefulSet", "wisp-nats")["spec"]
+    assert (servers["replicas"], servers["serviceName"]) == (3, "wisp-nats-peers")
+    assert "include cluster.conf" in named(objects, "ConfigMap", "wisp-nats")["data"]["nats.conf"]
+    rules = named(objects, "NetworkPolicy", "wisp-nats")["spec"]["ingress"]
+    (routes,) = [rule for rule in rules if rule["ports"][0]["port"] == 6222]
+    assert [*routes["from"][0]] == ["podSelector"]
+    assert routes["from"][0]["podSelector"]["matchLabels"] == servers["selector"]["matchLabels"]
+    assert named(objects, "PodDisruptionBudget", "wisp-nats")["spec"]["maxUnavailable"] == 1
+
+
 def test_external_servers_replace_the_bundled_ones(render: Render) -> None:
     """With external NATS and S3, neither StatefulSet is rendered and the operator knows the addresses given."""
     objects = render(*EXTERNAL)
@@ -248,7 +265,7 @@ def test_pull_settings_reach_every_pod(render: Render) -> None:
     [
         (("--set", "routr.replicas=2"), "routr"),
         (("--set", "router.replica=2"), "replica"),
-        (("--set", "nats.replicas=3"), "replicas"),
+        (("--set", "nats.replicas=2"), "replicas"),
         (("--set", "images.events.digest=abc"), "digest"),
         (("--set", "nats.enabled=false"), "nats.external.url"),
         (("--set-json", 's3.servers=[{"name": "a/b", "endpoint": "http://x", "notificationArns": ["arn:x"]}]'), "name"),
