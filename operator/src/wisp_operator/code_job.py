@@ -75,10 +75,11 @@ def add_work(
     task: str,
     mounted: Sequence[Mounted],
     *,
+    cpu: str = "50m",
     memory: str = "256Mi",
     room: str = VOLUME_SIZE,
 ) -> None:
-    """Give a Job's container its part of the image, its task, Secrets, memory and disk."""
+    """Give a Job's container its part of the image, its task, Secrets, CPU, memory and disk."""
     pod = job["spec"]["template"]["spec"]
     secrets = [*mounted, Mounted("token", SECRET, TOKEN_FOLDER)]
     pod["volumes"] = [_volume(one) for one in secrets] + [{"name": "tmp", "emptyDir": {"sizeLimit": room}}]
@@ -86,7 +87,7 @@ def add_work(
         "name": part,
         "args": [part],
         "env": [{"name": variable, "value": task}],
-        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": memory}},
+        "resources": {"requests": {"cpu": cpu, "memory": "64Mi"}, "limits": {"memory": memory}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},

@@ -18,6 +18,8 @@ from wisp_operator.config import OperatorConfig
 ARCHITECTURE: Final = "kubernetes.io/arch"
 _TTL_SECONDS: Final = 600
 """How long a finished Job stays for people to look at; functions have its verdict in their status by then."""
+_CPU: Final = "250m"
+"""Its share where all are busy: someone waits, and a hundred megabytes are compiled and packed in less than its deadline."""
 _MEMORY: Final = "1Gi"
 _ROOM: Final = "2Gi"
 """Wheels, packed and unpacked, and the layer."""
@@ -52,7 +54,7 @@ def make_build_job(function: Object, owner: Object, spec: FunctionSpec, config: 
     job["spec"]["ttlSecondsAfterFinished"] = _TTL_SECONDS
     index = Mounted("index", config.package_index_secret, _INDEX_FOLDER)
     told = msgspec.json.encode(task).decode()
-    code_job.add_work(job, "build", "WISP_BUILD", told, [index], memory=_MEMORY, room=_ROOM)
+    code_job.add_work(job, "build", "WISP_BUILD", told, [index], cpu=_CPU, memory=_MEMORY, room=_ROOM)
     pod = job["spec"]["template"]["spec"]
     if architecture := _architecture(spec):
         pod["nodeSelector"] = {ARCHITECTURE: architecture}

@@ -1,5 +1,6 @@
 """Functions with requirements against a real Kubernetes API, store and resolver: the test only plays Kubernetes' own controllers."""
 
+import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -105,6 +106,22 @@ def test_fault_is_a_condition_and_heals(
     jobs.finish_build("beta")
     wait_until(lambda: layers(knative) != before, "the new layer")
     assert status(cluster, namespace)["packages"] == ["alpha==1.0", "beta==1.0"]
+
+
+def test_layer_waits_for_the_rest_of_the_code(
+    cluster: Kube, namespace: str, knative: Knative, jobs: JobController, index: PackageIndex, store: CodeStore
+) -> None:
+    """A layer that no Service names yet, because the zip is still being fetched, is not collected: the Function remembers it."""
+    assert index
+    code = {"zip": {"bucket": "code", "key": "later.zip", "connection": {"name": "my-s3"}}}
+    cluster.apply(function(namespace, "alpha", code=code))
+    sha256 = jobs.finish_build("alpha")["archives"][0]["sha256"]
+    wait_until(lambda: status(cluster, namespace).get("sha256") == sha256, "the Function remembers it")
+    stray = f"{namespace}/{'0' * 64}"
+    store.minio.client().put_object("wisp-code", stray, io.BytesIO(b""), 0)
+    wait_until(lambda: stray not in store.archives(), "what nothing names is collected")
+    assert f"{namespace}/{sha256}" in store.archives()
+    assert knative.service("hello") is None
 
 
 def test_layer_goes_with_its_last_function(

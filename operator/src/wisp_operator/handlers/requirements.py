@@ -149,7 +149,7 @@ class _Building:
 
     def _waits_for(self, job: Object, again: float | None = None) -> Requirements:
         """Events of the Job lead to the Function that made it; others look themselves."""
-        ours = job["metadata"]["labels"].get(names.FUNCTION_LABEL) == self._function["metadata"]["name"]
+        ours = job["metadata"].get("labels", {}).get(names.FUNCTION_LABEL) == self._function["metadata"]["name"]
         if before := self._wrong_before():
             return Requirements(problem=before, again=again or (None if ours else _OTHERS_SECONDS))
         told = f"the requirements are being resolved and built, by Job {self._job_name} of this namespace"
