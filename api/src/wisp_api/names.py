@@ -55,6 +55,8 @@ LOG_SUBJECTS: Final = "wisp.logs.>"
 LANES: Final = 8
 """Lanes of one entity. A key belongs to one lane; order holds within a lane. Fixed: changing it reorders keys."""
 
+_SNAPSHOT: Final = "_snapshot"
+"""No token of a name, which has its `_` escaped."""
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-")
 
 
@@ -99,6 +101,18 @@ def row_subject(
 ) -> str:
     """Subject of a row change; `"*"` as lane gives the filter for the whole table."""
     return f"wisp.events.{namespace}.{kind}.{token(connection)}.{token(schema)}.{token(table)}.{lane_number}"
+
+
+def snapshot_subject(
+    namespace: str, connection: str, schema: str, table: str, uid: str, *, kind: str = "postgres"
+) -> str:
+    """Subject of the rows that a table had, for the Subscription with this uid alone."""
+    return f"{row_subject(namespace, connection, schema, table, _SNAPSHOT, kind=kind)}.{uid}"
+
+
+def entity(subject: str) -> str:
+    """What a subject's events are about, in whatever lane: a table, for instance, also where they are the rows that it had."""
+    return subject.rpartition(".")[0].removesuffix(f".{_SNAPSHOT}")
 
 
 def object_subject(namespace: str, server: str, bucket: str, event_name: str, lane_number: int | str) -> str:

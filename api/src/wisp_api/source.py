@@ -15,6 +15,8 @@ class TableConfig(msgspec.Struct, rename="camel", kw_only=True):
     """`schema.table` (MySQL: `database.table`, MongoDB: `database.collection`), unquoted."""
     operations: list[str]
     """The union of what the Subscriptions want: insert, update, delete."""
+    snapshots: list[str] = []
+    """Uids of the Subscriptions that want the rows that it has, besides."""
 
 
 class PostgresConfig(msgspec.Struct, rename="camel", kw_only=True):

@@ -120,6 +120,11 @@ class PostgresSource(Struct, rename="camel", kw_only=True):
     """The tables, as schema.table and without quotes."""
     operations: Operations = field(default_factory=lambda: ["insert", "update", "delete"])
     """Which changes. Absent: all three."""
+    snapshot: Literal["never", "initial"] = "never"
+    """initial: the rows that a table has when it is first followed for this Subscription come first, as events of type dev.wisp.postgres.snapshot.
+
+    Changes of a row come after it. Each table's rows come once; a table that is added later gets its own.
+    """
 
 
 class MysqlSource(Struct, rename="camel", kw_only=True):

@@ -223,7 +223,7 @@ def _readers(view: View, live: list[Wish], config: OperatorConfig, cluster: str)
     wanted = {wish.reader for wish in live if wish.reader}
     made = {}
     for reader in sorted(wanted | set(view.tasks)):
-        task = compile_reader(view.namespace, reader, live, config.s3_servers, cluster)
+        task = compile_reader(view.namespace, reader, live, config.s3_servers, cluster, view.cursors)
         if task.draining and (reader in view.gave_up or _drained(view, reader, task.version)):
             continue
         made[reader] = task

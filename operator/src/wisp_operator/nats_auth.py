@@ -22,7 +22,6 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import nkeys
 from wisp_api import names
-from wisp_api.subscription import FORGETFUL
 
 ACCOUNT: Final = "account"
 LETTERS: Final = "letters"
@@ -146,10 +145,9 @@ def reader_user(namespace: str, kind: str, connection: str, stream: str | None) 
         f"$KV.{names.KV_STATUS}.{key}",
         names.dead_letter_subject(namespace, kind, connection),
     ]
-    if kind in FORGETFUL:
+    if stream:
         position = f"$KV.{names.KV_STATUS}.{names.position_key(namespace, kind, connection)}"
         publish += [position, f"$JS.API.DIRECT.GET.KV_{names.KV_STATUS}.{position}"]
-    if stream:
         subjects = names.stream_subjects(namespace, kind, names.token(connection))
         publish += [subjects, f"$JS.API.DIRECT.GET.{stream}.{subjects}"]
     # `_` stands in none of the parts, so two readers never share a name, a key and an inbox.

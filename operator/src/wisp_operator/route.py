@@ -10,7 +10,7 @@ from wisp_api.subscription import Batch
 from wisp_operator.api import Object
 from wisp_operator.outlets import Outlets, invocation_stream
 from wisp_operator.sinks import FoundSink
-from wisp_operator.sources import Wish
+from wisp_operator.sources import Wish, asks_for_rows
 
 _ALL_OPERATIONS: Final = {"insert", "update", "delete"}
 _SUBJECTS: Final = 32
@@ -146,7 +146,10 @@ def _subjects(wish: Wish, server: str) -> list[str]:
     assert wish.reader  # noqa: S101 - a database has one
     tables = [table.split(".", 1) for table in sorted(source.database.tables)]
     connection, kind = source.database.connection.name, wish.reader.kind
-    return [names.row_subject(namespace, connection, schema, table, "*", kind=kind) for schema, table in tables]
+    rows = [names.row_subject(namespace, connection, schema, table, "*", kind=kind) for schema, table in tables]
+    if asks_for_rows(wish):
+        rows += [names.snapshot_subject(namespace, connection, schema, table, wish.uid) for schema, table in tables]
+    return rows
 
 
 def _types(wish: Wish) -> list[str]:
@@ -170,6 +173,7 @@ def _filters(wish: Wish) -> list[dict[str, Any]]:
         operations: list[str] = sorted(source.database.operations)
         if "delete" in operations:
             operations.append("truncate")  # deletes every row
+        operations += ["snapshot"] if asks_for_rows(wish) else []
         operations.append("gap")  # what was missed may have been any of them
         made.append({"type": [f"dev.wisp.{wish.reader.kind}.{operation}" for operation in operations]})
     if wish.spec.filter is not None:

@@ -7,7 +7,7 @@ of them, so that adding or removing one is a new compilation and nothing is coun
 import hashlib
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -109,10 +109,15 @@ def decode(live: Object) -> Wish:
     return Wish(live, msgspec.convert(live["spec"], SubscriptionSpec))
 
 
-def compile_reader(
-    namespace: str, reader: ReaderKey, wishes: Iterable[Wish], servers: list[S3Server], cluster: str
+def compile_reader(  # noqa: PLR0917 - one call
+    namespace: str,
+    reader: ReaderKey,
+    wishes: Iterable[Wish],
+    servers: list[S3Server],
+    cluster: str,
+    begun: Collection[str] = (),
 ) -> ReaderConfig:
-    """The task of one reader from all Subscriptions that use it; none: drain. `cluster` is the cluster's uid."""
+    """The task of one reader from all Subscriptions that use it; none: drain. `cluster` is the cluster's uid; `begun` as for `_tables`."""
     wishes = sorted(
         (wish for wish in wishes if wish.reader == reader and not wish.deleting), key=lambda wish: wish.name
     )
@@ -133,7 +138,7 @@ def compile_reader(
         task.postgres = PostgresConfig(
             slot=slot_name(cluster, namespace, reader.connection),
             stream=stream_name(namespace, reader),
-            tables=_tables(wishes),
+            tables=_tables(wishes, begun),
         )
     task.version = digest(task)
     return task
@@ -207,14 +212,27 @@ def _bucket_rule(wish: Wish) -> BucketRule:
     )
 
 
-def _tables(wishes: list[Wish]) -> list[TableConfig]:
+def asks_for_rows(wish: Wish) -> bool:
+    """Whether a Subscription wants the rows that its tables have, besides their changes."""
+    return wish.spec.source.postgres is not None and wish.spec.source.postgres.snapshot == "initial"
+
+
+def _tables(wishes: list[Wish], begun: Collection[str] = ()) -> list[TableConfig]:
+    """`begun` are the uids of Subscriptions whose place in the log is fixed: rows written before that would pass them by."""
     wanted: dict[str, set[str]] = {}
+    rows: dict[str, set[str]] = {}
     for wish in wishes:
         source = wish.spec.source.database
         assert source  # noqa: S101 - a database reader's wish
         for table in source.tables:
             wanted.setdefault(table, set()).update(source.operations)
+            if asks_for_rows(wish) and wish.uid in begun:
+                rows.setdefault(table, set()).add(wish.uid)
     return [
-        TableConfig(name=table, operations=[operation for operation in _OPERATIONS if operation in operations])
+        TableConfig(
+            name=table,
+            operations=[operation for operation in _OPERATIONS if operation in operations],
+            snapshots=sorted(rows.get(table, ())),
+        )
         for table, operations in sorted(wanted.items())
     ]

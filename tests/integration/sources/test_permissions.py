@@ -61,7 +61,7 @@ def test_the_postgres_reader(
     database_server: Postgres,
     tmp_path: Path,
 ) -> None:
-    """It reads its config, reports, writes and resumes its stream, and writes dead letters."""
+    """It reads its config, reports, writes and resumes its stream, writes dead letters, and remembers whom it gave rows."""
     stream = names.stream("shop", "postgres", "shop-db")
     user = nats_auth.reader_user("shop", "postgres", "shop-db", stream)
     seed = asyncio.run(admit(guarded.server.url, seeds, "shop"))
@@ -79,6 +79,9 @@ def test_the_postgres_reader(
         shop.reader.wait_ready()
         shop.sql("UPDATE orders SET note = 'x' WHERE id = 2")
         assert len(shop.wait_events(2)) == 2
+        shop.wish(("public.orders", ALL), rows={"public.orders": ["uid-1"]})
+        assert shop.wait_events(3)[2].type == "dev.wisp.postgres.snapshot"
+        shop.wait_status(lambda status: status.ready and not status.message, "who has the rows is not remembered")
 
 
 def test_the_ingest(guarded: DataPlane, seeds: dict[str, str], tmp_path: Path) -> None:

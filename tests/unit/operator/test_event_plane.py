@@ -212,6 +212,26 @@ def test_a_route_reads_what_is_redriven_to_it_alone() -> None:
     assert len(route.subjects[-1].split(".")) != len(route.subjects[0].split("."))
 
 
+def test_rows_of_tables_are_for_who_asks_and_has_a_place_in_the_log() -> None:
+    """Rows have a subject of the Subscription's own; the reader writes them when the Subscription's place in the log is fixed, not before."""
+    asking = make_subscription(source=postgres(snapshot="initial", operations=["insert"]))
+    view = View("media", wishes(asking, make_subscription("other", source=postgres())))
+    made = plan(view, CONFIG, "cluster")
+    route, other = made.routes["on-upload"], made.routes["other"]
+    subject = names.snapshot_subject("media", "shop-db", "public", "orders", route.uid)
+    assert subject in route.subjects
+    assert subject not in other.subjects
+    assert names.entity(subject) == names.entity(names.row_subject("media", "shop-db", "public", "orders", 3))
+    assert {"type": [f"dev.wisp.postgres.{kind}" for kind in ("insert", "snapshot", "gap")]} in route.filters
+    assert _snapshots(made) == [[]]
+    view.cursors = {route.uid, other.uid}
+    assert _snapshots(plan(view, CONFIG, "cluster")) == [[route.uid]]
+
+
+def _snapshots(made: Plan) -> list[list[str]]:
+    return [table.snapshots for task in made.readers.values() if task.postgres for table in task.postgres.tables]
+
+
 def test_batch_and_retry_are_the_subscriptions() -> None:
     """A route batches and bisects as the Subscription says; without `batch` each event goes alone."""
     item = make_subscription(

@@ -237,9 +237,7 @@ class Delivery:
         except NOT_READABLE as error:
             self._bury_input(sequence, index, bytes(raw), f"not a CloudEvent: {error}")
             return
-        entity = subject.rpartition(".")[
-            0
-        ]  # without the lane: an event without a key is a barrier for all of its table
+        entity = names.entity(subject)  # an event without a key is a barrier for all of its table
         item = Item(sequence, index, event, raw, stored, entity)
         if item.key is None and not self.plan.route.barriers:
             item.key = f"\0{item.place}"  # a key of its own: in no order

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -25,6 +26,7 @@ from wisp_events.sources import (
     postgres_tables,
     row_log,
 )
+from wisp_events.sources.postgres_fill import Filling
 from wisp_events.sources.reader import Reader, Trouble, Wish
 from wisp_events.sources.row_events import Mapper, Place
 
@@ -93,8 +95,10 @@ async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
     cursor = await postgres_connection.open_cursor(dsn, config.slot)
     types = functools.partial(postgres_catalog.types, dsn)
     stream = postgres_stream.Stream(cursor, js, config.stream, mapper, prepared.tables, types=types)
+    filling = Filling(reader, js, wish, stream, mapper)
     gap = f"{progress.gap}; changes before this may be missing, gap events say so" if progress.gap else ""
-    working = [asyncio.create_task(stream.run()), asyncio.create_task(_tend(reader, wish, stream, prepared, gap))]
+    tending = _tend(reader, wish, stream, prepared, lambda: [gap, filling.message])
+    working = [asyncio.create_task(work) for work in (stream.run(), filling.run(), tending)]
     try:
         done, _ = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
         for finished in done:
@@ -123,18 +127,24 @@ async def _make_slot(reader: Reader, wish: Wish, prepared: postgres_catalog.Prep
 
 
 async def _tend(
-    reader: Reader, wish: Wish, stream: postgres_stream.Stream, prepared: postgres_catalog.Prepared, gap: str
+    reader: Reader,
+    wish: Wish,
+    stream: postgres_stream.Stream,
+    prepared: postgres_catalog.Prepared,
+    beside: Callable[[], list[str]],
 ) -> None:
     """Keep tables and report up to date while the stream runs; returns when the wish needs another connection.
 
-    `gap` says what may be missing from before the slot; empty where nothing is.
+    `beside` says what is to be told where all is well: what may be missing from before the slot, and which rows are still to come.
     """
     loop = asyncio.get_running_loop()
     found, trouble, checked = prepared, None, loop.time()
     while True:
         away = f"{stream.trouble}; events wait in the database"
         stuck = Trouble(conditions.LOG_UNAVAILABLE, away) if stream.trouble else None
-        await reader.report(_with_warnings(wish.report(trouble or stuck, found.items), found, gap))
+        await reader.report(
+            _with_warnings(wish.report(trouble or stuck, found.items), found, "; ".join(filter(None, beside())))
+        )
         found = await _tell_replaced(wish, stream, found)
         newest = await reader.changed(wish, 1) or wish
         waiting = trouble or any(item.reason == conditions.WAITING_FOR_TRANSACTIONS for item in found.items.values())
@@ -154,14 +164,14 @@ async def _tend(
         stream.tables = found.tables
 
 
-def _with_warnings(status: ReaderStatus, found: postgres_catalog.Prepared, gap: str) -> ReaderStatus:
+def _with_warnings(status: ReaderStatus, found: postgres_catalog.Prepared, beside: str) -> ReaderStatus:
     """The report with what threatens: a slot at risk, or else a gap, beside the trouble if there is one."""
     risk = ""
     if found.retention:
         found.retention.expose()
         risk = found.retention.warning()
     reason = status.reason or (conditions.SLOT_AT_RISK if risk else "")
-    message = "; ".join(text for text in (status.message, risk) if text) or gap
+    message = "; ".join(text for text in (status.message, risk) if text) or beside
     return msgspec.structs.replace(status, reason=reason, message=message)
 
 

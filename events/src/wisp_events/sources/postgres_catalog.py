@@ -134,8 +134,13 @@ def types(dsn: str, oid: int) -> dict[int, UserType]:
         Trouble: the server does not answer.
     """
     with connect(dsn) as session, explained(), session.cursor() as cursor:
-        cursor.execute(_TYPES, (oid,))
-        return {found: UserType(of, array) for found, of, array in cursor.fetchall()}
+        return types_of(cursor, oid)
+
+
+def types_of(cursor: Any, oid: int) -> dict[int, UserType]:
+    """The same in a session that is open."""
+    cursor.execute(_TYPES, (oid,))
+    return {found: UserType(of, array) for found, of, array in cursor.fetchall()}
 
 
 def drop(dsn: str, slot: str) -> None:

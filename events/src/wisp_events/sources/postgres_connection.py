@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 TAKEOVER_SECONDS: Final = 2.0
 """How long a predecessor that still holds the slot is given to end by itself."""
-_SESSION: Final = (
+SESSION: Final = (
     "SET datestyle = 'ISO'",
     "SET intervalstyle = 'postgres'",
     "SET timezone = 'UTC'",
@@ -53,7 +53,7 @@ def _start(dsn: str, slot: str) -> Any:
     session = open_session(dsn, connection_factory=LogicalReplicationConnection)
     try:
         cursor: Any = session.cursor()
-        for statement in _SESSION:
+        for statement in SESSION:
             try:
                 cursor.execute(statement)
             except (psycopg2.errors.CantChangeRuntimeParam, psycopg2.errors.InsufficientPrivilege):

@@ -28,6 +28,7 @@ GAP_PENDING: Final = "gap pending"
 FOLLOWED: Final = ""
 CREATE_SECONDS: Final = 60
 """How long the making of a slot waits for open transactions before it begins anew."""
+POSTGRES_12: Final = 120000
 POSTGRES_13: Final = 130000
 _COMMENT = re.compile(rf"Wisp, epoch (\d+)(?:, ({NEW_SLOT}|{GAP_PENDING}): (.*))?", re.DOTALL)
 

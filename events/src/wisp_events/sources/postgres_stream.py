@@ -11,7 +11,8 @@ The connection is read without blocking on the event loop: libpq has the socket,
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import prometheus_client
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from wisp_api.route import DeadLetter
 
 Types: TypeAlias = Callable[[int], dict[int, UserType]]
+Put: TypeAlias = Callable[[list[tuple[str, Event]]], Awaitable[None]]
 
 MESSAGES_PER_TURN: Final = 256
 """Read in one turn of the event loop, about 5 ms of work."""
@@ -41,6 +43,17 @@ _REPLACED: Final = "table {} was replaced by another of that name, or was not pu
 LAG = prometheus_client.Gauge(
     "wisp_reader_unconfirmed_bytes", "Server's log position minus the confirmed one, in bytes of WAL"
 )
+
+
+@dataclass(slots=True)
+class _Interlude:
+    """What is to be written at a place of the stream."""
+
+    place: Callable[[], Awaitable[int]]
+    work: Callable[[Put], Awaitable[None]]
+    done: "asyncio.Future[None]"
+    position: int = 0
+    """What `place` returned."""
 
 
 class Stream:
@@ -72,6 +85,9 @@ class Stream:
         self._gaps: dict[str, int] = {}
         """Tables that are owed a gap event, and the position before which changes are missing."""
         self._told = asyncio.Event()
+        self._interlude: _Interlude | None = None
+        self._due = False
+        """Whether the stream has come to the interlude."""
 
     @property
     def trouble(self) -> str:
@@ -83,6 +99,17 @@ class Stream:
         self._gaps = dict.fromkeys(tables, position) | self._gaps
         self._told.clear()
         await self._told.wait()
+
+    async def at(self, place: Callable[[], Awaitable[int]], work: Callable[[Put], Awaitable[None]]) -> None:
+        """Let `work` put events where all transactions before a position are in the log and none after it; the stream stands still then.
+
+        So it does while `place` finds the position, which is one to come.
+
+        Raises:
+            Trouble: that of either.
+        """
+        self._interlude = _Interlude(place, work, asyncio.get_running_loop().create_future())
+        await self._interlude.done
 
     async def run(self) -> None:
         """Read until cancelled.
@@ -102,6 +129,8 @@ class Stream:
                 self._letters.clear()
                 if self._barriers:
                     await self._write_barriers()
+                if self._due:
+                    await self._play()
                 while self._unknown:
                     self._decoder.types |= await asyncio.to_thread(self._types, self._unknown.pop())
                 await self._writer.room()
@@ -127,7 +156,7 @@ class Stream:
             if message is None:
                 return False
             self._handle(message.payload)
-            if self._letters or self._barriers or self._unknown:
+            if self._letters or self._barriers or self._unknown or self._due:
                 return True
         return True
 
@@ -191,6 +220,7 @@ class Stream:
 
         The place of one is above that of all that was read, wherever it was that changes went missing.
         """
+        self._due = self._interlude is not None and self._interlude.position <= position
         for table, missing in list(self._gaps.items()):
             if missing <= position:
                 del self._gaps[table]
@@ -208,6 +238,31 @@ class Stream:
         if not self._gaps:
             self._told.set()
 
+    async def _play(self) -> None:
+        """Find the interlude's place, or let its events be stored; it is over also where it failed."""
+        interlude = self._interlude
+        assert interlude  # noqa: S101 - it is due
+        try:
+            if not interlude.position:
+                interlude.position = await interlude.place()
+                self._due = False
+                return
+            await self._writer.flush()
+            await interlude.work(self._put)
+        except Trouble as trouble:
+            _settle(interlude.done, trouble)
+        await self._writer.flush()
+        self._interlude, self._due = None, False
+        _settle(interlude.done)
+
+    async def _put(self, events: list[tuple[str, Event]]) -> None:
+        for subject, event in events:
+            self._add(subject, event)
+        for letter in self._letters:
+            await row_letters.bury(self._js, letter)
+        self._letters.clear()
+        await self._writer.room()
+
     def _add(self, subject: str, event: Event) -> None:
         try:
             self._writer.add(subject, event, self._before)
@@ -224,7 +279,7 @@ class Stream:
         loop = asyncio.get_running_loop()
         heard = loop.time()
         while True:
-            if self._cursor.io_timestamp > self._cursor.feedback_timestamp or self.trouble:
+            if self._cursor.io_timestamp > self._cursor.feedback_timestamp or self.trouble or self._due:
                 heard = loop.time()
             if loop.time() - heard > SILENT_SECONDS:
                 raise Trouble(
@@ -235,6 +290,10 @@ class Stream:
             await asyncio.sleep(FEEDBACK_SECONDS)
 
 
-def _settle(arrived: "asyncio.Future[None]") -> None:
-    if not arrived.done():
+def _settle(arrived: "asyncio.Future[None]", error: Exception | None = None) -> None:
+    if arrived.done():
+        return
+    if error:
+        arrived.set_exception(error)
+    else:
         arrived.set_result(None)

@@ -23,7 +23,7 @@ ORDINALS_PER_MESSAGE: Final = 2
 BARRIER_LANE: Final = 0
 """Where a table's events without a key stand."""
 EVENTS = prometheus_client.Counter("wisp_reader_events", "Row changes made into events", ["operation"])
-COUNTED = {operation: EVENTS.labels(operation) for operation in ("insert", "update", "delete", "truncate")}
+COUNTED = {operation: EVENTS.labels(operation) for operation in ("insert", "update", "delete", "truncate", "snapshot")}
 
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SEQUENCE = re.compile(r"([0-9a-f]{8})-([0-9a-f]{16})-([0-9a-f]{8})")

@@ -1,0 +1,192 @@
+"""Rows that tables had before they were followed: consistent with the changes that follow, once, for those who asked."""
+
+import json
+import random
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import psycopg2
+from fixtures.process import wait_until
+from fixtures.shop import ALL, Shop
+from wisp_api import names
+from wisp_api.cloudevent import Event
+from wisp_events.sources.postgres_fill import Given
+
+from .test_postgres_changes import TYPES
+
+SNAPSHOT = "dev.wisp.postgres.snapshot"
+
+
+def data(event: Event) -> dict[str, Any]:
+    """An event's data."""
+    found: dict[str, Any] = json.loads(bytes(event.data or b"null"))
+    return found
+
+
+def rows(shop: Shop) -> list[Event]:
+    """The snapshots' events in the log."""
+    return [event for event in shop.events() if event.type == SNAPSHOT]
+
+
+def applied(events: list[Event], *, strictly: bool = True) -> dict[int, Any]:
+    """The table that the events make, from the first row of a snapshot on; strictly: nothing comes of a row that contradicts it."""
+    first = next(index for index, event in enumerate(events) if event.type == SNAPSHOT)
+    made: dict[int, Any] = {}
+    for event in events[first:]:
+        change = data(event)
+        key, old = change["key"]["id"], event.type.rpartition(".")[2]
+        if strictly:
+            assert (key in made) == (old in ("update", "delete")), f"{old} of {key}"
+        if old == "delete":
+            del made[key]
+        else:
+            made[key] = change["new"]["n"]
+    return made
+
+
+class Writer:
+    """Somebody who writes to the table meanwhile."""
+
+    def __init__(self, shop: Shop, keys: int) -> None:
+        """Begin."""
+        self._shop = shop
+        self._keys = keys
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._write)
+        self._thread.start()
+
+    def _write(self) -> None:
+        chance = random.Random(7)
+        session = psycopg2.connect(self._shop.server.dsn(database=self._shop.database))
+        session.autocommit = True
+        with session.cursor() as cursor:
+            while not self._stop.is_set():
+                key = chance.randrange(2 * self._keys)
+                if chance.random() < 0.3:
+                    cursor.execute("DELETE FROM orders WHERE id = %s", (key,))
+                else:
+                    upsert = "INSERT INTO orders VALUES (%s, 0) ON CONFLICT (id) DO UPDATE SET n = orders.n + 1"
+                    cursor.execute(upsert, (key,))
+        session.close()
+
+    def stop(self) -> dict[int, int]:
+        """End; returns the table then."""
+        self._stop.set()
+        self._thread.join()
+        return dict(self._shop.server.execute("SELECT id, n FROM orders", database=self._shop.database))
+
+
+def settled(shop: Shop, table: dict[int, int], made: Callable[[list[Event]], dict[int, Any]]) -> None:
+    """Wait until the events make the table."""
+    wait_until(lambda: made(shop.events()) == table, "the events make the table")
+
+
+def test_events_make_the_table_whoever_writes_to_it_meanwhile(shop: Shop) -> None:
+    """The rows stand behind every change that they contain and before every other: applied one by one they make the table, and none contradicts."""
+    shop.sql("CREATE TABLE orders (id int PRIMARY KEY, n int)", "CREATE TABLE others (id int PRIMARY KEY)")
+    shop.sql("INSERT INTO orders SELECT i, 0 FROM generate_series(0, 2999) AS i", "INSERT INTO others VALUES (1)")
+    shop.wish(("public.orders", ALL), ("public.others", ALL))
+    shop.wait_ready()
+    writer = Writer(shop, 3000)
+    try:
+        wait_until(lambda: len(shop.events()) > 100, "changes")
+        shop.wish(("public.orders", ALL), ("public.others", ALL), rows={"public.orders": ["uid-1"]})
+        wait_until(lambda: len(rows(shop)) >= 2000, "rows")
+        before = len(shop.events())
+        wait_until(lambda: len(shop.events()) > before + 100, "changes after them")
+    finally:
+        table = writer.stop()
+    settled(shop, table, applied)
+    subjects = {event.subject for event in rows(shop)}
+    assert subjects == {"public.orders"}, "nobody asked for the other table's rows"
+    assert data(rows(shop)[0])["old"] is None
+
+
+def test_who_dies_in_the_middle_begins_anew_and_nobody_gets_rows_twice(shop: Shop) -> None:
+    """Killed while it writes rows, a reader takes a new snapshot: rows that come again have the same ids, the table comes out right, and it is done once."""
+    shop.sql("CREATE TABLE orders (id int PRIMARY KEY, n int)")
+    shop.sql("INSERT INTO orders SELECT i, 0 FROM generate_series(1, 10000) AS i")
+    shop.wish(("public.orders", ALL), rows={"public.orders": ["uid-1"]})
+    wait_until(lambda: len(rows(shop)) > 0, "rows")
+    assert shop.reader
+    shop.reader.kill()
+    shop.sql("UPDATE orders SET n = 1 WHERE id % 1000 = 0", "DELETE FROM orders WHERE id = 7")
+    shop.reader.start()
+    shop.wait_ready()
+    ids = {i: i % 1000 == 0 for i in range(1, 10001) if i != 7}
+    wait_until(lambda: len({event.id for event in rows(shop)}) >= len(ids), "all rows", seconds=120)
+    wait_until(lambda: applied_loosely(shop) == ids, "the table")
+    keys = {event.id: event.partitionkey for event in rows(shop)}
+    assert len(set(keys.values())) == len(keys), "one id for each row"
+    key = names.position_key(shop.namespace, shop.kind, shop.connection)
+    wait_until(lambda: shop.plane.get(names.KV_STATUS, key, Given) is not None, "who has the rows is not remembered")
+    count = len(rows(shop))
+    shop.reader.stop()
+    shop.reader.start()
+    shop.sql("CREATE TABLE late (id int PRIMARY KEY)", "INSERT INTO late VALUES (1)")
+    shop.wish(("public.orders", ALL), ("public.late", ALL), rows={"public.orders": ["uid-1"], "public.late": ["uid-1"]})
+    wait_until(lambda: any(event.subject == "public.late" for event in rows(shop)), "the late table's row")
+    assert len(rows(shop)) == count + 1, "a table's rows come once"
+
+
+def applied_loosely(shop: Shop) -> dict[int, bool]:
+    """The table of a function that passes over ids that it knows."""
+    known: set[str] = set()
+    made: dict[int, bool] = {}
+    for event in shop.events():
+        if event.id in known:
+            continue
+        known.add(event.id)
+        change = data(event)
+        if event.type.endswith("delete"):
+            made.pop(change["key"]["id"], None)
+        else:
+            made[change["key"]["id"]] = bool(change["new"]["n"])
+    return made
+
+
+def test_rows_look_as_their_changes_do(shop: Shop) -> None:
+    """Each value of every type, and the key, is in a snapshot as in the change that follows; generated columns are in neither."""
+    columns = ", ".join(f"c{number} {kind}" for number, kind in enumerate(TYPES))
+    shop.sql(
+        "CREATE TYPE mood AS ENUM ('glad')",
+        "CREATE DOMAIN small AS int CHECK (VALUE < 10)",
+        "CREATE DOMAIN smaller AS small CHECK (VALUE < 5)",
+        "CREATE DOMAIN amount AS numeric(12,2)",
+        "CREATE DOMAIN payload AS jsonb",
+        "CREATE DOMAIN moods AS mood[]",
+        "CREATE TYPE pair AS (a int, b text)",
+        f'CREATE TABLE "Every thing" (gone int, id int, "b""c" text, {columns}, twice int GENERATED ALWAYS AS (id * 2) STORED, PRIMARY KEY ("b""c", id))',
+        'ALTER TABLE "Every thing" DROP COLUMN gone',
+        f"INSERT INTO \"Every thing\" VALUES (1, 'k', {', '.join(sql for sql, _ in TYPES.values())})",
+        "CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id)",
+        "CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (10)",
+        "INSERT INTO parted VALUES (5)",
+    )
+    tables = [("public.Every thing", ALL), ("public.parted", ALL)]
+    shop.wish(*tables, rows={name: ["uid-1", "uid-2"] for name, _ in tables})
+    shop.wait_events(4)
+    shop.sql('UPDATE "Every thing" SET id = 1', "UPDATE parted SET id = 5")
+    events = shop.wait_events(6)
+    for table, _ in tables:
+        one, other, update = [event for event in events if event.subject == table]
+        assert (one.type, other.type) == (SNAPSHOT, SNAPSHOT)
+        assert one.id != other.id
+        assert one.partitionkey == other.partitionkey == update.partitionkey
+        assert data(one)["new"] == data(update)["new"]
+        assert data(one)["key"] == data(update)["key"]
+
+
+def test_an_open_transaction_holds_up_rows_and_nothing_else(shop: Shop) -> None:
+    """While a snapshot waits for a transaction that is open, changes are carried on; when it ends the rows come, its own among them."""
+    shop.sql("CREATE TABLE orders (id int PRIMARY KEY, n int)", "CREATE TABLE busy (id int PRIMARY KEY)")
+    shop.wish(("public.orders", ALL))
+    shop.wait_ready()
+    with shop.transaction("INSERT INTO busy VALUES (1)"):
+        shop.wish(("public.orders", ALL), rows={"public.orders": ["uid-1"]})
+        shop.wait_status(lambda status: "rows of public.orders are still to come" in status.message, "a message")
+        shop.sql("INSERT INTO orders VALUES (1, 1)")
+        assert [event.type.rpartition(".")[2] for event in shop.wait_events(1)] == ["insert"]
+    (_, row) = shop.wait_events(2)
+    assert (row.type, data(row)["new"]) == (SNAPSHOT, {"id": 1, "n": 1})
