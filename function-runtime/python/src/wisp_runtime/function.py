@@ -6,7 +6,6 @@ error, its time, its worker's end). Beyond the workers a bounded queue waits, an
 
 from __future__ import annotations
 
-import math
 import time
 
 from wisp_runtime import journal
@@ -187,7 +186,7 @@ class Function:
         spare = self.processes.spare
         deadlines = [call.deadline for call in self.running]
         self._sweeping = bool(deadlines)
-        left = min(deadlines) - now if deadlines else math.inf
+        left = min(deadlines) - now if deadlines else float("inf")
         if left > spare.lead:
             spare.drop()
             left -= spare.lead
