@@ -96,7 +96,8 @@ def test_values_of_every_type_are_json(maria: MariaShop) -> None:
     event, empty = sorted(maria.wait_events(2), key=lambda event: event.sequence or "")
     assert b":-12345678901234567890.0123456789," in bytes(event.data or b""), "a decimal is not exact on the wire"
     new = data(event)["new"]
-    for number, (kind, (_, expected)) in enumerate(TYPES.items()):
+    types = TYPES | ({"json": ("", {"a": 1})} if maria.server.mysql else {})
+    for number, (kind, (_, expected)) in enumerate(types.items()):
         if kind != "decimal(30,10)":
             assert new[f"c{number}"] == expected, kind
     assert set(data(empty)["new"].values()) == {2, None}

@@ -48,6 +48,8 @@ class _Following:
     client: Client
     prepared: Prepared
     book: Book
+    lost: bool
+    """No position is kept of any collection."""
     troubles: dict[str, Trouble] = field(default_factory=dict)
     """By collection."""
     missed: dict[str, str] = field(default_factory=dict)
@@ -83,10 +85,10 @@ async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
     known = await row_log.read_position(js, key, Positions)
     async with mongodb_session.connect(wish.value("dsn"), wish.connection.get("ca.crt", "")) as client:
         prepared = await mongodb_catalog.prepare(client, task(wish))
-        one = _Following(wish, js, client, prepared, Book(js, key, known))
-        await _begin(one, lost=known is None)
+        one = _Following(wish, js, client, prepared, Book(js, key, known), lost=known is None)
+        await _prepare(one)
         working = [asyncio.create_task(each) for each in (_tend(reader, one), one.book.keep())]
-        working += [asyncio.create_task(_carry(one, name)) for name in one.book.collections]
+        working += [asyncio.create_task(_carry(one, name)) for name in one.prepared.collections]
         try:
             done, _ = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
             for finished in done:
@@ -99,27 +101,34 @@ async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
                 await one.book.write()
 
 
-async def _begin(one: _Following, *, lost: bool) -> None:
-    """Write down where to begin in each collection.
+async def _prepare(one: _Following) -> None:
+    """Write down where to begin in each collection that can be read.
 
     Raises:
         Trouble: the server or the log does not answer.
     """
-    book, config = one.book, one.wish.config
+    book = one.book
     book.collections = {name: at for name, at in book.collections.items() if name in one.prepared.items}
     for name in one.prepared.collections:
-        if name in book.collections:
-            continue
-        held = await row_log.last_sequences(one.js, task(one.wish).stream, config, name)
         try:
-            book.collections[name] = mongodb_position.begin(
-                await mongodb_session.now(one.client, name), held, lost=lost
-            )
+            await _begin(one, name)
         except Trouble as trouble:
             if trouble.reason not in _OWN:
                 raise
             one.troubles[name] = trouble
     await book.write()
+
+
+async def _begin(one: _Following, name: str) -> None:
+    """Find where to begin in a collection that has no position.
+
+    Raises:
+        Trouble: the server or the log does not answer, or this collection may not be read.
+    """
+    if name not in one.book.collections:
+        held = await row_log.last_sequences(one.js, task(one.wish).stream, one.wish.config, name)
+        token = await mongodb_session.now(one.client, name)
+        one.book.collections[name] = mongodb_position.begin(token, held, lost=one.lost)
 
 
 async def _carry(one: _Following, name: str) -> None:
@@ -132,14 +141,13 @@ async def _carry(one: _Following, name: str) -> None:
     failures = 0
     while True:
         try:
+            await _begin(one, name)
+            await one.book.write()
             await _stream(one, name)
         except Lost as lost:
-            at = mongodb_position.after_gap(
-                one.book.collections[name],
-                await mongodb_session.now(one.client, name),
-                f"the server has not what comes next: {lost}",
-            )
-            one.book.collections[name] = at
+            why = f"the server has not what comes next: {lost}"
+            token = await mongodb_session.now(one.client, name)
+            one.book.collections[name] = mongodb_position.after_gap(one.book.collections[name], token, why)
             await one.book.write()
         except Trouble as trouble:
             if trouble.reason not in _OWN:
@@ -163,7 +171,7 @@ async def _stream(one: _Following, name: str) -> None:
         await row_log.write_gaps(one.js, config.stream, [mapper.gap(at.gap)])
         one.book.collections[name] = msgspec.structs.replace(at, gap="", pending=False)
         await one.book.write()
-    room = max(LEAST_WAITING_BYTES, log.WAITING_BYTES // len(one.book.collections))
+    room = max(LEAST_WAITING_BYTES, log.WAITING_BYTES // len(one.prepared.collections))
     stream = Stream(
         mongodb_session.collection(one.client, name),
         one.js,
@@ -190,6 +198,6 @@ async def _tend(reader: Reader, one: _Following) -> None:
             continue
         checked = loop.time()
         found = await mongodb_catalog.prepare(one.client, task(one.wish))
-        if found.collections != one.prepared.collections or set(found.collections) - set(one.book.collections):
+        if found.collections != one.prepared.collections:
             return
         one.prepared = found

@@ -26,7 +26,6 @@ from wisp_events.sources.mongodb_session import Collection
 from wisp_events.sources.mongodb_values import decode
 from wisp_events.sources.row_events import COUNTED
 from wisp_events.sources.row_events import Mapper as RowMapper
-from wisp_events.sources.rows import Malformed
 
 BATCH: Final = 500
 IDLE_MILLISECONDS: Final = 1000
@@ -135,10 +134,10 @@ class Stream:
                 await self._writer.flush()
             else:
                 self._writer.mark((self._token, seconds))
-        except (Malformed, KeyError, TypeError, AttributeError) as error:
-            await self._bury("Malformed", f"{type(error).__name__}: {error}", payload=bytes(raw.raw))
         except log.EventTooLarge as error:
             await self._bury("EventTooLarge", f"{error}; the document is left out", event=made[1])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # also a place that is not behind the last
+            await self._bury("Malformed", f"{type(error).__name__}: {error}", payload=bytes(raw.raw))
 
     def _wants(self, barrier: Event) -> bool:
         """A truncate comes with delete, a gap whatever is wanted."""
