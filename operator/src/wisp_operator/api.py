@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode
 from urllib.request import getproxies
 
+import msgspec
 import prometheus_client
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client.api_client import ApiClient
@@ -95,6 +96,11 @@ class ApiError(Exception):
         """Whether it says nothing of the object, so that trying again is all there is to do; a webhook that is away is told of."""
         busy = self.status in {_CONFLICT, _TOO_MANY}
         return busy or (self.status >= _SERVER_ERROR and "webhook" not in str(self))
+
+    @property
+    def exists(self) -> bool:
+        """Whether an object of that name is there already."""
+        return self.reason == "AlreadyExists"
 
     @property
     def terminating(self) -> bool:
@@ -268,8 +274,10 @@ class Api:
             await asyncio.sleep(1)  # as the API's Retry-After says: it is busy, or a kind is only just there
         if answer.status >= _ERROR:
             raise ApiError(answer.status, raw)
-        result: Object = json.loads(raw)
-        return result
+        try:
+            return msgspec.json.decode(raw, type=Object)
+        except msgspec.DecodeError as error:
+            raise ConnectionError(f"the answer to {method} {path} is no JSON: {error}") from error
 
 
 async def connect() -> Api:

@@ -47,6 +47,7 @@ def make_registry(
             functions.add(FunctionKey(namespace, name))
         if namespace in context.namespaces:
             namespaces.add(namespace)
+        _count(context, quotas, namespace)
 
     @kopf.on.event(names.GROUP, names.VERSION, "subscriptions", registry=registry)
     async def subscription_changed(namespace: str | None, **_: Any) -> None:
@@ -68,21 +69,21 @@ def make_registry(
         assert namespace  # noqa: S101 - as above
         namespaces.add(namespace)
 
-    _watch_quotas(registry, context, quotas)
+    _watch_quotas(registry, quotas)
     return registry
 
 
-def _watch_quotas(registry: kopf.OperatorRegistry, context: Context, quotas: WorkQueue[str]) -> None:
+def _count(context: Context, quotas: WorkQueue[str], namespace: str) -> None:
+    """Have what a namespace uses counted, where something limits it."""
+    if context.quota(namespace) != _UNLIMITED:
+        quotas.add(namespace, _QUOTA_SECONDS)
+
+
+def _watch_quotas(registry: kopf.OperatorRegistry, quotas: WorkQueue[str]) -> None:
     @kopf.on.event(names.GROUP, names.VERSION, "functionquotas", registry=registry)
     async def quota_changed(namespace: str | None, **_: Any) -> None:
         assert namespace  # noqa: S101 - as above
         quotas.add(namespace)
-
-    @kopf.on.event(names.GROUP, names.VERSION, "functions", registry=registry)
-    async def use_changed(namespace: str | None, **_: Any) -> None:
-        assert namespace  # noqa: S101 - as above
-        if context.quota(namespace) != _UNLIMITED:
-            quotas.add(namespace, _QUOTA_SECONDS)
 
 
 def _ours(api: Api, event: Mapping[str, Any]) -> bool:

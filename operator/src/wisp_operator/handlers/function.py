@@ -14,7 +14,7 @@ from wisp_api.function import CODE_BYTES, FunctionSpec, RolloutStatus
 
 from wisp_operator import function_status, rollout, start_failure
 from wisp_operator.api import CONFIG_MAPS, FUNCTIONS, KNATIVE_SERVICES, PODS, REVISIONS, Api, ApiError, Object
-from wisp_operator.apply import apply
+from wisp_operator.apply import apply, make_once
 from wisp_operator.callers import make_auth_config_map
 from wisp_operator.client_image import FRONT_RUNTIME, brings_client
 from wisp_operator.code_store import CodeStore
@@ -158,6 +158,8 @@ async def _mount(
         return function_status.not_owned(live["metadata"]["name"])
     for config_map in config_maps:
         name = config_map["metadata"]["name"]
+        if live is None and config_map.get("immutable") and await make_once(api, CONFIG_MAPS, config_map):
+            continue
         known = await api.get(CONFIG_MAPS, namespace, name)
         if known is not None and not _owned(known, function):
             return function_status.not_owned(name, "ConfigMap")
