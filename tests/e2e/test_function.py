@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from fixtures.functions import answering, call, function
+from fixtures.platform import upgrade_operator
 from fixtures.process import wait_until
 from wisp_cluster.kubectl import Kubectl, Object, condition
 
@@ -119,3 +120,39 @@ def test_deleting_leaves_nothing(namespace: Kubectl) -> None:
     namespace("delete", "function", "gone", "--timeout=60s")
     kinds = "services.serving.knative.dev,revisions.serving.knative.dev,deployments.apps,configmaps"
     wait_until(lambda: not namespace.items(kinds, "wisp.dev/function=gone"), "something of it is left", 120)
+
+
+def test_an_upgrade_of_the_operator_starts_nothing_anew(namespace: Kubectl) -> None:
+    """The operator gets other pods while requests run: none fails, and the function keeps its pod, its revision and its Service as they are."""
+
+    def standing() -> list[tuple[str, int]]:
+        found = [
+            *namespace.items("pods"),
+            *namespace.items("revisions.serving.knative.dev"),
+            *namespace.items("services.serving.knative.dev"),
+        ]
+        return [(item["metadata"]["uid"], item["metadata"].get("generation", 0)) for item in found]
+
+    namespace.apply(function("steady", answering("here"), scale={"min": 1}))
+    url = namespace.wait_ready("functions", "steady")["status"]["url"]
+    wait_until(lambda: call(url)[0] == 200, "it answers")
+    before = standing()
+    answers: list[tuple[int, str]] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.wait(0.05):
+            answers.append(call(url))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        upgrade_operator(namespace, "DEBUG")
+        namespace.apply(function("second", answering("made by the new one")))
+        namespace.wait_ready("functions", "second")
+    finally:
+        stop.set()
+        asking.join()
+        upgrade_operator(namespace, "INFO")
+    assert set(answers) == {(200, '"here"')}
+    assert set(before) <= set(standing())
