@@ -67,6 +67,7 @@ def test_refused_at_apply(cluster: Kube, asked: str, knative: Knative) -> None:
 def test_held_without_the_webhook(cluster: Kube, namespace: str, knative: Knative) -> None:
     """What was taken unasked is not deployed beyond the quota, says why, and follows by itself once there is room."""
     set_quota(cluster, namespace, instances=10, memory="4Gi")
+    wait_used(cluster, namespace, 0, 0, "0Mi")  # the operator knows it before the Functions come, by another watch
     cluster.apply(*(function(namespace, f"f{number}", 4) for number in range(4)))
     wait_used(cluster, namespace, 2, 8, "1024Mi")
 
