@@ -304,10 +304,10 @@ def servers(folder: Path) -> list[Server]:
     install = ["uv", "pip", "install", "-q", "-p", python, "--compile-bytecode"]
     subprocess.check_call([*install, "functions-framework", "uvicorn", "uvloop", "httptools", "awslambdaric"])
 
-    def wisp(name: str, handler: str, headers: dict[str, str]) -> Server:
+    def wisp(name: str, handler: str, headers: dict[str, str], **more: str) -> Server:
         command = [os.path.realpath(sys.executable), "-I", "-S", str(lib.parent / "start.py")]
         env = {"WISP_HANDLER": f"app.{handler}", "WISP_CODE_DIR": str(folder), "WISP_METRICS_PORT": "0"}
-        return Server(name, command, headers, **env)
+        return Server(name, command, headers, **env, **more)
 
     invoke = {"wisp-event-format": "lambda"}
     peer = [str(folder / "peers/bin/functions-framework"), f"--source={folder}/main.py", "--target=handler"]
@@ -326,6 +326,7 @@ def servers(folder: Path) -> list[Server]:
     return [
         Server("bare epoll + httptools + json", [sys.executable, str(folder / "bare.py"), "PORT"], {}),
         wisp("wisp lambda, invoke", "handle_lambda", invoke),
+        wisp("wisp lambda, invoke, isolation none", "handle_lambda", invoke, WISP_ISOLATION="none"),
         wisp("wisp lambda, CloudEvent", "handle_lambda", EVENT),
         wisp("wisp lambda, function URL", "handle_lambda", {}),
         wisp("wisp lambda, async", "handle_async", invoke),

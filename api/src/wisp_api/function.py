@@ -291,10 +291,11 @@ class FunctionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True):
         rules(("!has(self.max) || self.min <= self.max", "scale.min is above scale.max: lower it or raise scale.max")),
     ] = field(default_factory=Scale)
     """How many pods run."""
-    isolation: Literal["worker", "shared"] = "worker"
+    isolation: Literal["worker", "shared", "none"] = "worker"
     """worker: each event alone in its process. shared: the events of an asynchronous handler run together in one, up to scale.perInstance.
 
-    An ASGI app always has its events together. Without effect for runtime container.
+    none: events run one after the other in the process that serves their callers, the quickest for short handlers in Python; up to scale.perInstance
+    wait there. An ASGI app always has its events together. Without effect for runtime container.
     """
     log_format: Literal["json", "text"] = "json"
     """How log lines are written: as JSON objects with time, level and request id, or as the code writes them. Without effect for runtime container."""
@@ -456,6 +457,18 @@ SPEC_RULES = rules(
     (
         "self.runtime != 'container' || !has(self.rollout) || !has(self.rollout.maxErrorRate)",
         "rollout.maxErrorRate: the errors of runtime container can't be seen; leave it out, the steps then go by time alone",
+    ),
+    (
+        "self.isolation != 'none' || self.runtime.startsWith('python')",
+        "isolation none is for handlers in Python: choose worker or shared",
+    ),
+    (
+        "self.isolation != 'none' || self.signature != 'asgi'",
+        "an ASGI app has its events together already: choose isolation worker or shared",
+    ),
+    (
+        "self.isolation != 'none' || !has(self.auth) || self.auth.type == 'none'",
+        "isolation none serves callers without looking at tokens: choose worker or shared, or write auth: {type: none}",
     ),
     (
         "self.visibility != 'public' || has(self.auth)",

@@ -115,6 +115,17 @@ def asynchronous(**wanted: Any) -> dict[str, Any]:
             make_function(runtime="container", handler=None, code={"image": "a"}, rollout={"maxErrorRate": "0.1"}),
             "the errors of runtime container can't be seen",
         ),
+        (
+            "Node.js in the serving process",
+            make_function(isolation="none", runtime="nodejs24"),
+            "isolation none is for handlers in Python",
+        ),
+        ("ASGI in the serving process", make_function(isolation="none", signature="asgi"), "together already"),
+        (
+            "tokens in the serving process",
+            make_function(isolation="none", auth={"type": "token"}),
+            "without looking at tokens",
+        ),
         ("long tag", make_function(tags={"a-very-long-tag": {"revision": "hello-1"}}), "at most 12"),
         ("scale upside down", make_function(scale={"min": 5, "max": 2}), "scale.min is above scale.max"),
         ("reserved variable", make_function(env=[{"name": "WISP_HANDLER", "value": "x"}]), "belong to the platform"),

@@ -20,14 +20,17 @@ if TYPE_CHECKING:
     Serve = Callable[..., FunctionProcess]
 
 HERE = Path(__file__).parent
-LANGUAGES = ("python", "nodejs")
+LANGUAGES = ("python", "nodejs", "in-place")
+"""in-place: Python in the process that serves its callers."""
 CLIENTS = {"awslambdaric": "python", "aws-lambda-ric": "nodejs"}
 """AWS' clients of the Runtime API, unmodified, behind the bridge; and the language of their functions."""
-SUFFIXES = {"python": "py", "nodejs": "mjs"}
+SUFFIXES = {"python": "py", "nodejs": "mjs", "in-place": "py"}
 
 
 def environment(language: str, folder: Path) -> dict[str, str]:
     """What the image of a language sets; a client is the bootstrap of a layer."""
+    if language == "in-place":
+        return {"WISP_ISOLATION": "none"}
     if language not in CLIENTS:
         return {"WISP_WORKER": shlex.join(worker_command())} if language == "nodejs" else {}
     command = [sys.executable, "-m", "awslambdaric"] if language == "awslambdaric" else [str(node()), str(client())]

@@ -97,11 +97,12 @@ def told(tmp_path: Path) -> Callable[[int], dict[str, str]]:
     return told
 
 
+@pytest.mark.parametrize("isolation", ["worker", "none"])
 def test_lines_go_to_the_stream_as_they_are_in_the_pods_log(
-    serve: Callable[..., FunctionProcess], stream: Stream, told: Callable[[int], dict[str, str]]
+    serve: Callable[..., FunctionProcess], stream: Stream, told: Callable[[int], dict[str, str]], isolation: str
 ) -> None:
     """All of them, in order, to the address that the platform gave, with the token of its file."""
-    function = serve(CODE, **told(stream.port))
+    function = serve(CODE, WISP_ISOLATION=isolation, **told(stream.port))
     assert function.invoke({"lines": 3}).status == 200
     wait_until(lambda: stream.has("REPORT") and stream.lines == function.lines, "all is in the stream")
     assert {seen[:2] for seen in stream.seen} == {(PATH, "Bearer secret-token")}

@@ -75,6 +75,12 @@ class Server:
             self._gate = Gate(loop, self._function, settings)
         self._front = Front(loop, self._gate or self._function, settings, self._function.processes.elsewhere)
         self._ending = False
+        processes = self._function.processes
+        if processes.board is not None:
+            from wisp_runtime.lending import Lender  # noqa: PLC0415 - for handlers in the serving process
+
+            lender = Lender(self._front, self._function, settings, processes.board)
+            self._front.lender = processes.lender = lender
 
     def run(self, local: Arguments | None) -> NoReturn:
         """Serve until SIGTERM or SIGINT, then finish what runs and end.
@@ -100,7 +106,10 @@ class Server:
             self._listen_for_metrics()
             freeze()
             journal.emit("INFO", f"Serving {self._settings.handler} on port {port}")
-        self._until(lambda: self._front.draining and not self._front.connections)
+        processes, lends = self._function.processes, self._front.lender is not None
+        self._until(lambda: self._done or (lends and processes.failure is not None))
+        if processes.failure is not None and not self._done:
+            raise processes.failure  # nobody is there to tell callers so
         self._function.processes.stop(self._end)
         self._until(lambda: self._ending)
         journal.finish()
@@ -144,6 +153,10 @@ class Server:
         while not done():
             journal.flush()
             loop.run_once()
+
+    @property
+    def _done(self) -> bool:
+        return self._front.draining and not self._front.connections
 
     def _drain(self) -> None:
         self._front.drain()

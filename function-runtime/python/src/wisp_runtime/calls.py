@@ -67,7 +67,7 @@ class Call:
     """
 
     __slots__ = (
-        "_accept", "_is_url", "_tail", "_took", "begun", "body", "connection", "deadline", "due_ms", "ended", "given", "head", "id",
+        "_accept", "_is_url", "_tail", "_took", "about", "begun", "body", "connection", "deadline", "due_ms", "ended", "given", "head", "id",
         "number", "quiet", "request", "streaming", "trace", "trace_state", "worker", "xray",
     )  # fmt: skip
 
@@ -86,6 +86,7 @@ class Call:
         self.streaming = self.quiet = False
         self._took = 0.0
         self._is_url = False
+        self.about: tuple[str, str, str] | None = None  # as ``journal`` writes it
         self._accept = ""  # what a WebSocket's handshake is to be answered with
         self._tail: list[bytes] | None = [] if fields.get("x-amz-log-type") == "Tail" else None
 
@@ -237,6 +238,12 @@ class Call:
             if self.trace_state:
                 head["attributes"]["tracestate"] = self.trace_state
         return make_reply(head, body, signature)
+
+    @property
+    def takes_value(self) -> bool:
+        """Whether the answer is a handler's JSON value as it is, and nothing is to be told beside it."""
+        request = self.request
+        return not self._is_url and self._tail is None and request.keep_alive and request.method == "POST"
 
     def answer(self, reply: Reply) -> None:
         """Answer the caller, if it is still there."""

@@ -182,6 +182,7 @@ class Connection:
                 break
             if request.target in (HEALTH_PATH, LIFE_PATH) and request.method in ("GET", "HEAD"):
                 front = self.front
+                request.keep_alive = request.keep_alive and front.lender is None
                 self._send(request, front.health() if request.target == HEALTH_PATH else front.life())
                 continue
             self.front.deadlines.pop(self.fd, None)

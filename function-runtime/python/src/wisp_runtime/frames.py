@@ -23,6 +23,8 @@ READY, FAILED, RESULT, START, CHUNK, END, ERROR, MESSAGE, TAKEN, CLOSE = 16, 17,
 ZYGOTE, FORK, FORKED, EXITED = 64, 65, 66, 67
 # Between the front and its verifier: a token to check, the file of issuers anew, what is to be thought of it, what to log.
 CHECK, RELOAD, VERDICT, NOTE = 72, 73, 74, 75
+# Between the front and a worker that serves its connections: take one, finish them; one has ended, something runs.
+LEND, DRAIN, BACK, BUSY = 80, 81, 82, 83
 
 MAX_HEAD = 1 << 20
 MAX_PART = 64 << 20  # of a stream's body in one frame
@@ -86,7 +88,7 @@ class FrameReader:
                 raise ProtocolError(f"a head of {head_size} bytes, more than {MAX_HEAD}")
             middle = at + _SIZE + head_size
             end = middle + body_size
-            if self._most is not None and body_size > self._most and (error := _too_large(kind, body_size, self._most)):
+            if self._most is not None and body_size > self._most and (error := too_large(kind, body_size, self._most)):
                 if middle > size:
                     end = middle
                     break
@@ -108,7 +110,7 @@ class FrameReader:
         return frames
 
 
-def _too_large(kind: int, size: int, most: int) -> dict[str, Any] | None:
+def too_large(kind: int, size: int, most: int) -> dict[str, Any] | None:
     """Make the head of the error that a result is answered with which is too large; a part of a stream may be larger."""
     if kind != RESULT:
         if size > max(most, MAX_PART):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from wisp_runtime.calls import Call
     from wisp_runtime.elsewhere import Elsewhere
     from wisp_runtime.http1 import HttpRequest
+    from wisp_runtime.lending import Lender, Lent
     from wisp_runtime.loop import Loop
     from wisp_runtime.settings import Settings
     from wisp_runtime.websocket_connection import WebSocketConnection
@@ -57,7 +58,7 @@ class Front:
         """Serve a function, whose code may run elsewhere; nothing listens yet."""
         self.loop = loop
         self.function = function
-        self.connections: dict[int, Connection | WebSocketConnection] = {}
+        self.connections: dict[int, Connection | WebSocketConnection | Lent] = {}
         self.deadlines: dict[int, float] = {}  # by descriptor: when to give a stalled connection up
         self.draining = False
         self.grace_ends = 0.0  # while draining: the deadline of idle connections
@@ -67,6 +68,7 @@ class Front:
         self._settings = settings
         self.budget = Budget(settings.max_buffered)
         self._ticking = False
+        self.lender: Lender | None = None  # where another process serves the connections
 
     def listen(self, port: int) -> int:
         """Open a port, 0 for any; return its number.
@@ -114,6 +116,8 @@ class Front:
             self.deadlines[fd] = min(deadline, now + DRAIN_STALL_SECONDS)
         for connection in list(self.connections.values()):
             connection.go_away("This instance is stopping")
+        if self.lender is not None:
+            self.lender.drain()
         self.loop.after(DRAIN_TICK_SECONDS, self._tick)
 
     def give_time(self, fd: int, seconds: float) -> None:
@@ -123,7 +127,7 @@ class Front:
             self._ticking = True
             self.loop.after(TICK_SECONDS, self._tick)
 
-    def remove(self, connection: Connection | WebSocketConnection) -> None:
+    def remove(self, connection: Connection | WebSocketConnection | Lent) -> None:
         """Forget a connection that closes."""
         self.connections.pop(connection.fd, None)
         self.deadlines.pop(connection.fd, None)
@@ -146,9 +150,15 @@ class Front:
                 continue
             sock.setblocking(False)  # noqa: FBT003 - socket's own signature
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            reader = RequestReader(address[0].removeprefix("::ffff:"), self._settings.max_body, self.budget)
-            connection = Connection(self, sock, reader)
-            self.connections[connection.fd] = connection
+            self._serve(sock, address[0].removeprefix("::ffff:"))
+
+    def _serve(self, sock: socket.socket, peer: str) -> None:
+        """Read an accepted connection, or have it read."""
+        if self.lender is not None:
+            self.connections[sock.fileno()] = self.lender.take(sock, peer)
+            return
+        reader = RequestReader(peer, self._settings.max_body, self.budget)
+        self.connections[sock.fileno()] = Connection(self, sock, reader)
 
     def _close_idlest(self) -> bool:
         """Close the oldest connection that waits for nothing; false if there is none."""

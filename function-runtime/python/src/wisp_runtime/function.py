@@ -49,15 +49,28 @@ class Function:
         self.queue: deque[Call] = deque()
         self.idle: list[Worker] = []
         self.exchange = Exchange(self)
-        self.counts = Counts()
+        board = self.processes.board
+        self.counts = Counts(board.counts, board.seconds) if board is not None else Counts()
         self._loop = loop
         self._sweeping = False
-        self._memory = MemoryWatch(loop, self.processes, settings.memory)
+        self.memory = MemoryWatch(loop, self.processes, settings.memory)
 
     @property
     def running(self) -> list[Call]:
         """All that runs."""
         return [call for worker in self.processes.workers for call in worker.calls.values() if call.begun]
+
+    @property
+    def running_count(self) -> int:
+        """How many run."""
+        lender = self.processes.lender
+        return len(self.running) if lender is None else int(lender.board.begun > 0)
+
+    @property
+    def queued_count(self) -> int:
+        """How many wait, as far as that is known here."""
+        lender = self.processes.lender
+        return len(self.queue) if lender is None else len(lender.waiting)
 
     # What the front calls.
 
@@ -122,7 +135,7 @@ class Function:
         call.head, call.body = JSON_FORM, b""
         journal.start(call, self.settings.revision)
         if self.processes.elsewhere is None:
-            self._memory.begin()
+            self.memory.begin()
         if not self._sweeping:
             self._sweeping = True
             self._loop.after(self.settings.timeout - self.processes.spare.lead, self._sweep)

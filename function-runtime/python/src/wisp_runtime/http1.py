@@ -98,7 +98,7 @@ class Reply:
         connection = "connection: close\r\n" if close else ""
         fields = "".join([f"{name}: {value}\r\n" for name, value in self.headers])
         phrase = _PHRASES.get(self.status, "")
-        text = f"HTTP/1.1 {self.status} {phrase}\r\n{fields}{_date()}{framing}{connection}\r\n"
+        text = f"HTTP/1.1 {self.status} {phrase}\r\n{fields}{date()}{framing}{connection}\r\n"
         return text.encode("latin-1", "replace")
 
 
@@ -121,7 +121,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 _date_cache = (0, "")
 
 
-def _date() -> str:
+def date() -> str:
     """Return the Date header, made once a second (RFC 9110, section 6.6.1)."""
     global _date_cache  # noqa: PLW0603 - a cache of one value
     second, text = _date_cache

@@ -11,6 +11,7 @@ from itertools import count
 from wisp_runtime.cloudevent import percent_decode
 
 REQUEST_ID = "wisp-request-id"
+_ID_HEADERS = (REQUEST_ID, "x-request-id")
 _MAX_ID = 256
 
 
@@ -33,13 +34,11 @@ def _is_sane(identifier: str) -> bool:
 
 def _given_id(fields: dict[str, str]) -> str:
     """Return the id that the request brings: the event's, or else the caller's if it is sane."""
-    event_id = percent_decode(fields.get("ce-id", ""))
-    if event_id:
+    if "ce-id" in fields and (event_id := percent_decode(fields["ce-id"])):
         return event_id
-    for name in (REQUEST_ID, "x-request-id"):
-        given = fields.get(name, "")
-        if given and _is_sane(given):
-            return given
+    for name in _ID_HEADERS:
+        if name in fields and _is_sane(fields[name]):
+            return fields[name]
     return ""
 
 
@@ -51,6 +50,12 @@ def _make_prefix() -> str:
 
 _prefix = _make_prefix()
 _numbers = count(int.from_bytes(os.urandom(5), "big"))
+
+
+def renew() -> None:
+    """Make other ids than the process that this one was forked from."""
+    global _prefix  # noqa: PLW0603 - once a process
+    _prefix = _make_prefix()
 
 
 def new_id() -> str:

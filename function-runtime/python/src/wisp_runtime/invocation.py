@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from typing import Any
 
+    from wisp_runtime.board import Board
     from wisp_runtime.settings import Settings
     from wisp_runtime.shared import Session
 
@@ -64,6 +65,7 @@ class Handler:
         self.run_app: Callable[[Invocation, Session], Awaitable[None]] | None = None  # of an ASGI app
         self.lifespan: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]] | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.board: Board | None = None  # of a handler in the serving process
         self._trace = TraceVariable()
 
     def run(self, head: dict[str, Any], body: bytes, send: Send) -> None:

@@ -28,7 +28,7 @@ FULL, MOST_HELD = 1 << 20, 4 << 20  # bytes that stdout hasn't taken: from there
 RETRY_SECONDS = 0.02
 LAST_SECONDS = 2.0  # for stdout to take what is there at the end
 _WRITE_SIZE = 4096  # which a pipe that can be written to takes without blocking
-_lines: list[bytes] = []
+_lines: Any = []
 _held = bytearray()
 _dropped = [0]
 _text = [False]
@@ -44,6 +44,16 @@ def use_stderr() -> None:
 def use_stream(stream: LogStream) -> None:
     """Hand each line to the log stream, too, from now on."""
     _stream[:] = [stream]
+
+
+def keep_on(lines: Any, out: int) -> None:
+    """Keep what is to be written where it outlives this process, which was forked and forgets what was there."""
+    global _lines  # noqa: PLW0603 - once a process
+    _lines = lines
+    _out[0] = out
+    lines.on_full = flush
+    _held.clear()
+    _stream.clear()
 
 
 def use_text() -> None:
@@ -113,7 +123,10 @@ def _write(until: float) -> None:
     poller.register(_out[0], select.POLLOUT)
     try:
         while _held and poller.poll(max(0.0, until - time.monotonic()) * 1000):
-            del _held[: os.write(_out[0], _held[:_WRITE_SIZE])]
+            size = (
+                _held.rfind(b"\n", 0, _WRITE_SIZE) + 1 if len(_held) > _WRITE_SIZE else 0
+            )  # whole, lest others' are between
+            del _held[: os.write(_out[0], _held[: size or _WRITE_SIZE])]
     except BlockingIOError:  # it was made non-blocking by who gave it to us
         pass
     except OSError:
@@ -144,6 +157,7 @@ def end(call: Call, memory: int, used: int, init_ms: float, status: str) -> None
     tab = "\t" if text else "\\t"
     duration = call.duration_ms
     billed = int(duration) + (duration % 1 > 0)
+    took = f"{duration:.2f}"
     figures, metrics = f"{tab}Memory Size: {memory} MB{tab}Max Memory Used: {used} MB", ""
     if init_ms:
         figures += f"{tab}Init Duration: {init_ms:.2f} ms"
@@ -153,7 +167,7 @@ def end(call: Call, memory: int, used: int, init_ms: float, status: str) -> None
         figures += f"{tab}XRAY TraceId: {trace if text else quote(trace)[1:-1]}"
     if status != "success":
         figures += f"{tab}Status: {status}"
-    report = f"{tab}Duration: {duration:.2f} ms{tab}Billed Duration: {billed} ms{figures}"
+    report = f"{tab}Duration: {took} ms{tab}Billed Duration: {billed} ms{figures}"
     if text:
         _platform(call, f"END RequestId: {call.id}\nREPORT RequestId: {call.id}{report}\n")
         return
@@ -163,7 +177,7 @@ def end(call: Call, memory: int, used: int, init_ms: float, status: str) -> None
         call,
         f'{begin}"END RequestId: {request}",{about},"type":"platform.end"}}\n'
         f'{begin}"REPORT RequestId: {request}{report}",{about},"type":"platform.report","status":"{status}",'
-        f'"metrics":{{"durationMs":{duration:.2f},"billedDurationMs":{billed},"memorySizeMB":{memory},'
+        f'"metrics":{{"durationMs":{took},"billedDurationMs":{billed},"memorySizeMB":{memory},'
         f'"maxMemoryUsedMB":{used}{metrics}}}}}\n',
     )
 
@@ -173,9 +187,11 @@ def _about(call: Call) -> tuple[str, str]:
 
     The lines are made by hand, because each invocation has three.
     """
-    quoted = quote(call.id)
-    trace = f',"trace":{quote(call.trace)}' if call.trace else ""
-    return quoted[1:-1], f'"requestId":{quoted}{trace}'
+    if call.about is None or call.about[2] is not call.id:
+        quoted = quote(call.id)
+        trace = f',"trace":{quote(call.trace)}' if call.trace else ""
+        call.about = quoted[1:-1], f'"requestId":{quoted}{trace}', call.id
+    return call.about[:2]
 
 
 def _platform(call: Call, lines: str) -> None:

@@ -58,22 +58,24 @@ class ClientContext:
 class LambdaContext:
     """The second argument of a Lambda handler, with the names that AWS gives its attributes."""
 
+    function_name: str
+    function_version: str
+    memory_limit_in_mb: str
+    invoked_function_arn: str
+    log_group_name: str
+    log_stream_name: str
+
     def __init__(self, invocation: Invocation) -> None:
         """Describe one invocation."""
-        settings = invocation.settings
-        self._deadline: float = invocation.head["deadline"]
-        self.aws_request_id: str = invocation.request_id
-        self.function_name = settings.function
-        self.function_version = settings.revision
-        self.memory_limit_in_mb = str(settings.memory)
-        self.invoked_function_arn = settings.arn
-        self.log_group_name = settings.log_group
-        self.log_stream_name = settings.revision
-        given = invocation.head.get("clientContext")
+        settings, head = invocation.settings, invocation.head
+        self.__dict__ = settings.told.copy()  # what is the same for all
+        self._deadline: float = head["deadline"]
+        self.aws_request_id: str = head["id"]
+        given = head.get("clientContext")
         self.client_context = ClientContext(given) if isinstance(given, dict) else None
         self.identity = CognitoIdentity()
         self.tenant_id: str | None = None
-        self._head = invocation.head
+        self._head = head
 
     def get_remaining_time_in_millis(self) -> int:
         """Return the milliseconds until the invocation times out, 0 at the least."""

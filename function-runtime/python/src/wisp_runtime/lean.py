@@ -39,9 +39,9 @@ else:
             return kind is not None and issubclass(kind, self._kinds)
 
 
-__all__ = ["accept", "connect", "deque", "receive_two", "send_two", "signal", "suppress"]
+__all__ = ["accept", "connect", "deque", "receive_one", "receive_two", "send_one", "send_two", "signal", "suppress"]
 
-_PAIR = Struct("@2i")
+_ONE, _PAIR = Struct("@i"), Struct("@2i")
 
 
 def accept(listener: socket) -> tuple[socket, Any]:
@@ -71,6 +71,17 @@ def connect(host: bytes, port: int, seconds: float) -> socket:
         else:
             return sock
     raise failed
+
+
+def send_one(sock: socket, data: bytes, descriptor: int) -> int:
+    """Send data, and with its first byte a descriptor; return how much it has taken."""
+    return sock.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, _ONE.pack(descriptor))])
+
+
+def receive_one(sock: socket, size: int) -> tuple[bytes, list[int]]:
+    """Receive data, and the descriptor that came with it, if there was one."""
+    data, about, _, _ = sock.recvmsg(size, CMSG_LEN(_ONE.size))
+    return data, [_ONE.unpack(packed)[0] for level, kind, packed in about if (level, kind) == (SOL_SOCKET, SCM_RIGHTS)]
 
 
 def send_two(sock: socket, data: bytes, descriptors: tuple[int, int]) -> int:

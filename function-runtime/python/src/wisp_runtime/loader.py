@@ -35,6 +35,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from wisp_runtime.board import Board
     from wisp_runtime.invocation import Decode, Handler
     from wisp_runtime.settings import Settings
 
@@ -42,7 +43,7 @@ EXIT_GRACE_SECONDS = 1.5
 FORK_SECONDS = 1.0  # for a fork that only ends, where a library's own handlers may hang it
 
 
-def load_and_serve(settings: Settings, sock: socket.socket, *, zygote: bool) -> NoReturn:
+def load_and_serve(settings: Settings, sock: socket.socket, board: Board | None, *, zygote: bool) -> NoReturn:
     """Import the handler and serve as what the import allows."""
     logs.install(text=settings.log_format == "text")
     channel = Channel(sock)
@@ -52,6 +53,7 @@ def load_and_serve(settings: Settings, sock: socket.socket, *, zygote: bool) -> 
 
     try:
         handler = make_handler(settings, fail)
+        handler.board = board
     except InitError as error:
         fail(error)
     logs.end_invocation()
@@ -96,6 +98,9 @@ def make_handler(settings: Settings, fail: Any) -> Handler:
 
         decode = http_form.make_decode(asynchronous=asynchronous)
     handler = Handler(call, signature, decode, settings)
+    if signature == "asgi" and settings.isolation == "none":
+        message = "spec.isolation none is for handlers that take one event at a time: make it shared for an ASGI app"
+        raise InitError("Runtime.InvalidConfiguration", message)
     if signature == "asgi":
         from wisp_runtime.asgi_form import AsgiApp  # noqa: PLC0415 - with it comes asyncio
 
@@ -246,6 +251,11 @@ def serve(channel: Channel, handler: Handler) -> NoReturn:
         except InitError as error:  # of the app's own start-up
             channel.sock.setblocking(True)  # noqa: FBT003 - socket's own signature
             report(channel, error)
+        leave()
+    if handler.board is not None:
+        from wisp_runtime.in_place import serve_in_place  # noqa: PLC0415 - a front of its own
+
+        serve_in_place(channel, handler, handler.board)
         leave()
     with suppress(OSError):  # the front has gone
         Turns(channel, handler).serve()

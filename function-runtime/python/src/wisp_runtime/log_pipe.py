@@ -14,8 +14,10 @@ from wisp_runtime.loop import READ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from wisp_runtime.board import Running
+    from wisp_runtime.calls import Call
     from wisp_runtime.loop import Loop
-    from wisp_runtime.workers import Worker
+    from wisp_runtime.workers import Writer
 
 MAX_LINE = 256 * 1024
 READ_SIZE = 64 * 1024  # all that a pipe holds
@@ -25,7 +27,7 @@ PART_SIZE = 4 * 1024  # as much as is wrapped in some 10 ms, when it is lines of
 class LogPipe:
     """A pipe whose writing end the worker has."""
 
-    def __init__(self, loop: Loop, fd: int, worker: Worker) -> None:
+    def __init__(self, loop: Loop, fd: int, worker: Writer) -> None:
         """Read a worker's pipe."""
         os.set_blocking(fd, False)
         self._loop = loop
@@ -48,7 +50,7 @@ class LogPipe:
     def finish(self) -> None:
         """Log an unfinished line, because what it belongs to has ended."""
         if self._rest:
-            self._take(b"\n")
+            self._take(b"\n", self._worker.only_call())
 
     def close(self) -> None:
         """Log what is left, an unfinished line too, and read no more."""
@@ -81,6 +83,7 @@ class LogPipe:
 
     def _read(self, size: int) -> bool:
         """Read once; false at the pipe's end."""
+        call = self._worker.only_call()  # before it is read: one that runs elsewhere may end as soon as it is
         try:
             data = os.read(self._fd, size)
         except BlockingIOError:
@@ -89,17 +92,16 @@ class LogPipe:
             return False
         if data:
             self._taken += len(data)
-            self._take(data)
+            self._take(data, call or self._worker.only_call())
         return bool(data)
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes, call: Call | Running | None) -> None:
         data = self._rest + data
         whole, newline, self._rest = data.rpartition(b"\n")
         if len(self._rest) > MAX_LINE:
             whole, newline, self._rest = self._rest[:MAX_LINE], b"\n", self._rest[MAX_LINE:]
         if not newline:
             return
-        call = self._worker.only_call()
         about = (call.id, call.trace) if call else ("", "")
         for line in whole.split(b"\n"):
             if not line:

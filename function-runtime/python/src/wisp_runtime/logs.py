@@ -23,7 +23,7 @@ from wisp_runtime.structured import complete
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
     from typing import Any
@@ -106,7 +106,20 @@ def make_line(level: str, message: str, request_id: str, trace: str, fields: dic
     return (_encode(line) + "\n").encode("utf-8", "backslashreplace")
 
 
+def use_sink(sink: Callable[[bytes], None] | None) -> None:
+    """Hand the lines of the main thread to somebody, instead of writing them; those of others go by themselves."""
+    global _sink  # noqa: PLW0603 - set once a process
+    _sink = sink
+
+
+_sink: Callable[[bytes], None] | None = None
+_main_thread = get_ident()
+
+
 def _write(line: bytes) -> None:
+    if _sink is not None and get_ident() == _main_thread:
+        _sink(line)
+        return
     data = memoryview(line)
     try:
         while data:
@@ -136,7 +149,7 @@ def timestamp() -> str:
 def is_unread() -> bool:
     """Whether the front has not read yet all that was logged, by whomever."""
     try:
-        return unread_bytes(_out[0]) > 0
+        return fcntl.ioctl(_out[0], _FIONREAD, _NOTHING) != _NOTHING
     except OSError:  # no pipe
         return True
 

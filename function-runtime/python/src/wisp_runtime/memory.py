@@ -110,7 +110,7 @@ class MemoryWatch:
 
     def _look(self) -> None:
         processes = self._processes
-        busy = [worker for worker in processes.workers if worker.calls]
+        busy = [worker for worker in processes.workers if worker.busy]
         self._looking = bool(busy)
         if not busy:
             return

@@ -13,7 +13,7 @@ from wisp_runtime import journal
 from wisp_runtime.children import Children, how_it_ended
 from wisp_runtime.elsewhere import Elsewhere
 from wisp_runtime.errors import InitError
-from wisp_runtime.frames import EXITED, FAILED, FORKED, READY, STOP, ZYGOTE, ProtocolError, whole_number
+from wisp_runtime.frames import BACK, BUSY, EXITED, FAILED, FORKED, READY, STOP, ZYGOTE, ProtocolError, whole_number
 from wisp_runtime.spare import STOP_SECONDS, Spare
 from wisp_runtime.spawning import fork_from, fork_loader, run_program
 from wisp_runtime.strays import Strays
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from wisp_runtime.board import Board
     from wisp_runtime.function import Function
+    from wisp_runtime.lending import Lender
     from wisp_runtime.log_stream import LogStream
     from wisp_runtime.loop import Loop
     from wisp_runtime.settings import Settings
@@ -33,6 +35,12 @@ INIT_GRACE_SECONDS = 0.5  # for a process that hangs to say where
 RECOVER_SECONDS = 1.0  # until what has failed is tried again
 RESTART_SECONDS = 0.1, 10.0  # between tries of a worker that ends before it has served: the first, the longest
 SIGNATURES = ("lambda", "cloudevent", "http", "asgi")
+
+
+def _make_board() -> Board:
+    from wisp_runtime.board import Board  # noqa: PLC0415 - for handlers in the serving process
+
+    return Board()
 
 
 class Processes:
@@ -47,6 +55,8 @@ class Processes:
         signature: The handler's; empty until it is imported.
         failure: Why the handler can't be served, since it last could.
         starts: How often the handler was initialized.
+        board: What a worker that serves our connections tells without a message.
+        lender: Who lends them.
         elsewhere: The other container's runtime, where the code runs in one.
     """
 
@@ -62,6 +72,8 @@ class Processes:
         self.elsewhere = Elsewhere(settings.external) if settings.external else None
         self.failure: InitError | None = None
         self.starts = 0
+        self.board = _make_board() if settings.isolation == "none" else None
+        self.lender: Lender | None = None
         self._loop = loop
         self.children = Children(loop)
         self._forks = not settings.worker_command
@@ -108,7 +120,7 @@ class Processes:
             worker = fork_from(self.zygote, self._loop, self, number)
             self.children.expect(number, worker)
         else:
-            worker = fork_loader(self._loop, self, settings, zygote=self._forks)
+            worker = fork_loader(self._loop, self, settings, self.board, zygote=self._forks)
         seconds = settings.init_timeout + INIT_GRACE_SECONDS
         check = self._check_init if self.elsewhere is None else self._check_arrival
         worker.init_timer = self._loop.after(seconds, lambda: check(worker))
@@ -191,6 +203,9 @@ class Processes:
                 self.children.tell(number, whole_number(head, "pid"))
             else:
                 self.children.on_exit(whole_number(head, "pid"), whole_number(head, "status"))
+        elif kind in (BACK, BUSY):
+            if self.lender is not None and worker is self.lender.worker:
+                self.lender.on_frame(kind, number)
         elif kind in (READY, FAILED, ZYGOTE):
             if worker.ready or worker.served or worker.zygote or (kind == ZYGOTE and self.settings.worker_command):
                 raise ProtocolError(f"a frame of type {kind} after the start")
@@ -241,6 +256,8 @@ class Processes:
         if worker in self.workers:
             self.fill()
             self.function.free(worker)
+            if self.lender is not None:
+                self.lender.came(worker)
 
     def _on_zygote(self, zygote: Worker, head: dict[str, Any]) -> None:
         zygote.zygote = True
@@ -256,6 +273,8 @@ class Processes:
 
     def on_end(self, worker: Worker) -> None:
         """Replace a process that has ended; what ran in it has failed."""
+        if self.lender is not None:
+            self.lender.left(worker)
         self.function.worker_ended(worker)
         if worker is self.zygote:
             self._on_zygote_end()
@@ -313,6 +332,9 @@ class Processes:
 
     def replace(self, worker: Worker, why: str) -> None:
         """Kill a worker and put another in its place."""
+        if self.lender is not None:
+            worker.end_soon(why)  # what it has of ours is taken back when it can't use it any more
+            return
         self._drop(worker)
         self._fill_again()
         worker.kill(why)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SIGNATURES = ("auto", "lambda", "cloudevent", "http", "asgi")
 MIB = 1 << 20
-ISOLATIONS = ("worker", "shared")
+ISOLATIONS = ("worker", "shared", "none")
 LOG_FORMATS = ("json", "text")
 
 
@@ -40,7 +40,7 @@ class Settings:
         termination_log: ``WISP_TERMINATION_LOG``, the file that tells Kubernetes why the start failed.
         concurrency: ``WISP_CONCURRENCY``, how many events run at once.
         isolation: ``WISP_ISOLATION``: ``worker``, each event alone in its process, or ``shared``: those of asynchronous
-            handlers together in one.
+            handlers together in one, or ``none``: one after the other in the process that serves their callers.
         worker_command: ``WISP_WORKER``, the program that runs the code in place of Python, as a list of words.
         external: ``WISP_RUNTIME_API``, the port of 127.0.0.1 that code in another container knows; 0 where it runs here.
         log_format: ``WISP_LOG_FORMAT``, ``json`` or ``text``.
@@ -68,8 +68,10 @@ class Settings:
         self.code_dir = code_dir or env.get("WISP_CODE_DIR") or "/var/task"
         self.max_body = int(_number(env, "WISP_MAX_BODY_BYTES", 6 * 1024 * 1024, 0, 1 << 40))
         self.termination_log = env.get("WISP_TERMINATION_LOG", "" if local else "/dev/termination-log")
-        self.concurrency = int(_number(env, "WISP_CONCURRENCY", 1, 1, 1000))
         self.isolation = _choice(env, "WISP_ISOLATION", ISOLATIONS)
+        if self.isolation == "none":
+            self.isolation = "worker" if local else _check_alone(env)
+        self.concurrency = 1 if self.isolation == "none" else int(_number(env, "WISP_CONCURRENCY", 1, 1, 1000))
         self.external = _port(env.get("WISP_RUNTIME_API", ""))
         self.log_format = _choice(env, "WISP_LOG_FORMAT", LOG_FORMATS)
         self.worker_command = _words(env.get("WISP_WORKER", ""))
@@ -82,6 +84,14 @@ class Settings:
         self.log_token_file = env.get("WISP_LOG_TOKEN_FILE", "/etc/wisp/logs/token")
         self.arn = f"arn:wisp:lambda:::function:{self.namespace}:{self.function}"
         self.log_group = f"/wisp/{self.namespace}/{self.function}"
+        self.told = {  # what a Lambda handler's context says of it
+            "function_name": self.function,
+            "function_version": self.revision,
+            "memory_limit_in_mb": str(self.memory),
+            "invoked_function_arn": self.arn,
+            "log_group_name": self.log_group,
+            "log_stream_name": self.revision,
+        }
         if not self.handler:
             raise InitError("Runtime.InvalidConfiguration", "WISP_HANDLER is not set: give it as module.attribute")
 
@@ -118,6 +128,18 @@ def _choice(env: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
         message = f"{name} must be one of {', '.join(choices)}, not {value!r}"
         raise InitError("Runtime.InvalidConfiguration", message)
     return value
+
+
+def _check_alone(env: Mapping[str, str]) -> str:
+    """Refuse what a handler in the serving process can't have."""
+    for name, what in (
+        ("WISP_WORKER", "of another runtime than Python's"),
+        ("WISP_AUTH_FILE", "whose callers show tokens"),
+    ):
+        if env.get(name):
+            message = f"WISP_ISOLATION is none, which no function {what} can have: make it worker or shared"
+            raise InitError("Runtime.InvalidConfiguration", message)
+    return "none"
 
 
 def _port(address: str) -> int:

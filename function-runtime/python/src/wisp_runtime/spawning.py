@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+    from wisp_runtime.board import Board
     from wisp_runtime.loop import Loop
     from wisp_runtime.settings import Settings
     from wisp_runtime.workers import Owner
@@ -28,15 +29,15 @@ WORKER_FD = (
 BUFFER_BYTES = 1 << 20  # of the socket, so that small events never wait
 
 
-def fork_loader(loop: Loop, owner: Owner, settings: Settings, *, zygote: bool) -> Worker:
+def fork_loader(loop: Loop, owner: Owner, settings: Settings, board: Board | None, *, zygote: bool) -> Worker:
     """Fork a process that imports the handler, and becomes the zygote if it may and can, else a worker."""
 
     def run(sock: socket.socket) -> None:
         from wisp_runtime.loader import load_and_serve  # noqa: PLC0415 - the front never needs it
 
-        load_and_serve(settings, sock, zygote=zygote)
+        load_and_serve(settings, sock, board, zygote=zygote)
 
-    return _fork(loop, owner, settings, run)
+    return _fork(loop, owner, settings, run, kept=board.out if board is not None else -1)
 
 
 def fork_verifier(loop: Loop, owner: Owner, settings: Settings, issuers: bytes) -> Worker:
@@ -100,12 +101,18 @@ def _ends() -> tuple[socket.socket, socket.socket, int, int]:
 
 
 def _fork(
-    loop: Loop, owner: Owner, settings: Settings, run: Callable[[socket.socket], None], stdin: int | None = None
+    loop: Loop,
+    owner: Owner,
+    settings: Settings,
+    run: Callable[[socket.socket], None],
+    stdin: int | None = None,
+    *,
+    kept: int = -1,
 ) -> Worker:
     ours, theirs, reader, writer = _ends()
     pid = os.fork()
     if pid == 0:
-        _be_child(loop, settings, theirs, writer, run, stdin=stdin)
+        _be_child(loop, settings, theirs, writer, run, stdin=stdin, kept=kept)
     theirs.close()
     os.close(writer)
     return Worker(loop, owner, ours, reader, pid)
@@ -119,6 +126,7 @@ def _be_child(
     run: Callable[[socket.socket], None],
     *,
     stdin: int | None,
+    kept: int = -1,
 ) -> NoReturn:
     """Leave the front behind and run; the objects of its sockets stay referenced by our callers, and are never closed."""
     try:
@@ -127,8 +135,10 @@ def _be_child(
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         take_log(log)
         os.dup2(os.open(os.devnull, os.O_RDONLY) if stdin is None else stdin, 0)
-        os.closerange(3, sock.fileno())
-        os.closerange(sock.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+        at = 3
+        for descriptor in (*sorted({sock.fileno(), max(kept, 2)}), os.sysconf("SC_OPEN_MAX")):
+            os.closerange(at, descriptor)
+            at = max(at, descriptor + 1)
         settings.export(os.environ)
         run(sock)
     finally:

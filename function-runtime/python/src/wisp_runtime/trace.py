@@ -24,9 +24,13 @@ _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 _NOT_NOUGHT = 1 << 191 | 1 << 127  # a bit of the span and one of the trace's id, not among those that must be random
 _SAMPLED, _KNOWN_FLAGS = 1, 3  # bit 0: sampled; bit 1: the trace's id is random
 _MOST_MEMBERS, _MOST_STATE = 32, 2048
-_draw = Random(
-    int.from_bytes(os.urandom(16), "big")
-).getrandbits  # without ``random``'s 5 ms; the front's alone, which no fork of it uses
+_random = Random(int.from_bytes(os.urandom(16), "big"))  # without ``random``'s 5 ms
+_draw = _random.getrandbits
+
+
+def renew() -> None:
+    """Draw other numbers than the process that this one was forked from."""
+    _random.seed(int.from_bytes(os.urandom(16), "big"))
 
 
 class Trace:
@@ -42,7 +46,7 @@ class Trace:
 
     def __init__(self, given: str, state: str, xray: str) -> None:
         """Go on with the caller's trace, if it gives one."""
-        known = _read(given)
+        known = _read(given) if given else None
         drawn = f"{_draw(192) | _NOT_NOUGHT:048x}"
         trace_id, flags = known or (drawn[16:], _SAMPLED | 2)
         span = drawn[:16]
@@ -61,7 +65,9 @@ def begin_trace(request: HttpRequest, xray: str) -> Trace:
             given = given if names.count("traceparent") == 1 else ""
             state = ",".join(value for name, value in request.headers if name == "tracestate")
         return Trace(given, state, xray)
-    return Trace(fields.get("ce-traceparent", ""), percent_decode(fields.get("ce-tracestate", "")) or "", xray)
+    if "ce-traceparent" not in fields:
+        return Trace("", "", xray)
+    return Trace(fields["ce-traceparent"], percent_decode(fields.get("ce-tracestate", "")) or "", xray)
 
 
 def _read(text: str) -> tuple[str, int] | None:

@@ -13,7 +13,7 @@ import time
 
 from wisp_runtime import journal
 from wisp_runtime.frames import CANCEL, PAUSE, RESUME, FrameReader, pack
-from wisp_runtime.lean import send_two, signal, suppress
+from wisp_runtime.lean import send_one, send_two, signal, suppress
 from wisp_runtime.log_pipe import LogPipe
 from wisp_runtime.loop import READ, WRITE
 
@@ -21,7 +21,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol
 
+    from wisp_runtime.board import Running
     from wisp_runtime.calls import Call
+    from wisp_runtime.lending import Lender
     from wisp_runtime.loop import Loop, Timer
     from wisp_runtime.settings import Settings
 
@@ -35,6 +37,15 @@ if TYPE_CHECKING:
 
         def on_end(self, worker: Worker) -> None:
             """Take note that the process has ended; ``worker.status`` says how, if that is known."""
+
+    class Writer(Protocol):
+        """Whose log is read."""
+
+        def catch_up(self) -> bool:
+            """Read what was sent before it; false where a part is still to come."""
+
+        def only_call(self) -> Call | Running | None:
+            """Return the invocation that its lines belong to."""
 
 
 READ_SIZE = 64 * 1024  # more would be mapped and unmapped by malloc each time
@@ -61,6 +72,7 @@ class Worker:
         init_ms: What its initialization took, until that has been reported.
         quick: Whether its last invocation was short, so that another may well wait in it for the next.
         served: Whether anything ever ran in it.
+        lender: Who has lent it connections.
         peak: The most MiB that it was seen to have.
         measured: When that was looked at.
         log: What it writes to its stdout and stderr.
@@ -81,6 +93,7 @@ class Worker:
         self.begun = time.monotonic()
         self.init_ms = 0.0
         self.peak = 0
+        self.lender: Lender | None = None
         self.measured = 0.0
         self._loop = loop
         self._owner = owner
@@ -155,6 +168,16 @@ class Worker:
         self._watch(READ)
 
     # Its socket.
+
+    def lend(self, frame: bytes, fd: int) -> bool:
+        """Send a frame with a descriptor; false if it takes none now."""
+        if self._out or self.gone:
+            return False
+        try:
+            send_one(self.sock, frame, fd)
+        except OSError:
+            return False
+        return True
 
     def send(
         self, kind: int, number: int, head: dict[str, Any], body: bytes = b"", fds: tuple[int, int] | None = None
@@ -239,13 +262,25 @@ class Worker:
         if self._watching:
             self._loop.change(self._fd, mask | (WRITE if self._out else 0))
 
-    def only_call(self) -> Call | None:
+    def only_call(self) -> Call | Running | None:
         """Return what runs in it if that is one invocation; what waits in it comes behind."""
+        if self.lender is not None:
+            return self.lender.board.running()
         return (
             next(iter(self.calls.values())) if len(self.calls) == 1 or (self.calls and self.concurrency == 1) else None
         )
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything runs in it."""
+        return bool(self.calls) or (self.lender is not None and self.lender.active())
+
     # Its end.
+
+    def end_soon(self, why: str) -> None:
+        """End it now; it counts until it can't do anything any more."""
+        self.why = self.why or why
+        self.signal_group()
 
     def kill(self, why: str) -> None:
         """End it now, with all that it has started; it counts no longer."""

@@ -1,0 +1,71 @@
+"""A connection that the front has lent, in the worker that serves it.
+
+Invariant: its place on the board says more than nothing from before it is read until all that was read is answered, so
+that the front never hands it on where bytes of a request are lost with this process.
+"""
+
+from __future__ import annotations
+
+from wisp_runtime.board import BROKEN, CLEAN, UNANSWERED
+from wisp_runtime.connection import Connection
+from wisp_runtime.frames import BACK
+from wisp_runtime.http1 import date
+from wisp_runtime.loop import WRITE
+from wisp_runtime.request_reader import RequestReader
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+    from typing import Any
+
+    from wisp_runtime.in_place import Serving
+
+
+class LentConnection(Connection):
+    """A connection that the front has lent."""
+
+    __slots__ = ("_serving", "_slots", "slot")
+
+    def __init__(self, serving: Serving, sock: socket, peer: str, slot: int) -> None:
+        """Serve it from now on."""
+        self._serving = serving
+        self._slots = serving.board.slots
+        self.slot = slot
+        front = serving.front
+        super().__init__(front, sock, RequestReader(peer, serving.settings.max_body, front.budget))
+
+    def _read(self) -> None:
+        self._slots[self.slot] = UNANSWERED
+        super()._read()
+
+    def _wait_for_more(self) -> None:
+        if not self.reader.partial:
+            self._slots[self.slot] = CLEAN
+        super()._wait_for_more()
+
+    def _watch(self, mask: int) -> None:
+        if mask == WRITE:
+            self._slots[self.slot] = BROKEN
+        super()._watch(mask)
+
+    def answer_value(self, marks: str, body: bytes) -> None:
+        """Answer with a JSON value."""
+        request, self.request, self.call = self.request, None, None
+        if request is None or self.closed:
+            return
+        self.reader.release(request.held)
+        head = (
+            f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{marks}{date()}content-length: {len(body)}\r\n\r\n"
+        )
+        self._write(head.encode("latin-1", "replace") + body)
+
+    def start(self, reply: Any) -> None:
+        """Begin a streamed reply."""
+        self._slots[self.slot] = BROKEN
+        super().start(reply)
+
+    def close(self) -> None:
+        """End it, and let the front know."""
+        if not self.closed:
+            super().close()
+            self._serving.tell(BACK, self.slot)

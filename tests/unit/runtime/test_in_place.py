@@ -1,0 +1,238 @@
+"""Isolation none: the handler runs in the process that serves its callers, and what goes wrong still costs one event."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from unit.runtime.conftest import Answer, read_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from unit.runtime.conftest import FunctionProcess
+
+    Serve = Callable[..., FunctionProcess]
+
+CODE = """
+import ctypes, os, subprocess, sys, time
+
+def handler(event, context):
+    kind, value = event
+    if kind == "sleep":
+        print("asleep")
+        time.sleep(value)
+    elif kind == "hold":
+        print("holding")
+        ctypes.PyDLL(None).sleep(value)  # C code that keeps the interpreter's lock
+    elif kind == "exit":
+        print("leaving")
+        os._exit(value)
+    elif kind == "take":
+        return len(bytearray(value << 20))
+    elif kind == "child":
+        subprocess.run(["echo", value])
+        print("after it")
+    elif kind == "stream":
+        return (b"x" * 65536 for _ in range(value))
+    return os.getpid()
+"""
+LAMBDA = {"wisp-event-format": "lambda"}
+
+
+@pytest.fixture
+def serve_here(serve: Callable[..., FunctionProcess]) -> Callable[..., FunctionProcess]:
+    """Serve a handler in the serving process."""
+
+    def serve_here(code: str = CODE, **env: str) -> FunctionProcess:
+        return serve(code, WISP_ISOLATION="none", **env)
+
+    return serve_here
+
+
+def say(function: FunctionProcess, kind: str, value: Any = 0) -> Answer:
+    """Send an event on a connection of its own."""
+    return function.invoke([kind, value])
+
+
+def report(function: FunctionProcess, answer: Answer) -> dict[str, Any]:
+    """Wait for an answer's REPORT line."""
+    wanted = "platform.report", answer.headers["wisp-request-id"]
+    return function.log(lambda line: (line.get("type"), line.get("requestId")) == wanted)
+
+
+def encode(kind: str, value: Any = 0) -> bytes:
+    """Make a request with this event."""
+    body = json.dumps([kind, value]).encode()
+    return b"POST / HTTP/1.1\r\nHost: a\r\nwisp-event-format: lambda\r\nContent-Length: %d\r\n\r\n%b" % (
+        len(body),
+        body,
+    )
+
+
+def test_connections_outlive_a_crash(serve_here: Serve) -> None:
+    """A caller whose connection is at rest notices nothing of another's crash but another process's answer."""
+    function = serve_here()
+    connection = function.connect()
+    pids, ids = [], []
+    for _ in range(3):
+        connection.request("POST", "/", b'["pid", 0]', LAMBDA)
+        answer = Answer(connection.getresponse())
+        pids.append(answer.json)
+        ids.append(answer.headers["wisp-request-id"])
+        assert say(function, "exit", 3).json["errorType"] == "Runtime.ExitError"
+    connection.close()
+    assert len(set(pids)) == len(set(ids)) == 3
+    lines = [line["message"].split(" ")[0] for line in function.lines if line.get("requestId") not in ids]
+    assert lines[1:6] == ["START", "leaving", "Runtime.ExitError:", "END", "REPORT"]
+
+
+def test_what_waits_outlives_a_timeout(serve_here: Serve) -> None:
+    """Requests that wait while one exceeds its time are answered by the next process, and that one has Lambda's error."""
+    function = serve_here(WISP_TIMEOUT_SECONDS="1")
+    with ThreadPoolExecutor(9) as pool:
+        slow = pool.submit(say, function, "sleep", 60)
+        function.log(lambda line: line["message"] == "asleep")
+        others = [pool.submit(say, function, "pid") for _ in range(8)]
+        assert (slow.result().status, slow.result().headers["wisp-function-error"]) == (504, "Timeout")
+        assert {other.result().status for other in others} == {200}
+    report = function.log(lambda line: "Status: timeout" in line["message"])
+    assert report["requestId"] == slow.result().headers["wisp-request-id"]
+
+
+def test_code_that_keeps_the_lock(serve_here: Serve) -> None:
+    """Health is answered while C code keeps the interpreter's lock, and its timeout ends it."""
+    function = serve_here(WISP_TIMEOUT_SECONDS="2")
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(say, function, "hold", 100)
+        function.log(lambda line: line["message"] == "holding")
+        assert function.request("/_wisp/health").status == 200
+        assert slow.result().status == 504
+    assert say(function, "pid").status == 200
+
+
+def test_half_a_request(serve_here: Serve) -> None:
+    """Who has sent half a request to a process that dies is told to come again, by an answer without the runtime's mark."""
+    function = serve_here()
+    with function.socket() as sock:
+        sock.sendall(encode("pid")[:40])
+        assert say(function, "pid").status == 200  # so the half that came before is read, too
+        assert say(function, "exit", 1).status == 500
+        answer = sock.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"wisp-request-id" not in answer
+
+
+def test_pipelined_requests(serve_here: Serve) -> None:
+    """Requests sent ahead on one connection are answered in their order."""
+    function = serve_here()
+    with function.socket() as sock:
+        sock.sendall(b"".join(encode("pid", number) for number in range(50)))
+        sock.shutdown(socket.SHUT_WR)
+        data = read_all(sock)
+    assert data.count(b"HTTP/1.1 200 OK") == data.count(b"wisp-request-id") == 50
+
+
+def test_a_slow_reader(serve_here: Serve) -> None:
+    """A stream waits for its caller, within bounded memory, and comes out whole."""
+    function = serve_here(WISP_MEMORY_MB="96")
+    connection = function.connect()
+    connection.request("POST", "/", b'["stream", 1600]', LAMBDA)
+    response = connection.getresponse()
+    time.sleep(0.3)  # in which it could make all of it
+    assert len(response.read()) == 1600 * 65536
+    connection.close()
+    assert say(function, "pid").status == 200
+
+
+def test_too_much_memory(serve_here: Serve) -> None:
+    """What takes more than the function's memory is ended, with Lambda's error, and the next event is served."""
+    function = serve_here(WISP_MEMORY_MB="96")
+    answer = say(function, "take", 300)
+    assert (answer.status, answer.json["errorType"]) == (500, "Runtime.ExitError")
+    assert answer.json["errorMessage"].endswith("signal: killed")
+    assert say(function, "take", 1).status == 200
+
+
+def test_lines_of_children(serve_here: Serve) -> None:
+    """A child's line carries the invocation's id."""
+    function = serve_here()
+    answer = say(function, "child", "from below")
+    line = function.log(lambda line: line["message"] == "from below")
+    assert line["requestId"] == answer.headers["wisp-request-id"]
+
+
+def test_text(start: Callable[..., FunctionProcess]) -> None:
+    """With text lines, what the handler prints stands between START and END."""
+    function = start(CODE, WISP_ISOLATION="none", WISP_LOG_FORMAT="text")
+    function.port = int(function.raw_log(lambda line: "Serving" in line).rsplit(" ", 1)[1])
+    assert say(function, "child", "from below").status == 200
+    function.raw_log(lambda line: line.startswith("REPORT"))
+    said = [line.split(" ")[0].strip() for line in function.raw_lines[1:]]
+    assert said == ["START", "from", "after", "END", "REPORT"]
+
+
+def test_figures(serve_here: Serve) -> None:
+    """Metrics count what all processes of the function have run, those that died too, and the first start is reported."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    function = serve_here(WISP_METRICS_PORT=str(port))
+    answers = [say(function, kind) for kind in ("pid", "exit", "pid")]
+    function.port = port
+    text = function.request("/metrics").body.decode()
+    for line in (
+        'invocations_total{status="success"} 2',
+        'invocations_total{status="error"} 1',
+        "duration_seconds_count 3",
+    ):
+        assert f"wisp_function_{line}\n" in text
+    first, *others = [report(function, answer) for answer in answers]
+    assert "Init Duration" in first["message"]
+    assert not any("Init Duration" in other["message"] for other in others)
+
+
+def test_it_finishes_what_runs(serve_here: Serve) -> None:
+    """SIGTERM: what runs is finished, what waits is answered, and the process ends with 0."""
+    function = serve_here()
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(say, function, "sleep", 1)
+        function.log(lambda line: line["message"] == "asleep")
+        other = pool.submit(say, function, "pid")
+        time.sleep(0.2)  # for it to be accepted, which nobody tells
+        function.process.send_signal(signal.SIGTERM)
+        assert slow.result().status == 200
+        assert other.result().status == 200
+    assert function.exit_status() == 0
+
+
+def test_a_start_that_fails_later(start: Callable[..., FunctionProcess]) -> None:
+    """Code that can't be imported again ends the process, which says why: nobody is there to tell callers."""
+    code = (
+        CODE
+        + "import pathlib, threading\nmark = pathlib.Path('mark')\nassert not mark.exists(), 'second'\nmark.touch()\n"
+    )
+    code += "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"  # no forks of what was imported
+    function = start(code, WISP_ISOLATION="none").ready()
+    assert say(function, "exit", 1).status == 500
+    assert function.exit_status() == 1
+    assert "second" in function.termination_log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("env", "wanted"),
+    [
+        ({"WISP_SIGNATURE": "asgi"}, "make it shared for an ASGI app"),
+        ({"WISP_WORKER": "node worker.mjs"}, "another runtime than Python's"),
+        ({"WISP_AUTH_FILE": "/x"}, "whose callers show tokens"),
+    ],
+)
+def test_refused(start: Callable[..., FunctionProcess], env: dict[str, str], wanted: str) -> None:
+    """What can't be had in the serving process is refused at the start, with what to write instead."""
+    function = start("async def handler(scope, receive, send): ...", WISP_ISOLATION="none", **env)
+    assert function.exit_status() == 1
+    assert wanted in function.termination_log.read_text()
