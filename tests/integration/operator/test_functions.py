@@ -3,7 +3,16 @@
 from typing import Any
 
 import pytest
-from fixtures.control_plane import Knative, Operator, audit_position, condition, conditions_of, wait_condition, writes
+from fixtures.control_plane import (
+    WISP,
+    Knative,
+    Operator,
+    audit_position,
+    condition,
+    conditions_of,
+    wait_condition,
+    writes,
+)
 from fixtures.kube import Kube
 from fixtures.objects import make_function
 from fixtures.process import wait_until
@@ -175,6 +184,18 @@ def test_pod_that_does_not_start_is_explained_before_knative_gives_up(
     wait_condition(cluster, "functions", namespace, "hello", READY, ("Unknown", "Deploying"))
     knative.start(revision, "hello")
     wait_condition(cluster, "functions", namespace, "hello", READY, OK)
+
+
+def test_a_refused_change_leaves_what_serves(cluster: Kube, namespace: str, knative: Knative) -> None:
+    """A change that can't be deployed is told of; address and traffic of the revision before stay, for callers and routes."""
+    cluster.apply(function(namespace))
+    revision = knative.roll_out("hello")
+    wait_condition(cluster, "functions", namespace, "hello", READY, OK)
+    cluster.apply(function(namespace, code={"files": {"lib/app.py": ""}}))
+    wait_condition(cluster, "functions", namespace, "hello", READY, ("False", "InvalidCode"))
+    status = cluster.get(f"{WISP}/namespaces/{namespace}/functions/hello")["status"]
+    assert status["url"] == f"http://hello.{namespace}.example"
+    assert status["traffic"] == [{"revision": revision, "percent": 100}]
 
 
 def test_file_name_that_no_config_map_takes(cluster: Kube, namespace: str, knative: Knative) -> None:

@@ -62,14 +62,26 @@ async def _tell(
     context: Context, key: FunctionKey, function: Object, spec: FunctionSpec | None, done: "Deployed"
 ) -> float | None:
     """Write what came of it into the status; in how many seconds to look again."""
+    service = done.service or await _serving(context.api, function)
     now = datetime.now(UTC)
-    fields = function_status.fields(spec, done.service) | done.code.fields() | done.fields
+    fields = function_status.fields(spec, service) | done.code.fields() | done.fields
     states = make_conditions(function, done.aspects, now)
     await write_status(context.api, FUNCTIONS, function, {"conditions": states, **fields}, now)
     if all(aspect.status == TRUE for aspect in done.aspects.values()):
         await _collect(context.api, key, done)
         return earlier(done.wait, done.code.again)
     return earlier(done.wait or _patience(states, now), done.code.again)
+
+
+async def _serving(api: Api, function: Object) -> Object | None:
+    """The Service that serves on when a change of the Function is refused: its address stays in the status, for callers and routes."""
+    try:
+        live = await api.get(KNATIVE_SERVICES, function["metadata"]["namespace"], function["metadata"]["name"])
+    except ApiError as error:
+        if error.passing:
+            raise
+        return None
+    return live if live is not None and _owned(live, function) else None
 
 
 def _patience(states: list[Object], now: datetime) -> float:
@@ -85,7 +97,7 @@ class Deployed:
     aspects: dict[str, Aspect]
     code: Code
     service: Object | None = None
-    """As it is."""
+    """As it is; None where nothing was written."""
     fields: dict[str, Any] = field(default_factory=dict)
     """Of the status, besides the Service's own."""
     wait: float | None = None
@@ -121,7 +133,7 @@ async def _deploy(context: Context, function: Object, spec: FunctionSpec, code: 
         files = [make_config_map(function, spec.code.files)] if spec.code.files is not None else []
         config_maps = files + guard
         if barred := function_status.over_quota(excess) if excess else await _mount(api, function, live, config_maps):
-            return Deployed(barred, code, live if excess else None)
+            return Deployed(barred, code)
         revisions = await api.list(REVISIONS, meta["namespace"], f"{_REVISION_OF}={meta['name']}") if live else []
         shares, pods = await _plan(api, function, spec, revisions, wanted)
         async with _referring(context, meta["namespace"], code) as store:
