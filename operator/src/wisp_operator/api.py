@@ -224,6 +224,22 @@ class Api:
         path = resource.path(namespace, wanted["metadata"]["name"])
         return await self._send("PUT", path, {"fieldManager": names.FIELD_MANAGER}, wanted)
 
+    async def put(self, resource: Resource, wanted: Object) -> None:
+        """Make the object all that `wanted` says, and nothing else, whatever it was.
+
+        For Secrets of tenants: who may patch is answered with what stands there besides, who may replace and create is not.
+
+        Raises:
+            ApiError: refused; 409 where someone else created it meanwhile.
+        """
+        namespace = wanted["metadata"]["namespace"]
+        try:
+            await self.replace(resource, namespace, wanted)
+        except ApiError as error:
+            if error.status != _NOT_FOUND or error.unknown_kind:
+                raise
+            await self.create(resource, namespace, wanted)
+
     async def merge(
         self, resource: Resource, namespace: str | None, name: str, patch: Object, subresource: str = ""
     ) -> Object | None:

@@ -48,7 +48,7 @@ class CodeStore:
         """
         async with self.locks[namespace]:
             if namespace not in self._equipped:
-                await api.apply(SECRETS, make_secret(namespace, self._key))
+                await api.put(SECRETS, make_secret(namespace, self._key))
                 self._equipped.add(namespace)
 
     async def strip(self, api: Api, namespace: str) -> None:

@@ -260,7 +260,8 @@ def test_components_may(log: Log, cluster: Kube, user: User, act: Act) -> None:
     [
         ("get", "secrets", "default", "no"),
         ("list", "secrets", "default", "no"),
-        ("patch", "secrets", "default", "yes"),
+        ("patch", "secrets", "default", "no"),
+        ("update", "secrets", "default", "yes"),
         ("get", "secrets", SYSTEM, "yes"),
         ("create", "pods", "default", "no"),
         ("patch", "jobs.batch", "default", "no"),

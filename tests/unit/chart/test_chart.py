@@ -140,12 +140,12 @@ def test_no_secret_is_rendered(objects: list[dict[str, Any]]) -> None:
 
 
 def test_rbac_is_narrow(objects: list[dict[str, Any]]) -> None:
-    """No rule uses a wildcard, and no cluster-wide rule reads Secrets."""
+    """No rule uses a wildcard, and no cluster-wide rule reads Secrets, by the answer to a patch neither."""
     for one in objects:
         for rule in one.get("rules", []) if one["kind"] in ("ClusterRole", "Role") else []:
             assert "*" not in "".join(value for values in rule.values() for value in values), one["metadata"]["name"]
             if one["kind"] == "ClusterRole" and "secrets" in rule.get("resources", []):
-                assert not {"get", "list", "watch"} & set(rule["verbs"]), one["metadata"]["name"]
+                assert not {"get", "list", "watch", "patch"} & set(rule["verbs"]), one["metadata"]["name"]
 
 
 def test_selectors_match_their_pods(objects: list[dict[str, Any]]) -> None:

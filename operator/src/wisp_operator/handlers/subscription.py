@@ -175,7 +175,7 @@ async def _ensure_reader(context: Context, view: View, reader: ReaderKey, seed: 
     wanted = stamped(deployment)
     same = live is not None and covers(live, wanted)
     if not same or _silent(context, view, reader):
-        await context.api.apply(SECRETS, make_secret(view.namespace, reader, credentials))
+        await context.api.put(SECRETS, make_secret(view.namespace, reader, credentials))
         context.secret_written[view.namespace, reader] = time.monotonic()
     if not same:
         await context.api.apply(DEPLOYMENTS, wanted)
