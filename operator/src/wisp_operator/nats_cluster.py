@@ -19,7 +19,7 @@ def make_cluster_config(seeds: dict[str, str], peers: list[str], listen: str = f
         "cluster {",
         "  name: wisp",
         f'  listen: "{listen}"',
-        f"  authorization {{ user: wisp, password: {password} }}",
+        f'  authorization {{ user: wisp, password: "{password}" }}',
         "  no_advertise: true  # clients use the Service, whose address lasts longer than a pod's",
         "  routes: [",
         *(f'    "nats://wisp:{password}@{peer}"' for peer in peers),
