@@ -7,13 +7,19 @@ from msgspec import Meta, Struct
 
 from wisp_api.kube import SubdomainName, rules
 
+API_VERSION_PATTERN: Final = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?v[0-9][a-z0-9]*$"
 _PORTS: Final = {"http": 80, "https": 443}
 
 
 class SinkReference(Struct, rename="camel", kw_only=True):
     """An object of the same namespace: one that says in status.address.url where it takes events, or a Service."""
 
-    api_version: Annotated[str, Meta(min_length=1, max_length=317)]
+    api_version: Annotated[
+        str,
+        Meta(min_length=1, max_length=317),
+        # A rule instead of a pattern: one Subscription that was stored without it must not be unreadable, which stops its namespace.
+        rules((f"self.matches('{API_VERSION_PATTERN}')", "write group/version, or v1: eventing.knative.dev/v1")),
+    ]
     """Its API: eventing.knative.dev/v1, or v1 for a Service."""
     kind: Annotated[str, Meta(min_length=1, max_length=63, pattern="^[A-Z][A-Za-z0-9]*$")]
     """Its kind: Broker, Channel, Service."""

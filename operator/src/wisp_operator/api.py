@@ -47,10 +47,10 @@ class Resource(NamedTuple):
         root = "/api/" if "/" not in self.api_version else "/apis/"
         parts = [root + self.api_version]
         if namespace:
-            parts += ["namespaces", quote(namespace)]
+            parts += ["namespaces", quote(namespace, safe="")]
         parts.append(self.plural)
         if name:
-            parts.append(quote(name))
+            parts.append(quote(name, safe=""))
         return "/".join(parts)
 
 
@@ -59,6 +59,7 @@ SUBSCRIPTIONS: Final = Resource(names.API_VERSION, "Subscription", "subscription
 FUNCTION_QUOTAS: Final = Resource(names.API_VERSION, "FunctionQuota", "functionquotas")
 KNATIVE_SERVICES: Final = Resource("serving.knative.dev/v1", "Service", "services")
 REVISIONS: Final = Resource("serving.knative.dev/v1", "Revision", "revisions")
+SERVICES: Final = Resource("v1", "Service", "services")
 PODS: Final = Resource("v1", "Pod", "pods")
 CONFIG_MAPS: Final = Resource("v1", "ConfigMap", "configmaps")
 SECRETS: Final = Resource("v1", "Secret", "secrets")

@@ -132,8 +132,9 @@ def plan(view: View, config: OperatorConfig, cluster: str) -> Plan:
             made.inboxes[names.inbox_key(BUS, view.namespace, bus.name)] = compile_bus(view.namespace, bus.name, live)
         made.streams[stream] = _subjects(view, stream)
         made.stream_of[wish.name] = stream
-        if not filter_mistake(wish):
-            receiver = view.functions.get(wish.spec.function.name) if wish.spec.function else view.sinks.get(wish.name)
+        receiver = view.functions.get(wish.spec.function.name) if wish.spec.function else view.sinks.get(wish.name)
+        kept = isinstance(receiver, FoundSink) and receiver.unsure and _own_route(view, wish)
+        if not kept and not filter_mistake(wish):
             made.routes[wish.name] = make_route(wish, stream, server, receiver, config.cluster_domain, outlets)
         elif _own_route(view, wish):
             made.routes[wish.name] = view.routes[wish.name]  # the last good one

@@ -4,15 +4,18 @@ Invariant: what a tenant writes, into a Subscription or into the status of an ob
 router's machine or link, nor a host outside of the cluster that the installation does not admit. The router checks the addresses.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+import aiohttp
+import msgspec
 from wisp_api import conditions
 from wisp_api.route import Target
-from wisp_api.sink import Sink, SinkReference, admitted
+from wisp_api.sink import API_VERSION_PATTERN, Sink, SinkReference, admitted
 
-from wisp_operator.api import Api, ApiError, Object, Resource
+from wisp_operator.api import SERVICES, Api, ApiError, Object, Resource
 from wisp_operator.config import OperatorConfig
 from wisp_operator.sources import Wish
 from wisp_operator.status import Aspect, mark_false
@@ -20,6 +23,8 @@ from wisp_operator.status import Aspect, mark_false
 CLUSTER: Final = "cluster"
 PUBLIC: Final = "public"
 _FORBIDDEN: Final = 403
+_ALIASES: Final = 4
+"""How many Services of type ExternalName may lead from one to the next; Knative has one before its gateway."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,49 @@ class FoundSink:
 
     target: Target | None = None
     trouble: Aspect | None = None
+    unsure: bool = False
+    """The API could not say now: a route that there is stays, so that an API that is down stops no delivery."""
+
+
+class _Kind(msgspec.Struct):
+    """One of an API's resources."""
+
+    name: str
+    kind: str
+    namespaced: bool
+
+
+class _Kinds(msgspec.Struct):
+    """An API's resources."""
+
+    resources: list[_Kind] = []
+
+
+class _Address(msgspec.Struct):
+    """Where an Addressable takes events."""
+
+    url: str | None = None
+
+
+class _Status(msgspec.Struct):
+    """What is read of an Addressable's status."""
+
+    address: _Address | None = None
+
+
+class _Addressable(msgspec.Struct):
+    """What is read of an Addressable."""
+
+    status: _Status | None = None
+
+
+class _UnusableError(Exception):
+    """Raised when a sink can't be a target; says why."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        """What the Subscription's condition says."""
+        self.aspect = mark_false(reason, message)
+        super().__init__(message)
 
 
 def sink_mistake(wish: Wish, allowed: list[str]) -> str:
@@ -37,41 +85,61 @@ def sink_mistake(wish: Wish, allowed: list[str]) -> str:
 
 
 async def find_sinks(api: Api, config: OperatorConfig, wishes: list[Wish]) -> dict[str, FoundSink]:
-    """The sinks of those Subscriptions that have one, by Subscription.
-
-    Raises:
-        ApiError: the Kubernetes API could not say now.
-    """
-    found = {}
-    for wish in wishes:
-        if wish.spec.sink and not wish.deleting:
-            namespace = wish.live["metadata"]["namespace"]
-            found[wish.name] = await _find(api, config, namespace, wish.spec.sink)
-    return found
+    """The sinks of those Subscriptions that have one, by Subscription; what goes wrong with one is told there and stops no other."""
+    return {
+        wish.name: await _find(api, config, wish.live["metadata"]["namespace"], wish.spec.sink)
+        for wish in wishes
+        if wish.spec.sink and not wish.deleting
+    }
 
 
 async def _find(api: Api, config: OperatorConfig, namespace: str, sink: Sink) -> FoundSink:
+    what = f"spec.sink.ref: {sink.ref.kind} {sink.ref.name}" if sink.ref else "spec.sink.uri"
+    try:
+        return FoundSink(await _target(api, config, namespace, sink, what))
+    except _UnusableError as error:
+        return FoundSink(trouble=error.aspect)
+    except ValueError as error:  # a status is whatever its kind's schema takes: no URL, or no text
+        text = f"{what}: nothing can be sent to what it says of its address: {error}; the events wait"
+        return FoundSink(trouble=mark_false(conditions.SINK_NOT_ADDRESSABLE, text))
+    except (ApiError, OSError, TimeoutError, aiohttp.ClientError) as error:
+        if isinstance(error, ApiError) and error.status == _FORBIDDEN:
+            text = (
+                f"{what}: the operator may not read this kind: a ClusterRole with the label "
+                'duck.knative.dev/addressable: "true" has to grant get on it; the events wait'
+            )
+            return FoundSink(trouble=mark_false(conditions.SINK_NOT_READABLE, text))
+        text = f"{what}: the Kubernetes API can't say now where it is: {error}; tried again within a minute"
+        return FoundSink(trouble=mark_false(conditions.SINK_NOT_READABLE, text), unsure=True)
+
+
+async def _target(api: Api, config: OperatorConfig, namespace: str, sink: Sink, what: str) -> Target:
+    """Where the events go.
+
+    Raises:
+        _UnusableError: nowhere.
+        ValueError: nowhere, since its status is none.
+        ApiError, OSError, TimeoutError, aiohttp.ClientError: the API refuses, or can't say now.
+    """
     if sink.uri:
-        if admitted(sink.uri, config.allowed_sinks):
-            return FoundSink(Target(url=sink.uri, reach=PUBLIC))
-        return _trouble(conditions.SINK_NOT_ALLOWED, f"spec.sink.uri: {_not_admitted(sink.uri)}; the events wait")
+        if not admitted(sink.uri, config.allowed_sinks):
+            text = f"{what}: {_not_admitted(sink.uri)}; the events wait"
+            raise _UnusableError(conditions.SINK_NOT_ALLOWED, text)
+        return Target(url=sink.uri, reach=PUBLIC)
     assert sink.ref  # noqa: S101 - the CRD admits exactly one
     if (sink.ref.api_version, sink.ref.kind) == ("v1", "Service"):
-        return FoundSink(Target(url=f"http://{sink.ref.name}.{namespace}.svc.{config.cluster_domain}/", reach=CLUSTER))
-    what = f"spec.sink.ref: {sink.ref.kind} {sink.ref.name}"
-    try:
-        item = await _read(api, namespace, sink.ref)
-    except ApiError as error:
-        if error.status != _FORBIDDEN:
-            raise
-        return _trouble(
-            conditions.SINK_NOT_READABLE,
-            f"{what}: the operator may not read this kind: a ClusterRole with the label duck.knative.dev/addressable: "
-            '"true" has to grant get on it; the events wait',
+        url = f"http://{sink.ref.name}.{namespace}.svc.{config.cluster_domain}/"
+    else:
+        url = _address(await _read(api, namespace, sink.ref), what)
+    if name := _service_name(url, config.cluster_domain):
+        await _check_service(api, config.cluster_domain, name, what)
+        return Target(url=url, reach=CLUSTER)
+    if not admitted(url, config.allowed_sinks):
+        text = (
+            f"{what}: its status.address.url is no Service of this cluster, and {_not_admitted(url)}; the events wait"
         )
-    if item is None:
-        return _trouble(conditions.SINK_NOT_FOUND, f"{what}: there is none in this namespace; the events wait for it")
-    return _addressed(item, what, config)
+        raise _UnusableError(conditions.SINK_NOT_ALLOWED, text)
+    return Target(url=url, reach=PUBLIC)
 
 
 async def _read(api: Api, namespace: str, ref: SinkReference) -> Object | None:
@@ -79,13 +147,15 @@ async def _read(api: Api, namespace: str, ref: SinkReference) -> Object | None:
 
     Raises:
         ApiError: refused, or not now.
+        ValueError: the API describes itself in a way that is none.
     """
+    if not re.fullmatch(API_VERSION_PATTERN, ref.api_version):
+        return None  # older than the CRD's rule: it must not choose the path that is read with the operator's rights
     path = f"/apis/{ref.api_version}" if "/" in ref.api_version else f"/api/{ref.api_version}"
     try:
-        kinds = (await api.read(path))["resources"]
+        kinds = msgspec.convert(await api.read(path), _Kinds).resources
         plural = next(
-            (one["name"] for one in kinds if one["kind"] == ref.kind and one["namespaced"] and "/" not in one["name"]),
-            None,
+            (one.name for one in kinds if one.kind == ref.kind and one.namespaced and "/" not in one.name), None
         )
         return await api.get(Resource(ref.api_version, ref.kind, plural), namespace, ref.name) if plural else None
     except ApiError as error:
@@ -94,29 +164,56 @@ async def _read(api: Api, namespace: str, ref: SinkReference) -> Object | None:
         raise
 
 
-def _addressed(item: Object, what: str, config: OperatorConfig) -> FoundSink:
-    url = ((item.get("status") or {}).get("address") or {}).get("url") or ""
-    if not url:
+def _address(item: Object | None, what: str) -> str:
+    if item is None:
+        text = f"{what}: there is none in this namespace; the events wait for it"
+        raise _UnusableError(conditions.SINK_NOT_FOUND, text)
+    status = msgspec.convert(item, _Addressable).status
+    if not (status and status.address and status.address.url):
         text = f"{what}: it has no status.address.url (yet), so nothing can be sent to it; the events wait"
-        return _trouble(conditions.SINK_NOT_ADDRESSABLE, text)
-    if _in_cluster(url, config.cluster_domain):
-        return FoundSink(Target(url=url, reach=CLUSTER))
-    if admitted(url, config.allowed_sinks):
-        return FoundSink(Target(url=url, reach=PUBLIC))
-    text = f"{what}: its status.address.url is no Service of this cluster, and {_not_admitted(url)}; the events wait"
-    return _trouble(conditions.SINK_NOT_ALLOWED, text)
+        raise _UnusableError(conditions.SINK_NOT_ADDRESSABLE, text)
+    return status.address.url
 
 
-def _in_cluster(url: str, domain: str) -> bool:
+def _service_name(url: str, domain: str) -> str:
+    """The name in the cluster's DNS that a URL leads to, empty if it leads elsewhere.
+
+    Raises:
+        ValueError: it is no URL.
+    """
     parts = urlsplit(url)
     name = parts.hostname or ""
-    return parts.scheme in {"http", "https"} and name.endswith((".svc", f".svc.{domain}"))
+    return name if parts.scheme in {"http", "https"} and name.endswith((".svc", f".svc.{domain}")) else ""
+
+
+async def _check_service(api: Api, domain: str, name: str, what: str) -> None:
+    """Check that a name in the cluster's DNS is a Service that stays in the cluster.
+
+    An ExternalName leads wherever the tenant says. Knative's own lead to Services: a Knative Service's to the gateway, a Channel's to its dispatcher.
+
+    Raises:
+        _UnusableError: there is none, or it leads out of the cluster.
+        ApiError, OSError, TimeoutError, aiohttp.ClientError: the API refuses, or can't say now.
+    """
+    alias = name
+    for _ in range(_ALIASES):
+        *_, service, namespace = ["", *alias.removesuffix(f".{domain}").removesuffix(".svc").split(".")]
+        item = await api.get(SERVICES, namespace, service) if service and namespace else None
+        if item is None:
+            text = f"{what}: there is no Service {alias} (yet); the events wait for it"
+            raise _UnusableError(conditions.SINK_NOT_FOUND, text)
+        if item["spec"].get("type") != "ExternalName":
+            return
+        alias = item["spec"].get("externalName", "").lower().rstrip(".")
+        if not alias.endswith((".svc", f".svc.{domain}")):
+            break
+    text = (
+        f"{what}: the Service {name} is of type ExternalName and leads to {alias}, which is no Service of this cluster: "
+        "write its URL into spec.sink.uri, on a host that an administrator admits (chart value sinks.allowed); the events wait"
+    )
+    raise _UnusableError(conditions.SINK_NOT_ALLOWED, text)
 
 
 def _not_admitted(uri: str) -> str:
     parts = urlsplit(uri)
     return f"{parts.scheme}://{parts.netloc} is not among the hosts that an administrator admits (chart value sinks.allowed)"
-
-
-def _trouble(reason: str, message: str) -> FoundSink:
-    return FoundSink(trouble=mark_false(reason, message))

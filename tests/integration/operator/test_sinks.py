@@ -1,5 +1,6 @@
 """Subscriptions whose events go to a sink: what the route says, and what the condition says where there is none."""
 
+import functools
 from typing import Any
 
 import pytest
@@ -30,6 +31,18 @@ def address(cluster: Kube, path: str, url: str) -> None:
     assert status == 200, answer
 
 
+def service(cluster: Kube, namespace: str, name: str, **spec: Any) -> None:
+    """A Kubernetes Service, with a port where it is of no type."""
+    spec = spec or {"ports": [{"port": 80}]}
+    meta = {"name": name, "namespace": namespace}
+    cluster.apply({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec})
+
+
+def alias(cluster: Kube, namespace: str, name: str, target: str) -> None:
+    """A Service that is another name."""
+    service(cluster, namespace, name, type="ExternalName", externalName=target)
+
+
 def ref(kind: str, name: str, api_version: str) -> dict[str, Any]:
     """A reference."""
     return {"ref": {"apiVersion": api_version, "kind": kind, "name": name}}
@@ -50,6 +63,11 @@ def trouble(cluster: Kube, namespace: str, reason: str) -> str:
     return wait_condition(cluster, "subscriptions", namespace, "sub", "FunctionReady", ("False", reason))
 
 
+def is_told(cluster: Kube, namespace: str, said: str) -> bool:
+    """Whether the message with which the sink is not allowed says this."""
+    return said in trouble(cluster, namespace, "SinkNotAllowed")
+
+
 def test_an_addressable_is_found_by_what_it_says_of_itself(cluster: Kube, log: Log, namespace: str) -> None:
     """It is waited for, then its address; an address outside of the cluster that is not admitted is no target."""
     subscribe(cluster, namespace, ref("Service", "shop", "serving.knative.dev/v1"))
@@ -65,13 +83,52 @@ def test_an_addressable_is_found_by_what_it_says_of_itself(cluster: Kube, log: L
         wait_targets(log, namespace)
     url = f"http://shop.{namespace}.svc.cluster.local"
     address(cluster, f"{path}/shop", url)
+    assert "there is no Service" in trouble(cluster, namespace, "SinkNotFound")
+    service(cluster, namespace, "gateway")  # as Knative has it: its Service's name is one for the gateway
+    alias(cluster, namespace, "shop", f"gateway.{namespace}.svc.cluster.local")
     wait_targets(log, namespace, Target(url=url, reach="cluster"))
 
 
 def test_a_kubernetes_service_needs_no_status(cluster: Kube, log: Log, namespace: str) -> None:
     """Its name is its address."""
+    service(cluster, namespace, "legacy")
     subscribe(cluster, namespace, ref("Service", "legacy", "v1"))
     wait_targets(log, namespace, Target(url=f"http://legacy.{namespace}.svc.cluster.local/", reach="cluster"))
+
+
+def test_a_name_for_what_is_outside_of_the_cluster_is_no_sink(cluster: Kube, log: Log, namespace: str) -> None:
+    """Neither as a Service, nor behind one, nor as the address that an Addressable says it has."""
+    alias(cluster, namespace, "metadata", "metadata.corp.test")
+    alias(cluster, namespace, "second", f"metadata.{namespace}.svc")
+    alias(cluster, namespace, "ring", f"ring.{namespace}.svc.cluster.local")
+    for name in ("metadata", "second", "ring"):
+        subscribe(cluster, namespace, ref("Service", name, "v1"))
+        said = f"the Service {name}.{namespace}.svc.cluster.local is of type ExternalName"
+        wait_until(functools.partial(is_told, cluster, namespace, said), f"{name} is refused", 30)
+        wait_targets(log, namespace)
+    spec = {"template": {"spec": {"containers": [{"image": "shop"}]}}}
+    path = f"{SERVING}/namespaces/{namespace}/services"
+    body = {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "shop"}, "spec": spec}
+    cluster.request("POST", path, body)
+    address(cluster, f"{path}/shop", f"http://metadata.{namespace}.svc.cluster.local:8080/latest")
+    subscribe(cluster, namespace, ref("Service", "shop", "serving.knative.dev/v1"))
+    wait_until(lambda: is_told(cluster, namespace, "Service shop"), "the address is refused", 30)
+    wait_targets(log, namespace)
+
+
+def test_a_sink_that_makes_no_sense_stops_no_other(cluster: Kube, log: Log, namespace: str) -> None:
+    """What a tenant writes into a status is told of where it is used, and the namespace's other Subscriptions have their routes."""
+    spec = {"template": {"spec": {"containers": [{"image": "shop"}]}}}
+    path = f"{SERVING}/namespaces/{namespace}/services"
+    body = {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "shop"}, "spec": spec}
+    cluster.request("POST", path, body)
+    address(cluster, f"{path}/shop", "http://[x.svc")
+    broken = subscription(namespace, ref("Service", "shop", "serving.knative.dev/v1"))
+    cluster.apply(broken | {"metadata": {"name": "broken", "namespace": namespace}})
+    subscribe(cluster, namespace, {"uri": "https://hooks.example.com/"})
+    wait_targets(log, namespace, Target(url="https://hooks.example.com/", reach="public"))
+    wanted = ("False", "SinkNotAddressable")
+    assert "Invalid IPv6" in wait_condition(cluster, "subscriptions", namespace, "broken", "FunctionReady", wanted)
 
 
 def test_kinds_that_the_operator_may_not_read(cluster: Kube, namespace: str) -> None:
@@ -98,6 +155,9 @@ def test_urls_are_admitted_by_the_installation(cluster: Kube, log: Log, namespac
         ({"uri": "https://u:p@hooks.example.com/"}, {}, "without user"),
         ({"uri": "ftp://hooks.example.com/"}, {}, "write https://"),
         (ref("Function", "hello", "wisp.dev/v1alpha1"), {}, "in spec.function"),
+        (ref("Function", "hello", "wisp.dev/v1alpha1/functions"), {}, "write group/version, or v1"),
+        (ref("ConfigMap", "c", "../api/v1/configmaps"), {}, "write group/version, or v1"),
+        (ref("Pod", "p", "../api/v1/pods?watch=1&x="), {}, "write group/version, or v1"),
         (ref("Service", "s", "v1"), {"function": {"name": "hello"}}, "exactly one of spec.function and spec.sink"),
         (ref("Service", "s", "v1"), {"batch": {"size": 2}}, "one by one"),
     ],
