@@ -19,6 +19,9 @@ from wisp_events.router.reach import CLUSTER, PUBLIC, refusal
         "ff02::1",
         "::ffff:127.0.0.1",
         "::ffff:169.254.169.254",
+        "::127.0.0.1",
+        "::ffff:0:127.0.0.1",
+        "64:ff9b::169.254.169.254",
     ],
 )
 @pytest.mark.parametrize("reach", [CLUSTER, PUBLIC])
@@ -43,9 +46,8 @@ def test_the_routers_own_machine_and_link_are_refused(address: str, reach: str) 
         "2001:db8::1",
         "::ffff:10.0.0.1",
         "64:ff9b::a00:1",
-        "64:ff9b:1::a00:1",
-        "2002:a00:1::",
-        "2001:0:a00:1::",
+        "::10.0.0.1",
+        "::ffff:0:10.0.0.1",
     ],
 )
 def test_private_addresses_are_for_the_cluster_alone(address: str) -> None:
@@ -53,7 +55,32 @@ def test_private_addresses_are_for_the_cluster_alone(address: str) -> None:
     assert refusal(address, PUBLIC) == "which is not public"
 
 
-@pytest.mark.parametrize("address", ["1.1.1.1", "2606:4700::1111", "::ffff:1.1.1.1"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "100.100.100.200",
+        "168.63.129.16",
+        "192.0.0.192",
+        "fd00:ec2::254",
+        "fd20:ce::254",
+        "::ffff:168.63.129.16",
+        "64:ff9b::100.100.100.200",
+    ],
+)
+@pytest.mark.parametrize("reach", [CLUSTER, PUBLIC])
+def test_where_clouds_hand_out_credentials_is_refused(address: str, reach: str) -> None:
+    """Also where it is no address of the link, and from the cluster's Services too."""
+    assert "credentials" in refusal(address, reach)
+
+
+@pytest.mark.parametrize("address", ["2002:a9fe:a9fe::", "2001:0:a00:1::", "64:ff9b:1::a00:1"])
+@pytest.mark.parametrize("reach", [CLUSTER, PUBLIC])
+def test_tunnels_are_refused(address: str, reach: str) -> None:
+    """What is at their other end can't be told."""
+    assert refusal(address, reach) == "which stands for another address"
+
+
+@pytest.mark.parametrize("address", ["1.1.1.1", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::1.1.1.1"])
 def test_public_addresses_are_reached(address: str) -> None:
     """From both."""
     assert refusal(address, PUBLIC) == refusal(address, CLUSTER) == ""

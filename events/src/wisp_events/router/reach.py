@@ -23,8 +23,24 @@ CLUSTER: Final = "cluster"
 PUBLIC: Final = "public"
 """A host outside: addresses that are reached over the internet."""
 
-_TRANSLATED: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
-"""IPv6 addresses that stand for IPv4 ones, which may be private."""
+_WRITES_IPV4: Final = tuple(map(ipaddress.IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96")))
+"""IPv6 addresses whose last 32 bits are an IPv4 one that a translator or an old system makes of them; mapped ones are the standard library's."""
+_TUNNELS: Final = tuple(map(ipaddress.IPv6Network, ("2002::/16", "2001::/32", "64:ff9b:1::/48")))
+"""6to4, Teredo, and local translators, which may have any form: they lead to an IPv4 address that can't be told."""
+_OWN: Final = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "169.254.0.0/16",  # most clouds
+            "192.0.0.0/24",  # Oracle's
+            "168.63.129.16/32",  # Azure's, a public address
+            "100.100.100.200/32",  # Alibaba's
+            "fd00:ec2::254/128",  # Amazon's
+            "fd20:ce::254/128",  # Google's
+        ),
+    )
+)
+"""Where clouds tell a machine its credentials; not all are of the link, as far as the address says."""
 
 
 class Unreachable(OSError):  # noqa: N818 - what the target is
@@ -74,6 +90,10 @@ def refusal(text: str, reach: str) -> str:
     address = _plain(ipaddress.ip_address(text.partition("%")[0]))
     if address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast:
         return "which is of the router's own machine or link"
+    if any(address in network for network in _OWN):
+        return "which is where a cloud tells its machines their credentials"
+    if any(address in network for network in _TUNNELS):
+        return "which stands for another address"
     if reach == PUBLIC and not _public(address):
         return "which is not public"
     return ""
@@ -81,12 +101,12 @@ def refusal(text: str, reach: str) -> str:
 
 def _plain(address: IPAddress) -> IPAddress:
     """The IPv4 address that an IPv6 one is a way to write of."""
-    return (isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped) or address
+    if isinstance(address, ipaddress.IPv4Address) or address.is_loopback or address.is_unspecified:
+        return address
+    if address.ipv4_mapped or any(address in network for network in _WRITES_IPV4):
+        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address
 
 
 def _public(address: IPAddress) -> bool:
-    if isinstance(address, ipaddress.IPv6Address):
-        translated = any(address in network for network in _TRANSLATED)
-        if translated or address.sixtofour or address.teredo or address.is_site_local:
-            return False
-    return address.is_global
+    return address.is_global and not (isinstance(address, ipaddress.IPv6Address) and address.is_site_local)
