@@ -236,3 +236,11 @@ def test_refused(start: Callable[..., FunctionProcess], env: dict[str, str], wan
     function = start("async def handler(scope, receive, send): ...", WISP_ISOLATION="none", **env)
     assert function.exit_status() == 1
     assert wanted in function.termination_log.read_text()
+
+
+def test_paths_like_ours(serve_here: Serve) -> None:
+    """Of what begins with ``/_wisp/`` only health is the front's own: all else is the handler's."""
+    function = serve_here("def handler(event, context):\n    return event['rawPath']\n", WISP_TIMEOUT_SECONDS="1")
+    for path in ("/_wisp/x", "/_wisp/healthy", "/_wisp/"):
+        assert function.request(path).body.decode().strip('"') == path
+    assert function.request("/_wisp/health").status == function.request("/_wisp/life").status == 200

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from wisp_runtime.workers import Worker
 
 CANCEL_SECONDS = 1.0  # for a cancelled invocation to end by itself
+LENT = "Only the process of the handler takes events here"
 ABSENT = "The runtime in the other container has not asked for an event"
 
 
@@ -83,7 +84,9 @@ class Function:
         except BadRequestError as error:
             call.refuse(error)
             return
-        if self.idle:
+        if processes.lender is not None:
+            self._refuse(call, 503, "ServiceUnavailable", LENT)
+        elif self.idle:
             self._run(self.idle[-1], call)
         elif not self.queue and len(processes.workers) == 1 and processes.workers[0].has_room_ahead:
             self._give(processes.workers[0], call)
@@ -142,7 +145,7 @@ class Function:
 
     def free(self, worker: Worker, answered: Call | None = None) -> None:
         """Let a worker go on, after what it has answered."""
-        if worker.gone or not worker.ready:
+        if worker.gone or not worker.ready or self.processes.lender is not None:
             return
         if worker.calls and worker.concurrency == 1:
             self._begin(next(iter(worker.calls.values())))

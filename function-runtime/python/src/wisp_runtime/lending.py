@@ -15,7 +15,7 @@ import time
 from wisp_runtime import journal
 from wisp_runtime.board import BROKEN, CLEAN, SLOTS, Board
 from wisp_runtime.calls import Call
-from wisp_runtime.connection import Connection
+from wisp_runtime.connection import HEALTH_PATH, LIFE_PATH, Connection
 from wisp_runtime.frames import BACK, BUSY, DRAIN, LEND, pack
 from wisp_runtime.http1 import HttpRequest, error_reply
 from wisp_runtime.lean import deque, suppress
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from wisp_runtime.workers import Worker
 
 RETRY_SECONDS = 0.02
-_OURS = (b"GET /_wisp/", b"HEAD /_wisp/")
-_PEEK = 16
+_OURS = tuple(f"{method} {path} ".encode() for method in ("GET", "HEAD") for path in (HEALTH_PATH, LIFE_PATH))
+_PEEK = max(map(len, _OURS))
 _ENDED = "The function's process has ended; this request had not begun"
 
 

@@ -96,7 +96,8 @@ class Loop:
             handler = self._handlers.get(fd)
             if handler is not None:
                 self.guard(handler, events)
-        while timers and timers[0][0] <= time.monotonic():
+        now = time.monotonic()  # once: a timer that sets itself again for at once comes in the next round
+        while timers and timers[0][0] <= now:
             call = heappop(timers)[2].call
             if call is not None:
                 self.guard(call)
