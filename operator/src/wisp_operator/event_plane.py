@@ -224,11 +224,30 @@ def _readers(view: View, live: list[Wish], config: OperatorConfig, cluster: str)
     wanted = {wish.reader for wish in live if wish.reader}
     made = {}
     for reader in sorted(wanted | set(view.tasks)):
-        task = compile_reader(view.namespace, reader, live, config.s3_servers, cluster, view.cursors)
+        task = compile_reader(view.namespace, reader, live, config.s3_servers, cluster, _begun(view, reader, live))
         if task.draining and (reader in view.gave_up or _drained(view, reader, task.version)):
             continue
         made[reader] = task
     return made
+
+
+def _begun(view: View, reader: ReaderKey, live: list[Wish]) -> set[tuple[str, str]]:
+    """(uid, table) where rows may be written: the router reads with the Subscription's newest route, or did so when the reader was told.
+
+    What a reader was told stays while it is asked for: rows that have a time out of its task would come twice.
+    """
+    task = view.tasks[reader].postgres if reader in view.tasks else None
+    told = {(uid, table.name) for table in (task.tables if task else ()) for uid in table.snapshots}
+    return told | {(wish.uid, table) for wish in live if _is_read(view, wish) for table in wish.items}
+
+
+def _is_read(view: View, wish: Wish) -> bool:
+    """Whether the router has taken the Subscription's newest route, and keeps its place in the log."""
+    report = view.route_reports.get(wish.name)
+    if report is None or report.uid != wish.uid or wish.uid not in view.cursors:
+        return False
+    generation: int = wish.live["metadata"]["generation"]
+    return report.generation >= generation
 
 
 def _drained(view: View, reader: ReaderKey, version: str) -> bool:

@@ -115,7 +115,7 @@ def compile_reader(  # noqa: PLR0917 - one call
     wishes: Iterable[Wish],
     servers: list[S3Server],
     cluster: str,
-    begun: Collection[str] = (),
+    begun: Collection[tuple[str, str]] = (),
 ) -> ReaderConfig:
     """The task of one reader from all Subscriptions that use it; none: drain. `cluster` is the cluster's uid; `begun` as for `_tables`."""
     wishes = sorted(
@@ -217,8 +217,8 @@ def asks_for_rows(wish: Wish) -> bool:
     return wish.spec.source.postgres is not None and wish.spec.source.postgres.snapshot == "initial"
 
 
-def _tables(wishes: list[Wish], begun: Collection[str] = ()) -> list[TableConfig]:
-    """`begun` are the uids of Subscriptions whose place in the log is fixed: rows written before that would pass them by."""
+def _tables(wishes: list[Wish], begun: Collection[tuple[str, str]] = ()) -> list[TableConfig]:
+    """`begun` are (uid, table) of Subscriptions whose route reads the table's rows: those written before that would pass it by."""
     wanted: dict[str, set[str]] = {}
     rows: dict[str, set[str]] = {}
     for wish in wishes:
@@ -226,7 +226,7 @@ def _tables(wishes: list[Wish], begun: Collection[str] = ()) -> list[TableConfig
         assert source  # noqa: S101 - a database reader's wish
         for table in source.tables:
             wanted.setdefault(table, set()).update(source.operations)
-            if asks_for_rows(wish) and wish.uid in begun:
+            if asks_for_rows(wish) and (wish.uid, table) in begun:
                 rows.setdefault(table, set()).add(wish.uid)
     return [
         TableConfig(

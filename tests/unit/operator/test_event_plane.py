@@ -225,7 +225,34 @@ def test_rows_of_tables_are_for_who_asks_and_has_a_place_in_the_log() -> None:
     assert {"type": [f"dev.wisp.postgres.{kind}" for kind in ("insert", "snapshot", "gap")]} in route.filters
     assert _snapshots(made) == [[]]
     view.cursors = {route.uid, other.uid}
+    assert _snapshots(plan(view, CONFIG, "cluster")) == [[]], "the router may not have taken the route"
+    view.route_reports = {
+        name: RouteStatus(uid=made.routes[name].uid, generation=1, state="Active") for name in made.routes
+    }
     assert _snapshots(plan(view, CONFIG, "cluster")) == [[route.uid]]
+    view.cursors = set()
+    assert _snapshots(plan(view, CONFIG, "cluster")) == [[]]
+
+
+def test_rows_of_a_table_that_is_added_wait_for_the_route_that_reads_them() -> None:
+    """The cursor is there and the router reads an older route: the new table's rows would pass it by. The others' stay asked for meanwhile."""
+    item = make_subscription(source=postgres(snapshot="initial"))
+    uid = item["metadata"]["uid"]
+    report = RouteStatus(uid=uid, generation=1, state="Active")
+    view, made = settled(item, cursors={uid}, route_reports={"on-upload": report})
+    assert _snapshots(made) == [[uid]]
+    item = make_subscription(source=postgres("public.items", "public.orders", snapshot="initial"))
+    item["metadata"]["generation"] = 2
+    view.wishes = wishes(item)
+    view.tasks = (made := plan(view, CONFIG, "cluster")).readers
+    assert _snapshots(made) == [[], [uid]]
+    report.uid, report.generation = "uid of an earlier one", 2
+    assert _snapshots(plan(view, CONFIG, "cluster")) == [[], [uid]]
+    report.uid, report.generation = uid, 2
+    assert _snapshots(plan(view, CONFIG, "cluster")) == [[uid], [uid]]
+    item["spec"]["source"]["postgres"]["snapshot"] = "never"
+    view.wishes = wishes(item)
+    assert _snapshots(plan(view, CONFIG, "cluster")) == [[], []]
 
 
 def _snapshots(made: Plan) -> list[list[str]]:
