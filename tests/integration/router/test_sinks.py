@@ -4,6 +4,8 @@ import asyncio
 import ipaddress
 import socket
 import ssl
+import threading
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -53,19 +55,45 @@ async def test_a_name_is_resolved_once_and_that_address_is_called(
     server = await asyncio.start_server(answer, "127.0.0.2", 0)
     port, asked = server.sockets[0].getsockname()[1], 0
 
-    async def rebinding(_host: str, port: int, **_: Any) -> list[Any]:
+    def rebinding(*_: Any, **__: Any) -> list[Any]:
         nonlocal asked
         asked += 1
         where = "127.0.0.2" if asked == 1 else "127.0.0.3"
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (where, port))]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (where, 0))]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", rebinding)
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     monkeypatch.setattr(reach, "refusal", lambda found, _: "" if found == "127.0.0.2" else "refused")
     url = f"http://hooks.example.com:{port}/"
     assert await post(client, url, reach.PUBLIC) == Answer(204)
     outcome = await post(client, url, reach.PUBLIC)
     assert isinstance(outcome, Failure)
     assert "resolves to 127.0.0.3, refused" in outcome.message
+    server.close()
+
+
+async def test_names_that_are_slow_hold_up_nobody_else(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many events are for them: a name is looked up once at a time, and never where a Function's name has to be."""
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port, asked, told, real = server.sockets[0].getsockname()[1], Counter[str](), threading.Event(), socket.getaddrinfo
+
+    def slow(host: str, *args: Any, **more: Any) -> Any:
+        asked[host] += 1
+        if host.endswith(".test"):
+            told.wait(60)
+            raise socket.gaierror(socket.EAI_AGAIN, "no name server answers")
+        return real(host, *args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    hosts = [f"s{number}.test" for number in range(48)]  # more than there are threads, in any of the pools
+    waiting = [asyncio.create_task(post(client, f"http://{host}/", reach.PUBLIC)) for host in hosts for _ in range(2)]
+    try:
+        async with asyncio.timeout(5):
+            await asyncio.sleep(0.1)  # all of them are under way
+            assert await post(client, f"http://localhost:{port}/") == Answer(204)
+    finally:
+        told.set()
+    assert all(isinstance(outcome, Failure) for outcome in await asyncio.gather(*waiting))
+    assert {asked[host] for host in hosts} == {1}
     server.close()
 
 

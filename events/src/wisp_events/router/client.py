@@ -17,7 +17,7 @@ from typing import Final, cast
 
 import httptools
 
-from wisp_events.router.reach import connect
+from wisp_events.router.reach import Names, connect
 from wisp_events.router.request import Address
 from wisp_events.router.verdict import ERROR, MARK, REALM, Answer, Failure, Outcome
 
@@ -190,9 +190,10 @@ class _Connection(asyncio.Protocol):
 class Pool:
     """The connections to one host and port."""
 
-    def __init__(self, to: Address, limit: int) -> None:
+    def __init__(self, to: Address, limit: int, names: Names) -> None:
         """At most `limit` connections; further requests wait their turn."""
         self._to = to
+        self._names = names
         self._limit = limit
         self._idle: list[_Connection] = []
         self._open: set[_Connection] = set()
@@ -219,7 +220,7 @@ class Pool:
         where = f"{self._to.host}:{self._to.port}"
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                connection = await connect(self._to, lambda: _Connection(self))
+                connection = await connect(self._to, lambda: _Connection(self), self._names)
         except TimeoutError:
             self._failed(exchange, f"no connection to {where} within {CONNECT_SECONDS:.0f} s")
         except OSError as error:
@@ -285,6 +286,7 @@ class Client:
     def __init__(self, connections_per_target: int = 1024) -> None:
         """Start with none; needs a running loop."""
         self._limit = connections_per_target
+        self._names = Names()
         self._pools: dict[tuple[str, int, bool, str], Pool] = {}
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
 
@@ -295,7 +297,7 @@ class Client:
         key = (to.host, to.port, to.tls, to.reach)
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = Pool(to, self._limit)
+            pool = self._pools[key] = Pool(to, self._limit, self._names)
         pool.send(Exchange(request, seconds, done, keep))
 
     async def _sweep(self) -> None:
@@ -313,3 +315,4 @@ class Client:
         await asyncio.gather(self._sweeper, return_exceptions=True)
         for pool in list(self._pools.values()):
             await pool.close()
+        self._names.close()

@@ -11,6 +11,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from wisp_events.router.request import Address
@@ -43,11 +44,57 @@ _OWN: Final = tuple(
 """Where clouds tell a machine its credentials; not all are of the link, as far as the address says."""
 
 
+_LOOKUPS: Final = 32
+"""How many names of sinks are looked up at a time."""
+
+
 class Unreachable(OSError):  # noqa: N818 - what the target is
     """Raised when a name resolves to an address that a delivery may not go to."""
 
 
-async def connect(to: Address, make: Callable[[], Made]) -> Made:
+class Names:
+    """The addresses of sinks' names, looked up apart from Functions' names: a lookup holds a thread for as long as the name's owner likes.
+
+    One lookup of a name at a time, so that a name takes one of the threads however many events are for it.
+    """
+
+    def __init__(self) -> None:
+        """No thread before the first lookup."""
+        self._threads = ThreadPoolExecutor(_LOOKUPS, "sink-names")
+        self._under_way: dict[str, asyncio.Future[list[str]]] = {}
+
+    async def look_up(self, host: str) -> list[str]:
+        """Every address of a name.
+
+        Raises:
+            OSError: the name does not resolve.
+        """
+        lookup = self._under_way.get(host)
+        if lookup is None:
+            lookup = asyncio.get_running_loop().run_in_executor(self._threads, _look_up, host)
+            self._under_way[host] = lookup
+            lookup.add_done_callback(functools.partial(self._end, host))
+        return await asyncio.shield(lookup)  # others may wait for it
+
+    def _end(self, host: str, lookup: asyncio.Future[list[str]]) -> None:
+        del self._under_way[host]
+        if not lookup.cancelled():
+            lookup.exception()  # nobody may be left who waits
+
+    def close(self) -> None:
+        """Begin no further lookup."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _look_up(host: str) -> list[str]:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # a label that is too long for a name
+        raise OSError(f"{host} is no name: {error}") from error
+    return list(dict.fromkeys(str(one[4][0]) for one in found))
+
+
+async def connect(to: Address, make: Callable[[], Made], names: Names) -> Made:
     """A new connection, of the first address that takes it.
 
     Raises:
@@ -56,7 +103,7 @@ async def connect(to: Address, make: Callable[[], Made]) -> Made:
     """
     loop, tls = asyncio.get_running_loop(), _trust() if to.tls else None
     name = to.host if tls else None
-    addresses = await resolve(to.host, to.port, to.reach) if to.reach else [to.host]
+    addresses = await resolve(to.host, to.reach, names) if to.reach else [to.host]
     for address in addresses[:-1]:
         with contextlib.suppress(OSError):
             return (await loop.create_connection(make, address, to.port, ssl=tls, server_hostname=name))[1]
@@ -69,16 +116,14 @@ def _trust() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-async def resolve(host: str, port: int, reach: str) -> list[str]:
+async def resolve(host: str, reach: str, names: Names) -> list[str]:
     """The addresses of a host, each of which may be connected to.
 
     Raises:
         OSError: the name does not resolve.
         Unreachable: it resolves to what is not admitted.
     """
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
+    addresses = await names.look_up(host)
     for address in addresses:
         if trouble := refusal(address, reach):
             raise Unreachable(f"{host} resolves to {address}, {trouble}")
