@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import socket
@@ -244,3 +245,120 @@ def test_paths_like_ours(serve_here: Serve) -> None:
     for path in ("/_wisp/x", "/_wisp/healthy", "/_wisp/"):
         assert function.request(path).body.decode().strip('"') == path
     assert function.request("/_wisp/health").status == function.request("/_wisp/life").status == 200
+
+
+def test_who_sends_while_a_handler_runs_is_read(serve_here: Serve) -> None:
+    """A request whose rest came in time, but while another's event ran for longer than callers may stall, is answered."""
+    code = """
+import os, time
+
+def handler(event, context):
+    if event[0] == "long":
+        print("begun")
+        while not os.path.exists("mark"):
+            time.sleep(0.01)
+        clock = time.monotonic
+        time.monotonic = lambda: clock() + 1000
+    return event
+"""
+    function = serve_here(code)
+    request = encode("pid")
+    with function.socket() as sock, ThreadPoolExecutor(1) as pool:
+        sock.sendall(request[:40])
+        assert say(function, "short").status == 200  # so the half that came before is read, too
+        long = pool.submit(say, function, "long")
+        function.log(lambda line: line["message"] == "begun")
+        sock.sendall(request[40:])
+        (function.folder / "mark").touch()
+        assert long.result().status == 200
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_no_descriptor_is_left(serve_here: Serve) -> None:
+    """Where the handler has used up its descriptors, the next connection is another process's."""
+    code = """
+import os, resource, traceback
+
+def handler(event, context):
+    if event[0] == "all":
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        try:
+            while True:
+                os.dup(0)
+        except OSError:
+            pass
+    return os.getpid()
+"""
+    function = serve_here(code)
+    connection = function.connect()
+    connection.request("POST", "/", b'["all", 0]', LAMBDA)
+    pid = Answer(connection.getresponse()).json
+    assert say(function, "pid").json != pid
+    connection.close()
+
+
+def test_lines_of_forks(serve_here: Serve) -> None:
+    """What the handler and its forks say at the same time is in the log whole."""
+    code = """
+import os
+
+def handler(event, context):
+    children = []
+    for name in "abcd":
+        if not (child := os.fork()):
+            for number in range(event[1]):
+                print(name, number)
+            os._exit(0)
+        children.append(child)
+    for number in range(event[1]):
+        print("e", number)
+    for child in children:
+        os.waitpid(child, 0)
+"""
+    function = serve_here(code)
+    report(function, say(function, "fork", 500))
+    said = {line["message"] for line in function.lines}
+    assert said >= {f"{name} {number}" for name in "abcde" for number in range(500)}
+
+
+def test_a_crash_behind_a_large_answer(serve_here: Serve) -> None:
+    """Who sent a request ahead that ends the process gets its error, whole answers before it, although it reads slowly."""
+    function = serve_here(CODE.replace("return os.getpid()", "return 'x' * (value or 0)"))
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", function.port))
+        sock.sendall(encode("text", 5 << 20) + encode("exit", 1))
+        function.log(lambda line: line.get("type") == "platform.report")
+        data = read_all(sock)
+    assert data.count(b"x") > 5 << 20
+    assert data[-1000:].count(b"HTTP/1.1 500 ") == data[-1000:].count(b"Runtime.ExitError") == 1
+
+
+@pytest.mark.parametrize("isolation", ["none", "worker"])
+def test_a_deep_client_context(serve: Serve, isolation: str) -> None:
+    """A client context that is nested too deep is refused, wherever the handler runs."""
+    context = base64.b64encode(b'{"custom":' + b"[" * 150 + b"]" * 150 + b"}").decode()
+    function = serve(CODE, WISP_ISOLATION=isolation)
+    assert function.invoke(["pid", 0], **{"x-amz-client-context": context}).status == 400
+
+
+@pytest.mark.parametrize(("place", "status"), [("before", b"500"), ("after", b"200")])
+def test_a_crash_at_the_answer(serve_here: Serve, place: str, status: bytes) -> None:
+    """An event whose process ends just before or after its answer is written is answered once, and never run again."""
+    code = """
+import os
+from wisp_runtime import journal
+from wisp_runtime.lent_connection import LentConnection
+
+def handler(event, context):
+    if event[0] == "before":
+        journal.end = lambda *about: os._exit(1)
+    write = LentConnection.answer_value
+    if event[0] == "after":
+        LentConnection.answer_value = lambda *about: (write(*about), os._exit(1))
+"""
+    with serve_here(code).socket() as sock:
+        sock.sendall(encode(place).replace(b"\r\n\r\n", b"\r\nConnection: keep-alive\r\n\r\n"))
+        data = read_all(sock)
+    assert data.startswith(b"HTTP/1.1 " + status)
+    assert data.count(b"HTTP/1.1 ") == data.count(b"wisp-request-id") == 1

@@ -67,6 +67,15 @@ def test_a_functions_module_never_stands_in_for_the_standard_librarys(serve: Cal
     assert function.invoke({"a": 1}).json == ['{"a": 1}', "typing.Any"]
 
 
+def test_nor_does_one_of_a_folder_that_it_adds(serve: Callable[..., FunctionProcess]) -> None:
+    """Backports in a folder that the code itself puts first on the path stand in for nothing either."""
+    names = ("json", "typing", "enum", "re", "contextlib")
+    code = f"import sys, os\nsys.path.insert(0, os.path.dirname(__file__) + '/vendor')\nimport {', '.join(names)}\n"
+    code += "def handler(event, context):\n    return [json.dumps(event), str(typing.Any)]\n"
+    function = serve({"app.py": code} | {f"vendor/{name}.py": "raise RuntimeError\n" for name in names})
+    assert function.invoke({"a": 1}).json == ['{"a": 1}', "typing.Any"]
+
+
 @pytest.mark.parametrize(
     "text", ["{", "[1,", "tru", "", "[1] x", ' {"a": [1.5, 1e999, NaN]} ', '"\\ud800"', '"\t"', "-", "1"]
 )

@@ -216,8 +216,6 @@ class Call:
         head = self.head
         if head is JSON_FORM:
             return '{"form":"json"'
-        if "clientContext" in head and depth(head["clientContext"]) > MAX_DEPTH:
-            raise _unsendable(f"its client context is nested deeper than {MAX_DEPTH}")
         try:
             return _encode(head)[:-1]
         except (ValueError, RecursionError) as error:
@@ -354,6 +352,8 @@ def _client_context(text: str) -> Any:
     if not isinstance(value, dict):
         message = "X-Amz-Client-Context must be a JSON object in base64"
         raise BadRequestError("InvalidRequestContentException", message)
+    if depth(value) > MAX_DEPTH:
+        raise _unsendable(f"its client context is nested deeper than {MAX_DEPTH}")
     return value
 
 

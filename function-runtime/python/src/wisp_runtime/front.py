@@ -127,6 +127,13 @@ class Front:
             self._ticking = True
             self.loop.after(TICK_SECONDS, self._tick)
 
+    def excuse(self, seconds: float) -> None:
+        """Put all deadlines off, because for so long nothing was read: what came meanwhile is still in the kernel."""
+        self.grace_ends += seconds
+        self._drain_ends += seconds
+        for fd in self.deadlines:
+            self.deadlines[fd] += seconds
+
     def remove(self, connection: Connection | WebSocketConnection | Lent) -> None:
         """Forget a connection that closes."""
         self.connections.pop(connection.fd, None)

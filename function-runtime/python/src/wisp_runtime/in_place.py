@@ -1,7 +1,7 @@
 """The worker's own front: the handler runs in the process that reads its callers' requests and writes the answers.
 
 Invariant: one invocation runs at a time, on the main thread, and what it means to its caller ``exchange`` decides, as for
-any worker. The board knows of it before the handler is called and no longer when its answer is made; it knows of a
+any worker. The board knows of it from before the handler is called until its answer is written; it knows of a
 connection from before it is read until all that was read is answered. What waits, waits in the kernel, where this
 process's end leaves it.
 """
@@ -14,6 +14,7 @@ import time
 from _socket import socket
 
 from wisp_runtime import identity, journal, logs, trace
+from wisp_runtime.board import UNANSWERED
 from wisp_runtime.calls import Call, deadline_ms
 from wisp_runtime.cloudevent import percent_encode
 from wisp_runtime.connection import STALL_SECONDS
@@ -131,6 +132,7 @@ class Serving:
         identity.renew()
         trace.renew()
         logs.use_sink(self._log)
+        os.register_at_fork(after_in_child=lambda: logs.use_sink(None))  # the board has one writer
 
     def serve(self) -> None:
         """Serve until the front has had enough, or has gone."""
@@ -166,6 +168,10 @@ class Serving:
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)  # noqa: FBT003 - os's own signature
         for kind, number, head, _ in self._frames.feed(data):
+            if kind == LEND and not descriptors:  # there was no room for it: the next process gets it, and has room
+                journal.emit("ERROR", "The function's process has no descriptor left for a connection, and is replaced")
+                self._ending = True
+                break
             if kind == LEND:
                 sock = socket(fileno=descriptors.pop(0))
                 sock.setblocking(False)  # noqa: FBT003 - socket's own signature
@@ -181,6 +187,7 @@ class Serving:
 
     def submit(self, connection: Any, request: HttpRequest) -> None:
         """Run a request's handler, now."""
+        self.board.slots[connection.slot] = UNANSWERED  # what was answered before it is written
         call = connection.call = Call(connection, request)
         try:
             call.prepare(self.signature)
@@ -203,8 +210,13 @@ class Serving:
         call.worker, call.number = self.here, 1  # type: ignore[assignment]
         self.here.calls[1] = call
         self._call = call
-        self._handler.run(head, body, self._answer)
-        self._call = None
+        try:
+            self._handler.run(head, body, self._answer)
+        finally:
+            self._call = None
+            self.board.end()
+        if self.front.deadlines or self.front.draining:
+            self.front.excuse(time.monotonic() - call.begun)
 
     def withdraw(self, call: Call) -> None:
         """Do nothing: nothing waits here."""
@@ -217,7 +229,6 @@ class Serving:
         if kind in (RESULT, ERROR, END):
             self.here.read()
             call.quiet = True  # there is nothing left to read
-            self.board.end()
         if kind == RESULT and not head and len(body) <= self.settings.max_body and self._takes_value(call):
             self._answer_value(call, body)
             return

@@ -240,10 +240,12 @@ class Lender:
 
     def _sweep(self) -> None:
         """End the worker when the time of what runs is over; what begins later has at least as much time."""
-        begun, now, timeout = self.board.begun, time.monotonic(), self._settings.timeout
-        self._sweeping = bool(begun) or self.board.watched
-        if begun and now >= begun + timeout and self.worker is not None:
-            self._expired = self.board.number
+        board, timeout = self.board, self._settings.timeout
+        number, begun, now = board.number, board.begun, time.monotonic()
+        self._sweeping = bool(begun) or board.watched
+        late = begun and now >= begun + timeout and (board.number, board.begun) == (number, begun)
+        if late and self.worker is not None:
+            self._expired = number
             self.worker.end_soon("timeout")
         if self._sweeping:
             self.front.loop.after(max(0.01, (begun or now) + timeout - now), self._sweep)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from _socket import socket
     from typing import Any
 
+    from wisp_runtime.http1 import Reply
     from wisp_runtime.in_place import Serving
 
 
@@ -39,8 +40,7 @@ class LentConnection(Connection):
         super()._read()
 
     def _wait_for_more(self) -> None:
-        if not self.reader.partial:
-            self._slots[self.slot] = CLEAN
+        self._slots[self.slot] = UNANSWERED if self.reader.partial else CLEAN
         super()._wait_for_more()
 
     def _watch(self, mask: int) -> None:
@@ -48,12 +48,18 @@ class LentConnection(Connection):
             self._slots[self.slot] = BROKEN
         super()._watch(mask)
 
+    def answer(self, reply: Reply) -> None:
+        """Answer the request that runs."""
+        self._slots[self.slot] = BROKEN
+        super().answer(reply)
+
     def answer_value(self, marks: str, body: bytes) -> None:
         """Answer with a JSON value."""
         request, self.request, self.call = self.request, None, None
         if request is None or self.closed:
             return
         self.reader.release(request.held)
+        self._slots[self.slot] = BROKEN
         head = (
             f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{marks}{date()}content-length: {len(body)}\r\n\r\n"
         )

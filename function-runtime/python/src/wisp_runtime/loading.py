@@ -15,21 +15,36 @@ import sys
 from importlib import import_module
 
 from wisp_runtime.errors import InitError, user_stack
-from wisp_runtime.lean import signal, suppress
+from wisp_runtime.lean import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
     from types import FrameType, ModuleType
     from typing import Any, NoReturn
 
     from wisp_runtime.settings import Settings
 
 _OURS = "httptools"  # what is imported by now and a function may bring itself
-# What a server in Python has always imported by now, and ours only where it is needed.
+# What a server in Python has always imported by now, and ours only where it is needed: nothing stands in for it.
 _STANDARD = {"array", "bisect", "collections", "contextlib", "copyreg", "enum", "errno", "functools", "heapq", "json"}
 _STANDARD |= {"keyword", "operator", "re", "reprlib", "selectors", "signal", "socket", "struct", "typing"}
 _MAX_NAMES = 20
+
+
+class _StandardFinder:
+    """A finder that gives these names to the standard library, wherever the function puts folders of its own."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Find one of them beside ``os``."""
+        del path, target
+        if name not in _STANDARD:
+            return None
+        from importlib.machinery import PathFinder  # noqa: PLC0415 - frozen; free when used here
+
+        folder = os.path.dirname(os.__file__)  # noqa: PTH120 - pathlib costs 10 ms at start
+        return PathFinder.find_spec(name, [folder, f"{folder}/lib-dynload"])
 
 
 def load_handler(settings: Settings, on_hang: Callable[[InitError], NoReturn]) -> Callable[..., Any]:
@@ -72,18 +87,8 @@ def _enter(code_dir: str) -> None:
     if any(os.path.exists(os.path.join(folder, _OURS)) for folder in users):  # noqa: PTH110, PTH118
         for name in [name for name in sys.modules if name.partition(".")[0] == _OURS]:
             del sys.modules[name]
-    _keep_standard(users)
+    sys.meta_path.insert(0, _StandardFinder())
     sys.path[:] = [*users, *(entry for entry in sys.path if entry not in {"", *users})]
-
-
-def _keep_standard(users: list[str]) -> None:
-    """Import what the function has modules of the same name of, where it, its packages and we expect the standard library's."""
-    found: set[str] = set()
-    for folder in users:
-        with suppress(OSError):
-            found.update(name.partition(".")[0] for name in os.listdir(folder))  # noqa: PTH208 - pathlib costs 10 ms
-    for name in found & _STANDARD:
-        import_module(name)
 
 
 def _add_exit() -> None:
