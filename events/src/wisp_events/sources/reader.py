@@ -1,8 +1,8 @@
 """What all readers share: the wish (config and connection) as it is now, and the report of what became of it.
 
-Invariant: a reader acts on the newest wish it has seen and keeps acting on it while NATS is away; a report names the
-version that it speaks of. Config and Secret are looked at every second, so that a wish or a mended password needs no
-restart; a failure to look changes nothing.
+Invariant: a reader acts on the newest wish it has seen and keeps acting on it while NATS is away or a replica of it that lags
+answers with an older one; a report names the version that it speaks of. Config and Secret are looked at every second, so that
+a wish or a mended password needs no restart; a failure to look changes nothing.
 """
 
 import asyncio
@@ -88,6 +88,7 @@ class Reader:
         self._status: ReaderStatus | None = None
         self._reported_at = -REPORT_SECONDS
         self._unsent = False
+        self._newest = 0, ""
         self.wish: Wish | None = None
         """None until the operator's config was read."""
 
@@ -183,6 +184,10 @@ class Reader:
             return None
         if not answer.data or "Status" in (answer.headers or {}):
             return None
+        version = _version(answer.headers or {})
+        if older(version, self._newest):
+            return None
+        self._newest = version
         try:
             config = msgspec.json.decode(answer.data, type=ReaderConfig)
         except msgspec.DecodeError:
@@ -192,6 +197,16 @@ class Reader:
         if not connection and config.draining and self.wish:
             connection = self.wish.connection  # a namespace's deletion takes the Secret first
         return Wish(config, connection)
+
+
+def older(one: tuple[int, str], newest: tuple[int, str]) -> bool:
+    """Whether a message comes before another of its key, both as sequence and time; a bucket that was made anew counts again, later."""
+    return one[0] < newest[0] and one[1] < newest[1]
+
+
+def _version(headers: dict[str, str]) -> tuple[int, str]:
+    """Sequence and time (UTC, comparable as text) of the message that a direct get answered with."""
+    return int(headers.get("Nats-Sequence", 0)), headers.get("Nats-Time-Stamp", "").removesuffix("Z")
 
 
 def read_connection(directory: Path) -> dict[str, str]:
