@@ -1,6 +1,7 @@
 """Reading key-value buckets by polling, without consumers or watches.
 
-Every read is one request that answers for itself, so there is nothing that a restart of NATS could leave dead. Reading
+Every read is one request that any replica of NATS answers (one may lag: who reads what it has read before has to
+compare revisions), and that answers for itself, so there is nothing that a restart of NATS could leave dead. Reading
 "the next message of this bucket after revision r" returns changes and deletions in order, and at the end "none".
 
 Invariant: `changes` returns every key whose last change is after the revision given, or raises.
@@ -50,6 +51,15 @@ async def changes(js: JetStreamContext, bucket: str, after: int = 0) -> list[Ent
             return found
         found.append(_entry(message.subject or "", message.data, message.headers, message.seq or 0, prefix))
         after = found[-1].revision
+
+
+async def last_revision(js: JetStreamContext, bucket: str) -> int:
+    """The revision of the bucket's last change, by its leader, which doesn't lag.
+
+    Raises:
+        nats.errors.Error, OSError: the bucket could not be read.
+    """
+    return (await js.stream_info(f"KV_{bucket}")).state.last_seq
 
 
 async def read(js: JetStreamContext, bucket: str, key: str) -> Entry | None:

@@ -24,7 +24,8 @@ from wisp_events.router.claim import claim
 from wisp_events.router.client import Client as Http
 from wisp_events.router.delivery import GRACE_SECONDS, Delivery, Shared
 from wisp_events.router.ownership import ALIVE, BEAT_SECONDS, LEAVING, Members, owner
-from wisp_events.router.plan import InvalidRoute, Plan, compile_route
+from wisp_events.router.plan import InvalidRoute, Plan
+from wisp_events.router.routes import Routes
 
 if TYPE_CHECKING:
     from wisp_api.route import RouteStatus
@@ -54,10 +55,10 @@ class Replica:
         self._retention = retention_seconds
         self._members = Members(me, time.monotonic())
         self._shared = Shared(client, http, me, secrets.token_hex(8), self._leased)
-        self._revision = 0  # of KV_ROUTES
         self._listed = 0.0
         self._polled = 0.0
-        self._routes: dict[str, Plan | InvalidRoute] = {}
+        self._known = Routes()
+        self._routes = self._known.plans
         self._owned: dict[str, Delivery] = {}
         self._moving: dict[str, asyncio.Task[None]] = {}  # claims and releases under way
         self._blocked: dict[str, str] = {}  # why a route could not be claimed
@@ -128,24 +129,13 @@ class Replica:
         for entry in await bucket.changes(self._js, names.KV_MEMBERS):
             self._members.observe(entry.key, entry.revision, time.monotonic(), entry.value)
         whole = began - self._listed >= RELIST_SECONDS
-        entries = await bucket.changes(self._js, names.KV_ROUTES, 0 if whole else self._revision)
+        entries = await bucket.changes(self._js, names.KV_ROUTES, 0 if whole else self._known.revision)
         if whole:
+            if not self._known.reached(entries):
+                self._known.compare(await bucket.last_revision(self._js, names.KV_ROUTES))
             self._listed = began
-            for key in self._routes.keys() - {entry.key for entry in entries}:
-                del self._routes[key]
-        for entry in entries:
-            self._revision = entry.revision
-            self._take_route(entry)
+        self._known.take(entries, whole=whole)
         self._polled = time.monotonic()
-
-    def _take_route(self, entry: bucket.Entry) -> None:
-        if entry.value is None:
-            self._routes.pop(entry.key, None)
-            return
-        try:
-            self._routes[entry.key] = compile_route(entry.value)
-        except InvalidRoute as error:
-            self._routes[entry.key] = error
 
     def _share(self) -> None:
         """Claim what is ours, release what is not, hand changed plans on."""
