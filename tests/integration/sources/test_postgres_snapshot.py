@@ -190,3 +190,28 @@ def test_an_open_transaction_holds_up_rows_and_nothing_else(shop: Shop) -> None:
         assert [event.type.rpartition(".")[2] for event in shop.wait_events(1)] == ["insert"]
     (_, row) = shop.wait_events(2)
     assert (row.type, data(row)["new"]) == (SNAPSHOT, {"id": 1, "n": 1})
+
+
+def test_tables_that_cannot_be_read_hold_up_nothing_else(shop: Shop) -> None:
+    """One is forbidden, one breaks off at a row: both are told of; the other's rows come, once, and so do changes. Theirs come when they can be read."""
+    shop.server.execute("DROP ROLE IF EXISTS reader")
+    shop.server.execute("CREATE ROLE reader LOGIN REPLICATION PASSWORD 'reader'")
+    shop.server.execute(f"GRANT CREATE ON DATABASE {shop.database} TO reader")
+    shop.sql("CREATE TYPE mood AS ENUM ('glad', 'lost')", "CREATE TABLE broken (id int PRIMARY KEY, mood mood)")
+    shop.sql("CREATE TABLE forbidden (id int PRIMARY KEY)", "CREATE TABLE orders (id int PRIMARY KEY)")
+    shop.sql("INSERT INTO broken VALUES (1, 'glad'), (2, 'lost')", "DELETE FROM pg_enum WHERE enumlabel = 'lost'")
+    shop.sql("INSERT INTO forbidden VALUES (1)", "INSERT INTO orders VALUES (1)")
+    those = ["broken", "forbidden", "orders"]
+    shop.sql(*(f"ALTER TABLE {name} OWNER TO reader" for name in those), "REVOKE SELECT ON forbidden FROM reader")
+    shop.write_dsn(shop.server.dsn("reader", "reader", shop.database))
+    tables = [(f"public.{name}", ALL) for name in those]
+    shop.wish(*tables, rows={name: ["uid-1"] for name, _ in tables})
+    told = {f"rows of public.{name} are still to come" for name in those[:2]}
+    shop.wait_status(lambda status: all(one in status.message for one in told), "a message")
+    assert [event.subject for event in rows(shop)] == ["public.orders"]
+    shop.sql("INSERT INTO orders VALUES (2)")
+    shop.wait_events(2)
+    shop.sql("GRANT SELECT ON forbidden TO reader", "DELETE FROM broken WHERE id = 2")
+    wait_until(lambda: len(rows(shop)) == 3, "the others' rows")
+    shop.wait_status(lambda status: not status.message, "the message stays")
+    assert sorted(event.subject or "" for event in rows(shop)) == ["public.broken", "public.forbidden", "public.orders"]

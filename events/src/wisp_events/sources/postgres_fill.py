@@ -4,14 +4,16 @@ Invariants:
 - The rows stand in the log behind every change that they contain and before every change that they don't: the stream stands still at the
   snapshot's place while they are written.
 - Only the Subscription that asked reads them: they have a subject of its own. It gets them once, which is remembered after the log has
-  all of them. Whoever dies before takes a new snapshot: rows that come again have the ids of the first time.
+  all of the table's. Whoever dies before takes a new snapshot: rows that come again have the ids of the first time.
+- A table that can't be read holds up neither the others nor the stream.
 """
 
 import asyncio
+import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from nats.js import JetStreamContext
@@ -24,11 +26,13 @@ from wisp_events.sources import postgres_snapshot, row_letters, row_log
 from wisp_events.sources.postgres_snapshot import Snapshot
 from wisp_events.sources.postgres_stream import Put, Stream
 from wisp_events.sources.reader import Reader, Trouble, Wish
-from wisp_events.sources.row_events import COUNTED, Mapper
+from wisp_events.sources.row_events import COUNTED, Mapper, Table
 from wisp_events.sources.rows import Begin, Change, Relation, Value
 
 LOOK_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 5.0
+RESTS: Final = 20
+"""A table that broke off is left alone this many times as long as it took."""
 OPERATION: Final = "snapshot"
 
 
@@ -39,14 +43,33 @@ class Given(msgspec.Struct, rename="camel"):
     """Table -> uids of the Subscriptions that have its rows."""
 
 
-def missing(config: PostgresConfig, given: Given, followed: set[str]) -> dict[str, list[str]]:
-    """Of the tables that are followed, who is to get their rows."""
+class Wanted(NamedTuple):
+    """A table's rows, and who is to get them."""
+
+    table: Table
+    uids: list[str]
+
+
+def missing(config: PostgresConfig, given: Given, followed: Mapping[str, Table]) -> dict[str, Wanted]:
+    """Of the tables that are followed, those with rows that somebody is to get."""
     found = {
-        table.name: [uid for uid in table.snapshots if uid not in given.snapshots.get(table.name, [])]
+        table.name: Wanted(
+            followed[table.name], [uid for uid in table.snapshots if uid not in given.snapshots.get(table.name, [])]
+        )
         for table in config.tables
         if table.name in followed
     }
-    return {table: uids for table, uids in found.items() if uids}
+    return {name: wanted for name, wanted in found.items() if wanted.uids}
+
+
+def remembered(config: PostgresConfig, given: Given, written: Mapping[str, Wanted]) -> Given:
+    """Who has which rows when these tables' are written; without those who don't ask any more."""
+    kept: dict[str, list[str]] = {}
+    for table in config.tables:
+        now = written[table.name].uids if table.name in written else []
+        if uids := {*given.snapshots.get(table.name, []), *now} & {*table.snapshots}:
+            kept[table.name] = sorted(uids)
+    return Given(kept)
 
 
 class Filling:
@@ -59,8 +82,13 @@ class Filling:
         self._wish = wish
         self._stream = stream
         self._mapper = mapper
-        self._tables = ""
         self._snapshot: Snapshot | None = None
+        self._written: dict[str, Wanted] = {}
+        """Tables whose rows were put."""
+        self._failed: dict[str, Trouble] = {}
+        """Tables that can't be read."""
+        self._rested: dict[str, float] = {}
+        """When tables that broke off are read again, so that the stream stands still for them at times only."""
         self.message = ""
         """What is under way, or in the way; empty when nothing is."""
 
@@ -70,73 +98,114 @@ class Filling:
             try:
                 await self._turn()
             except Trouble as trouble:
-                self.message = f"{self._tables or 'the rows of tables'} are still to come: {trouble.message}"
+                self.message = trouble.message
                 await asyncio.sleep(RETRY_SECONDS)
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _turn(self) -> None:
         config = (self._reader.wish or self._wish).config
         if config.draining or not config.postgres or not any(table.snapshots for table in config.postgres.tables):
+            self.message = ""
             return
         key = names.position_key(config.namespace, config.kind, config.connection)
         given = await row_log.read_position(self._js, key, Given) or Given()
-        wanted = missing(config.postgres, given, set(self._stream.tables))
+        wanted = missing(config.postgres, given, self._stream.tables)
         if not wanted:
+            self.message = ""
             return
-        self._tables = f"the rows of {', '.join(wanted)}"
+        dsn = self._wish.value("dsn")
         if not self.message:
-            self.message = f"{self._tables} are being written"
-        taking = partial(postgres_snapshot.take, self._wish.value("dsn"), config.postgres.slot)
+            self.message = f"the rows of {', '.join(wanted)} are being written"
+        self._written = {}
+        now = time.monotonic()
+        self._failed = {
+            name: one for name, one in self._failed.items() if name in wanted and now < self._rested.get(name, 0)
+        }
         try:
-            await self._stream.at(partial(self._take, taking), partial(self._write, wanted))
+            self._failed |= await asyncio.to_thread(
+                postgres_snapshot.unreadable, dsn, wanted.keys() - self._failed.keys()
+            )
+            readable = {name: one for name, one in wanted.items() if name not in self._failed}
+            if readable:
+                taking = partial(postgres_snapshot.take, dsn, config.postgres.slot)
+                await self._stream.at(partial(self._take, taking), partial(self._write, readable))
+        except Trouble as trouble:
+            self._failed |= {name: trouble for name in wanted if name not in self._failed | self._written}
         finally:
             if self._snapshot:
                 self._snapshot.close()
             self._snapshot = None
-        asking = {table.name: table.snapshots for table in config.postgres.tables}
-        had = {name: set(given.snapshots.get(name, [])) | set(wanted.get(name, [])) for name in asking}
-        kept = {name: sorted(uids & set(asking[name])) for name, uids in had.items() if uids & set(asking[name])}
-        await row_log.write_position(self._js, key, Given(kept))
+        if self._written:
+            await row_log.write_position(self._js, key, remembered(config.postgres, given, self._written))
         self.message = ""
+        if self._failed:
+            raise _still_to_come(self._failed)
 
     async def _take(self, taking: Callable[[], Snapshot]) -> int:
         self._snapshot = await asyncio.to_thread(taking)
         return self._snapshot.position
 
-    async def _write(self, wanted: dict[str, list[str]], put: Put) -> None:
+    async def _write(self, wanted: dict[str, Wanted], put: Put) -> None:
         """Store the rows of the tables; the stream stands still meanwhile."""
         snapshot = self._snapshot
         assert snapshot  # noqa: S101 - it was taken before
         begin = Begin(snapshot.position - 1, int(time.time() * 1e6))  # no transaction's place: those are multiples of 8
-        number = 0
-        for table, uids in wanted.items():
-            relation = await asyncio.to_thread(snapshot.open, table)
-            while relation and (rows := await asyncio.to_thread(snapshot.fetch)):
-                events: list[tuple[str, Event]] = []
-                for row in rows:
-                    number += 1
-                    try:
-                        events += self._events(relation, row, begin, number, uids)
-                    except ValueError as error:
-                        message = f"row {number} of {table}: {error}"
-                        await row_letters.bury(self._js, row_letters.letter(self._mapper, "Malformed", message))
-                await put(events)
-                COUNTED[OPERATION].inc(len(rows))
+        for name in wanted:
+            try:
+                await asyncio.to_thread(snapshot.hold, name)
+            except Trouble as trouble:
+                self._failed[name] = trouble
+        numbers = itertools.count(1)
+        for name, one in wanted.items():
+            if name in self._failed:
+                continue
+            started = time.monotonic()
+            try:
+                await self._write_table(snapshot, name, one, begin, numbers, put=put)
+            except Trouble as trouble:
+                self._failed[name] = trouble
+                self._rested[name] = time.monotonic() + RESTS * (time.monotonic() - started)
+                await asyncio.to_thread(snapshot.give_up)
+            else:
+                self._written[name] = one
+
+    async def _write_table(
+        self, snapshot: Snapshot, name: str, wanted: Wanted, begin: Begin, numbers: Iterator[int], *, put: Put
+    ) -> None:
+        relation = await asyncio.to_thread(snapshot.open, name)
+        while relation and (rows := await asyncio.to_thread(snapshot.fetch)):
+            events: list[tuple[str, Event]] = []
+            for row, number in zip(rows, numbers, strict=False):
+                try:
+                    events += self._events(relation, row, begin, number, wanted)
+                except ValueError as error:
+                    message = f"row {number} of {name}: {error}"
+                    await row_letters.bury(self._js, row_letters.letter(self._mapper, "Malformed", message))
+            await put(events)
+            COUNTED[OPERATION].inc(len(rows))
 
     def _events(
-        self, relation: Relation, row: tuple[Value, ...], begin: Begin, number: int, uids: list[str]
+        self, relation: Relation, row: tuple[Value, ...], begin: Begin, number: int, wanted: Wanted
     ) -> Iterator[tuple[str, Event]]:
         """A row, for each who asked."""
         change = Change(OPERATION, relation, None, old_is_key=False, new=row)
-        table = self._stream.tables[relation.name]
-        for _, event in self._mapper.change(change, table, begin, number):
-            for uid in uids:
+        for _, event in self._mapper.change(change, wanted.table, begin, number):
+            for uid in wanted.uids:
                 yield (
                     names.snapshot_subject(
                         self._mapper.namespace, self._mapper.connection, relation.schema, relation.table, uid
                     ),
                     msgspec.structs.replace(event, id=_identity(uid, event)),
                 )
+
+
+def _still_to_come(failed: Mapping[str, Trouble]) -> Trouble:
+    """What is in the way of which tables' rows."""
+    tables: dict[str, list[str]] = {}
+    for name, trouble in failed.items():
+        tables.setdefault(trouble.message, []).append(name)
+    told = [f"the rows of {', '.join(those)} are still to come: {message}" for message, those in tables.items()]
+    return Trouble(next(iter(failed.values())).reason, "; ".join(told))
 
 
 def _identity(uid: str, event: Event) -> str:

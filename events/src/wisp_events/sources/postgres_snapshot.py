@@ -6,12 +6,15 @@ a transaction is in the snapshot exactly if its commit stands before the place.
 Invariant: values are the texts that pgoutput sends of the same rows, column for column.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
+import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import BYTES
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class with a lower-case name
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - as well
 from psycopg2.extras import LogicalReplicationConnection
 
 from wisp_events.sources import postgres_catalog
@@ -19,6 +22,7 @@ from wisp_events.sources.postgres_connection import SESSION
 from wisp_events.sources.postgres_session import explained, open_session
 from wisp_events.sources.postgres_slot import POSTGRES_12
 from wisp_events.sources.postgres_values import UserType, converter
+from wisp_events.sources.reader import Trouble
 from wisp_events.sources.rows import Column, Relation, Value
 
 BYTES_AT_ONCE: Final = 1024 * 1024
@@ -26,12 +30,14 @@ BYTES_AT_ONCE: Final = 1024 * 1024
 ROWS: Final = (1, 10, 2000)
 """Fetched at once: at least, at first, at most."""
 WAIT_SECONDS: Final = 1
-"""How long the making of a slot waits for a transaction that is open: the stream stands still meanwhile."""
+"""How long the making of a slot waits for a transaction that is open, and a table for who alters it: the stream stands still meanwhile."""
 _PATIENT: Final = (
     "SET statement_timeout = 0",
     "SET idle_in_transaction_session_timeout = 0",
-    "SET lock_timeout = '5s'",  # somebody alters a table
+    f"SET lock_timeout = '{WAIT_SECONDS}s'",
 )
+_SAVE: Final = "SAVEPOINT wisp"
+_BACK: Final = "ROLLBACK TO SAVEPOINT wisp"
 _BUILT_IN: Final = 16384
 _COLUMNS: Final = """
 SELECT c.oid::bigint, c.relkind::text, c.relreplident::text, a.attname::text, a.atttypid::bigint,
@@ -52,6 +58,29 @@ class Snapshot:
         self._session = session
         self._rows: Any = None
         self._count = ROWS[1]
+
+    def hold(self, table: str) -> None:
+        """Have nobody alter a table (`schema.table`) from now on: what is rewritten after the snapshot seems empty in it.
+
+        Raises:
+            Trouble: it can't be read now; others can.
+        """
+        with explained(), self._session.cursor() as cursor:
+            try:
+                _try(cursor, table)
+            except psycopg2.Error:
+                cursor.execute(_BACK)
+                raise
+            cursor.execute(_SAVE)
+
+    def give_up(self) -> None:
+        """End the table that is open, after Trouble with it.
+
+        Raises:
+            Trouble: the connection broke.
+        """
+        with explained(), self._session.cursor() as cursor:
+            cursor.execute(_BACK)
 
     def open(self, table: str) -> Relation | None:
         """Begin with a table (`schema.table`); None where there is none.
@@ -110,6 +139,28 @@ class Snapshot:
             self._rows.execute(query)
 
 
+def unreadable(dsn: str, tables: Iterable[str]) -> dict[str, Trouble]:
+    """Which tables (`schema.table`) can't be read now, and why.
+
+    Raises:
+        Trouble: the server does not answer.
+    """
+    found: dict[str, Trouble] = {}
+    session = open_session(dsn)
+    try:
+        session.autocommit = True
+        for table in tables:
+            try:
+                with explained(), session.cursor() as cursor:
+                    cursor.execute(f"SET lock_timeout = '{WAIT_SECONDS}s'")
+                    _try(cursor, table)
+            except Trouble as trouble:
+                found[table] = trouble
+    finally:
+        session.close()
+    return found
+
+
 def take(dsn: str, slot: str) -> Snapshot:
     """A snapshot as of now, beside the slot that is being read.
 
@@ -139,10 +190,15 @@ def _see(dsn: str, snapshot: str) -> Connection:
             session.autocommit = False
             session.set_session(isolation_level="REPEATABLE READ", readonly=True)
             cursor.execute("SET TRANSACTION SNAPSHOT %s", (snapshot,))
+            cursor.execute(_SAVE)
     except BaseException:
         session.close()
         raise
     return session
+
+
+def _try(cursor: Cursor, table: str) -> None:
+    cursor.execute(sql.SQL("SELECT * FROM {} LIMIT 0").format(sql.Identifier(*table.split(".", 1))))
 
 
 def _number(position: str) -> int:

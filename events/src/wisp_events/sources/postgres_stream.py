@@ -106,7 +106,7 @@ class Stream:
         So it does while `place` finds the position, which is one to come.
 
         Raises:
-            Trouble: that of either.
+            Trouble: that of either; the log has what was put.
         """
         self._interlude = _Interlude(place, work, asyncio.get_running_loop().create_future())
         await self._interlude.done
@@ -242,6 +242,7 @@ class Stream:
         """Find the interlude's place, or let its events be stored; it is over also where it failed."""
         interlude = self._interlude
         assert interlude  # noqa: S101 - it is due
+        failed: Trouble | None = None
         try:
             if not interlude.position:
                 interlude.position = await interlude.place()
@@ -250,10 +251,10 @@ class Stream:
             await self._writer.flush()
             await interlude.work(self._put)
         except Trouble as trouble:
-            _settle(interlude.done, trouble)
+            failed = trouble
         await self._writer.flush()
         self._interlude, self._due = None, False
-        _settle(interlude.done)
+        _settle(interlude.done, failed)
 
     async def _put(self, events: list[tuple[str, Event]]) -> None:
         for subject, event in events:
