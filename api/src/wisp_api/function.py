@@ -385,9 +385,11 @@ class Reserved(Struct, rename="camel", kw_only=True):
     """What a Function has of its namespace's quota."""
 
     instances: int
-    """Pods that it may have, its scale.max."""
+    """Pods that it may have: its scale.max, or that of the revision which serves where that is more, and those of the revisions that its tags name."""
     memory: str
-    """Memory of each."""
+    """Memory of each; of the largest where they differ."""
+    total_memory: str | None = None
+    """Memory of all."""
 
 
 class FunctionStatus(Struct, rename="camel", omit_defaults=True, kw_only=True):

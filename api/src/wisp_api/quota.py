@@ -29,7 +29,7 @@ class PerFunction(Struct, rename="camel", omit_defaults=True, kw_only=True):
     memory: Annotated[Quantity, SIZE_RULES] | None = None
     """Its memory."""
     instances: Instances | None = None
-    """Its scale.max."""
+    """Its scale.max, with those of the revisions that its tags name."""
 
 
 class FunctionQuotaSpec(Struct, rename="camel", omit_defaults=True, kw_only=True):

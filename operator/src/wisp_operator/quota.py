@@ -2,10 +2,13 @@
 
 Pure. Invariant: a quota refuses growth alone. What a Function has already it keeps, whatever the quota says now, and may change
 everything that does not ask for more: a quota that was lowered ends nothing.
+
+A revision keeps the pods and the memory that it was made with, and runs them for as long as requests reach it: so what has a tag
+counts beside what serves. Of what serves the largest counts, because a roll-out, a pin and a way back replace one revision by another.
 """
 
-from collections.abc import Collection
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 from wisp_api.function import FunctionSpec, Reserved, Scale
@@ -14,18 +17,24 @@ from wisp_api.quota import FunctionQuotaSpec, PerFunction, QuotaDefaults
 from wisp_operator.api import Object
 from wisp_operator.function_objects import mebibytes
 
+_MAX_SCALE: Final = "autoscaling.knative.dev/max-scale"
+
 
 class Share(NamedTuple):
     """What one Function may use at most."""
 
     instances: int
     memory: int
-    """MiB of each."""
+    """MiB of the largest."""
+    total: int
+    """MiB of all."""
+    beside: int = 0
+    """Pods of these that are not the spec's own, but those of an earlier revision."""
 
-    @property
-    def total(self) -> int:
-        """MiB of all."""
-        return self.instances * self.memory
+    @classmethod
+    def of(cls, instances: int, memory: int) -> Self:
+        """So many of one size."""
+        return cls(instances, memory, instances * memory)
 
 
 def complete(spec: Object, quota: FunctionQuotaSpec) -> Object:
@@ -41,20 +50,71 @@ def complete(spec: Object, quota: FunctionQuotaSpec) -> Object:
 
 
 def asked(spec: FunctionSpec) -> Share:
-    """What a Function asks for."""
-    return Share(spec.scale.max, mebibytes(spec.memory))
+    """What the revision that a Function's spec makes may use."""
+    return Share.of(spec.scale.max, mebibytes(spec.memory))
+
+
+def sizes(revisions: Iterable[Object]) -> dict[str, Share]:
+    """What each revision may use, by its name: what it was made with, whatever the Function's spec says now."""
+    return {item["metadata"]["name"]: _size_of(item) for item in revisions}
+
+
+def _size_of(revision: Object) -> Share:
+    most = int(revision["metadata"].get("annotations", {}).get(_MAX_SCALE, Scale().max))
+    limits = {
+        container.get("name"): container.get("resources", {}).get("limits", {}).get("memory", "")
+        for container in revision.get("spec", {}).get("containers", [])
+    }
+    memory = limits.get("function", "")
+    return Share.of(most, mebibytes(memory) if memory.endswith(("Mi", "Gi")) else 0)
+
+
+def demand(spec: FunctionSpec, wanted: str, known: Mapping[str, Share], serving: Iterable[str]) -> Share:
+    """What a Function asks for: its tags' revisions, and the largest of what serves, is pinned, or is `wanted` by its spec."""
+    tagged = {tag.revision for tag in (spec.tags or {}).values()}
+    instead = {*serving, spec.pin or ""} - tagged - {wanted}
+    main = _largest([asked(spec), *(known[name] for name in instead if name in known)])
+    share = _sum([main, *(known[name] for name in tagged - {wanted} if name in known)])
+    return share._replace(beside=share.instances - spec.scale.max)
+
+
+def foreseen(spec: FunctionSpec, known: Mapping[str, Share]) -> Share:
+    """What a Function asks for at least, by its spec alone: a tagged revision of the same size may be the one that the spec makes."""
+    twin = (tag.revision for tag in (spec.tags or {}).values() if known.get(tag.revision) == asked(spec))
+    return demand(spec, next(twin, ""), known, ())
+
+
+def names_revisions(spec: Object) -> bool:
+    """Whether a Function's spec names revisions, which have sizes of their own."""
+    return bool(spec.get("pin") or spec.get("tags"))
+
+
+def _largest(shares: Collection[Share]) -> Share:
+    return Share(*(max(column) for column in zip(*shares, strict=True)))
+
+
+def _sum(shares: Collection[Share]) -> Share:
+    return Share(
+        sum(one.instances for one in shares),
+        max(one.memory for one in shares),
+        sum(one.total for one in shares),
+    )
 
 
 def reserved(share: Share) -> dict[str, Any]:
     """A share as a Function's status says it."""
-    made: dict[str, Any] = msgspec.to_builtins(Reserved(instances=share.instances, memory=f"{share.memory}Mi"))
+    told = Reserved(instances=share.instances, memory=f"{share.memory}Mi", total_memory=f"{share.total}Mi")
+    made: dict[str, Any] = msgspec.to_builtins(told)
     return made
 
 
 def held(function: Object) -> Share | None:
     """What a Function was granted when it was last deployed; None where it never was."""
     found = function.get("status", {}).get("reserved")
-    return Share(found["instances"], mebibytes(found["memory"])) if found else None
+    if not found:
+        return None
+    share = Share.of(found["instances"], mebibytes(found["memory"]))
+    return share._replace(total=mebibytes(found["totalMemory"])) if "totalMemory" in found else share
 
 
 class _Limit(NamedTuple):
@@ -81,9 +141,14 @@ def excess(quota: FunctionQuotaSpec, wanted: Share, had: Share | None, others: C
             taken = (
                 "" if limit.field.startswith("perFunction") else f", other functions have {limit.others}{limit.unit}"
             )
+            kept = (
+                f", with {wanted.beside} pods of earlier revisions, which a tag or spec.pin names or which serve"
+                if wanted.beside
+                else ""
+            )
             return (
                 f"the namespace's quota has no room: {limit.field} is {limit.most}{limit.unit}{taken}, this function asks for "
-                f"{limit.wanted}{limit.unit}. {limit.remedy}, or ask the cluster's administrators to raise the FunctionQuota"
+                f"{limit.wanted}{limit.unit}{kept}. {limit.remedy}, or ask the cluster's administrators to raise the FunctionQuota"
             )
     return ""
 
@@ -91,7 +156,7 @@ def excess(quota: FunctionQuotaSpec, wanted: Share, had: Share | None, others: C
 def _limits(
     quota: FunctionQuotaSpec, wanted: Share, had: Share | None, others: Collection[Share]
 ) -> tuple[_Limit, ...]:
-    each, before = quota.per_function or PerFunction(), had or Share(0, 0)
+    each, before = quota.per_function or PerFunction(), had or Share(0, 0, 0)
     smaller, fewer = "Lower spec.memory", "Lower spec.scale.max"
     return (
         _Limit("perFunction.memory", _size(each.memory), wanted.memory, before.memory, 0, smaller, " MiB"),

@@ -89,6 +89,8 @@ def make_invocation_route(function: Object, source: str, cluster_domain: str, ou
     stream = invocation_stream(function)
     wanted, scale = msgspec.convert(spec["async"], Async), msgspec.convert(spec.get("scale", {}), Scale)
     instances = function.get("status", {}).get("reserved", {}).get("instances", scale.max)
+    if "max" in spec.get("scale", {}):  # what is reserved counts tagged revisions too, which take none of these
+        instances = min(instances, scale.max)
     return route.Route(
         namespace=meta["namespace"],
         name=names.invocation_route(meta["name"]),

@@ -107,6 +107,55 @@ def test_growth_beyond_the_quota_leaves_what_serves(cluster: Kube, namespace: st
     wait_state(cluster, namespace, "hello", ("True", "AsWanted"))
 
 
+@pytest.mark.parametrize("way", ["tags", "pin"])
+def test_an_earlier_revision_counts(cluster: Kube, namespace: str, knative: Knative, way: str) -> None:
+    """A revision that a tag or the pin keeps counts with the pods it was made with: a smaller scale.max makes no room beside it."""
+
+    def reserves(most: int) -> bool:
+        found = cluster.get(f"{WISP}/namespaces/{namespace}/functions/first")
+        return bool((found or {}).get("status", {}).get("reserved", {}).get("instances") == most)
+
+    first = plain(make_function("first", scale={"min": 100, "max": 100}), namespace)
+    small = plain(make_function("first", scale={"min": 0, "max": 1}), namespace)
+    set_quota(cluster, namespace, instances=100, memory="12800Mi")
+    wait_used(cluster, namespace, 0, 0, "0Mi")
+    cluster.apply(first)
+    old = knative.roll_out("first")
+    wait_used(cluster, namespace, 1, 100, "12800Mi")
+    named = {"pin": old} if way == "pin" else {"tags": {"old": {"revision": old}}}
+    cluster.apply(small | {"spec": small["spec"] | named})
+    if way == "tags":  # it would be served beside the new one
+        told = wait_state(cluster, namespace, "first", EXCEEDED)
+        assert "this function asks for 101, with 100 pods of earlier revisions" in told
+        assert knative.wait_service("first")["spec"]["template"]["metadata"]["name"] == old
+        set_quota(cluster, namespace, instances=101, memory="12928Mi")
+        wait_used(cluster, namespace, 1, 101, "12928Mi")
+    wait_until(
+        lambda: knative.wait_service("first")["spec"]["template"]["metadata"]["name"] != old, "the smaller one is made"
+    )
+    knative.roll_out("first")
+    cluster.apply(function(namespace, "second", 99))
+    assert "this function asks for 99" in wait_state(cluster, namespace, "second", EXCEEDED)
+    assert knative.service("second") is None
+    assert reserves(101 if way == "tags" else 100)
+    cluster.apply(small)
+    wait_until(lambda: reserves(1), "nothing keeps the old revision")
+    wait_used(cluster, namespace, 2, 100, "12800Mi")
+
+
+def test_an_earlier_revision_is_refused_at_apply(cluster: Kube, asked: str, knative: Knative) -> None:
+    """The webhook counts what a tag names, its own Function's and the others'."""
+    set_quota(cluster, asked, instances=100)
+    cluster.apply(function(asked, "first", 60))
+    old = knative.roll_out("first")
+    tags = {"old": {"revision": old}}
+    told = cluster.refusal(function(asked, "first", 41, tags=tags))
+    assert "this function asks for 101, with 60 pods of earlier revisions" in told
+    cluster.apply(function(asked, "first", 1, tags=tags))
+    assert "other functions have 61, this function asks for 40" in cluster.refusal(function(asked, "second", 40))
+    cluster.apply(function(asked, "second", 39))
+
+
 def test_defaults_roll_out(cluster: Kube, namespace: str, knative: Knative) -> None:
     """A Function that doesn't say has the namespace's memory and pods, and follows when they change; it doesn't stand in its spec."""
 

@@ -27,7 +27,7 @@ from wisp_operator.handlers.quota import room
 from wisp_operator.history import make_history, superfluous
 from wisp_operator.keys import FunctionKey
 from wisp_operator.pod_metrics import read_counts
-from wisp_operator.quota import asked, complete, reserved
+from wisp_operator.quota import complete, demand, reserved, sizes
 from wisp_operator.status import TRUE, Aspect, make_conditions, write_status
 
 _RETRY_SECONDS: Final = 30.0
@@ -52,9 +52,9 @@ async def reconcile(context: Context, key: FunctionKey) -> float | None:
     except msgspec.ValidationError as error:
         done = Deployed(function_status.invalid(conditions.INVALID_SPEC, f"spec: {error}"), Code())
         return await _tell(context, key, function, None, done)
-    async with room(context, function, spec) as excess:
+    async with contextlib.AsyncExitStack() as granted:
         code = await resolve(context, function, spec, datetime.now(UTC))
-        done = await _deploy(context, function, spec, code, excess)
+        done = await _deploy(context, function, spec, code, granted)
         return await _tell(context, key, function, spec, done)
 
 
@@ -108,8 +108,13 @@ class Deployed:
     """Names of those that the present template reads."""
 
 
-async def _deploy(context: Context, function: Object, spec: FunctionSpec, code: Code, excess: str) -> Deployed:
-    """Write ConfigMap and Knative Service, and see how far the revision is; nothing is written where the quota is exceeded."""
+async def _deploy(
+    context: Context, function: Object, spec: FunctionSpec, code: Code, granted: contextlib.AsyncExitStack
+) -> Deployed:
+    """Write ConfigMap and Knative Service, and see how far the revision is; nothing is written where the quota is exceeded.
+
+    `granted` holds what the quota gave until the status says it.
+    """
     if problem := code_problem(spec, context.config):
         return Deployed(function_status.invalid(conditions.INVALID_CODE, problem), code)
     api, meta = context.api, function["metadata"]
@@ -130,11 +135,13 @@ async def _deploy(context: Context, function: Object, spec: FunctionSpec, code: 
         return Deployed(function_status.keys_unavailable(error), code)
     try:
         live = await api.get(KNATIVE_SERVICES, meta["namespace"], meta["name"])
+        revisions = await api.list(REVISIONS, meta["namespace"], f"{_REVISION_OF}={meta['name']}") if live else []
+        share = demand(spec, wanted, sizes(revisions), _routed(live))
+        excess = await granted.enter_async_context(room(context, function, share))
         files = [make_config_map(function, spec.code.files)] if spec.code.files is not None else []
         config_maps = files + guard
         if barred := function_status.over_quota(excess) if excess else await _mount(api, function, live, config_maps):
             return Deployed(barred, code)
-        revisions = await api.list(REVISIONS, meta["namespace"], f"{_REVISION_OF}={meta['name']}") if live else []
         shares, pods = await _plan(api, function, spec, revisions, wanted)
         async with _referring(context, meta["namespace"], code) as store:
             code = await verified(context, store, function, code, live) if store else code
@@ -154,11 +161,17 @@ async def _deploy(context: Context, function: Object, spec: FunctionSpec, code: 
         function_status.aspects(spec, service, revision, pods, shares.aspect, warning=code.warning),
         code,
         service,
-        _fields(function, _sha256(spec, code), revisions, wanted, shares) | {"reserved": reserved(asked(spec))},
+        _fields(function, _sha256(spec, code), revisions, wanted, shares) | {"reserved": reserved(share)},
         wait,
         superfluous(spec, revisions, [*shares.traffic, *service.get("status", {}).get("traffic", [])], wanted),
         frozenset(item["metadata"]["name"] for item in config_maps),
     )
+
+
+def _routed(live: Object | None) -> list[str]:
+    """The revisions that a Service's requests go to, whatever they are told to."""
+    targets = (live or {}).get("status", {}).get("traffic", [])
+    return [target["revisionName"] for target in targets if target.get("revisionName") and target.get("percent")]
 
 
 async def _mount(

@@ -1,6 +1,7 @@
 """A namespace's quota: asked before a Function is taken and before it is deployed, and its use told.
 
-The webhook asks in the words of the specs, so that `kubectl apply` is refused; the operator asks by what was granted (status.reserved),
+The webhook asks in the words of the specs, so that `kubectl apply` is refused, and counts no
+more than these are sure to need; the operator asks by what was granted (status.reserved),
 one Function of a namespace at a time, so that what was taken without the webhook is not deployed beyond the quota. Invariant: what a
 Function was granted stands in its status before the next one's question is answered.
 """
@@ -9,16 +10,16 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import msgspec
-from wisp_api import conditions
+from wisp_api import conditions, names
 from wisp_api.function import FunctionSpec
 from wisp_api.quota import FunctionQuotaSpec, FunctionQuotaStatus
 
-from wisp_operator.api import FUNCTION_QUOTAS, FUNCTIONS, Api, ApiError, Object
+from wisp_operator.api import FUNCTION_QUOTAS, FUNCTIONS, REVISIONS, Api, ApiError, Object
 from wisp_operator.apply import covers
 from wisp_operator.config import OperatorConfig
 from wisp_operator.context import Context
 from wisp_operator.keys import FunctionKey
-from wisp_operator.quota import Share, asked, complete, excess, grows, held
+from wisp_operator.quota import Share, complete, excess, foreseen, grows, held, names_revisions, sizes
 from wisp_operator.workqueue import WorkQueue
 
 NAME = "default"
@@ -40,13 +41,13 @@ async def read_quotas(api: Api) -> dict[str, FunctionQuotaSpec]:
 
 
 @contextlib.asynccontextmanager
-async def room(context: Context, function: Object, spec: FunctionSpec) -> AsyncIterator[str]:
+async def room(context: Context, function: Object, wanted: Share) -> AsyncIterator[str]:
     """Why the quota has no room for a Function, empty where it has; to be held until its status says what it was granted.
 
     Raises:
         ApiError: the API refused.
     """
-    meta, wanted, had = function["metadata"], asked(spec), held(function)
+    meta, had = function["metadata"], held(function)
     quota = context.quota(meta["namespace"])
     if not grows(quota, wanted, had):
         yield ""
@@ -67,17 +68,21 @@ async def refusal(api: Api, config: OperatorConfig, item: Object, before: Object
     with contextlib.suppress(ApiError):  # a cluster that doesn't know the kind yet
         if found := await api.get(FUNCTION_QUOTAS, meta["namespace"], NAME):
             quota = msgspec.convert(found["spec"], FunctionQuotaSpec)
-    wanted, had = _asked(item, quota), _asked(before, quota) if before else None
-    if not grows(quota, wanted, had):
+    mine = [item, before] if before else [item]
+    wanted, *had = await _foreseen(api, mine, quota)
+    if not grows(quota, wanted, had[0] if had else None):
         return ""
     items = await api.list(FUNCTIONS, meta["namespace"])
-    return excess(
-        quota, wanted, had, [_asked(one, quota) for one in items if one["metadata"]["name"] != meta.get("name")]
-    )
+    others = [one for one in items if one["metadata"]["name"] != meta.get("name")]
+    return excess(quota, wanted, had[0] if had else None, await _foreseen(api, others, quota))
 
 
-def _asked(function: Object, quota: FunctionQuotaSpec) -> Share:
-    return asked(msgspec.convert(complete(function["spec"], quota), FunctionSpec))
+async def _foreseen(api: Api, functions: list[Object], quota: FunctionQuotaSpec) -> list[Share]:
+    """What Functions of one namespace ask for by their specs, and by the Revisions where these name some."""
+    known: dict[str, Share] = {}
+    if naming := [item["metadata"] for item in functions if names_revisions(item["spec"])]:
+        known = sizes(await api.list(REVISIONS, naming[0]["namespace"], names.FUNCTION_LABEL))
+    return [foreseen(msgspec.convert(complete(item["spec"], quota), FunctionSpec), known) for item in functions]
 
 
 async def reconcile(context: Context, functions: WorkQueue[FunctionKey], namespace: str) -> None:
