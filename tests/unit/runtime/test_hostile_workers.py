@@ -95,6 +95,21 @@ def test_a_fault_costs_who_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "on_event" in "".join(logged[0]["stackTrace"])
 
 
+def test_a_timer_that_is_always_due() -> None:
+    """A timer that sets itself again for at once is called once a round, and holds nobody up."""
+    loop = Loop()
+    calls: list[int] = []
+
+    def again() -> None:
+        calls.append(0)
+        if len(calls) < 9:
+            loop.after(0, again)
+
+    loop.after(0, again)
+    loop.run_once()
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize("data", [r'"\ud800"', "1e999", "[-1e999]", '"' + r"\uDFFF" + '"'])
 @pytest.mark.parametrize("batch", [False, True])
 def test_an_event_without_a_json_form(serve: Callable[..., FunctionProcess], data: str, *, batch: bool) -> None:

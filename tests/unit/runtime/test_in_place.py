@@ -8,10 +8,13 @@ import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from unit.runtime.conftest import Answer, read_all
+from wisp_runtime.frames import BUSY
+from wisp_runtime.lending import Lender
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -362,3 +365,37 @@ def handler(event, context):
         data = read_all(sock)
     assert data.startswith(b"HTTP/1.1 " + status)
     assert data.count(b"HTTP/1.1 ") == data.count(b"wisp-request-id") == 1
+
+
+class Changing:
+    """A board that says something else at each look."""
+
+    watched = False
+
+    def __init__(self, *begins: float) -> None:
+        """Say these, one after the other."""
+        self._begins = [*begins]
+
+    @property
+    def number(self) -> int:
+        """Which event runs."""
+        return -len(self._begins)
+
+    @property
+    def begun(self) -> float:
+        """When it has begun."""
+        return self._begins.pop(0)
+
+
+def test_a_look_between_two_events() -> None:
+    """Where the event that is late ends while the front looks, the next one isn't ended in its place."""
+    ended: list[str] = []
+    front: Any = SimpleNamespace(loop=SimpleNamespace(after=lambda *_: None))
+    function: Any = SimpleNamespace(memory=SimpleNamespace(begin=lambda: None))
+    settings: Any = SimpleNamespace(timeout=1, log_format="text")
+    board: Any = Changing(1.0, time.monotonic() + 60)
+    lender = Lender(front, function, settings, board)
+    worker: Any = SimpleNamespace(end_soon=ended.append)
+    lender.worker = worker
+    lender.on_frame(BUSY, 0)
+    assert not ended
