@@ -40,7 +40,7 @@ RETRY_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """Pauses between attempts; the last one repeats."""
 WAITING_BYTES: Final = 16 * 1024 * 1024
 
-_WRONG_LAST_SEQUENCE: Final = (10071, 10164)
+WRONG_LAST_SEQUENCE: Final = (10071, 10164)
 _STORE_FAILED: Final = 10077
 """The server's code for a stream at its byte quota (discard: new)."""
 
@@ -339,7 +339,7 @@ class FrameWriter(Generic[Position]):
             try:
                 ack = await self._js.publish(subject, frame, PUBLISH_SECONDS, self._stream, headers)
             except (nats.errors.Error, OSError) as error:
-                if getattr(error, "err_code", None) in _WRONG_LAST_SEQUENCE:
+                if getattr(error, "err_code", None) in WRONG_LAST_SEQUENCE:
                     if stored := await self._settle(subject, lane, msg_id):
                         return stored
                 else:

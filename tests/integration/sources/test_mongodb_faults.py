@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -17,6 +18,7 @@ from fixtures.mongod import mongod
 from fixtures.shop import ALL
 from wisp_api import conditions, names
 from wisp_api.cloudevent import Event
+from wisp_events.sources.mongodb_position import Positions
 
 ORDERS = "shop.orders"
 ROWS = 10
@@ -216,3 +218,24 @@ def test_a_drained_reader_says_so(mongo: MongoShop) -> None:
     follow(mongo)
     mongo.wish(draining=True)
     mongo.wait_status(lambda status: status.drained, "it is not drained")
+
+
+def test_a_position_that_another_reader_wrote_is_gone_on_from(mongo: MongoShop) -> None:
+    """One that was cut off doesn't write its own over it, with an epoch in which changes would count as told."""
+    follow(mongo)
+    before = mongo.positions()
+    assert before
+    at = before.collections[ORDERS]
+    other = msgspec.structs.replace(at, epoch=at.epoch + 100)
+    key = names.position_key(mongo.namespace, mongo.kind, mongo.connection)
+    mongo.plane.put(names.KV_STATUS, key, Positions(collections={ORDERS: other}))
+    mongo.server.insert(ORDERS, {"_id": 100})
+
+    def kept() -> bool:
+        now = mongo.positions()
+        assert now
+        assert now.collections[ORDERS].epoch == other.epoch
+        return now.collections[ORDERS].token > other.token
+
+    mongo.wait_status(lambda _: kept(), "the position stays where it was")
+    assert 100 in {data(event)["new"]["_id"] for event in mongo.plane.events(mongo.stream)}

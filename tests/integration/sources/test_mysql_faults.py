@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from fixtures.dataplane import DataPlane
 from fixtures.mariadb import mariadb
@@ -220,3 +221,22 @@ def test_a_drained_reader_says_so(maria: MariaShop) -> None:
     follow(maria)
     maria.wish(draining=True)
     maria.wait_status(lambda status: status.drained, "it is not drained")
+
+
+def test_a_position_that_another_reader_wrote_is_gone_on_from(maria: MariaShop) -> None:
+    """One that was cut off doesn't write its own over it, with an epoch in which changes would count as told."""
+    follow(maria)
+    before = maria.position()
+    assert before
+    other = msgspec.structs.replace(before, epoch=before.epoch + 100)
+    maria.plane.put(names.KV_STATUS, names.position_key(maria.namespace, maria.kind, maria.connection), other)
+    maria.sql("INSERT INTO orders VALUES (100, 0)")
+
+    def kept() -> bool:
+        now = maria.position()
+        assert now
+        assert now.epoch == other.epoch
+        return now.count > other.count
+
+    wait_until(kept, "the position stays where it was")
+    assert 100 in {data(event)["new"]["id"] for event in maria.plane.events(maria.stream)}

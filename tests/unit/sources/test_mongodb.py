@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pymongo.errors import OperationFailure
 from wisp_api import conditions
 from wisp_events.sources.mongodb_events import Mapper, epoch_of
-from wisp_events.sources.mongodb_position import Position, after_gap, begin
+from wisp_events.sources.mongodb_position import Position, after_gap, begin, go_on
 from wisp_events.sources.mongodb_session import refusal
 from wisp_events.sources.mongodb_values import decode, to_json
 from wisp_events.sources.rows import Malformed
@@ -169,6 +169,15 @@ def test_a_lost_position_is_a_gap_where_the_log_holds_something() -> None:
     assert not begin("82", [], lost=True).pending
     again = after_gap(Position(epoch=2**31, token="82"), "83", "the oplog begins later")
     assert (again.epoch, again.token, again.pending) == (2**31 + 1, "83", True)
+
+
+def test_a_position_whose_epoch_is_behind_the_log_goes_on_in_a_new_one() -> None:
+    """Told in the kept epoch, each change would count as one that the log has; nothing is missing, so there is no gap."""
+    kept = Position(epoch=7, token="82")
+    found = go_on(kept, [f"{7:08x}-{TOKEN}", f"{2**31:08x}-{TOKEN}"])
+    assert found == Position(epoch=2**31 + 1, token="82")
+    assert go_on(kept, [f"{7:08x}-{TOKEN}"]) == kept
+    assert go_on(kept, []) == kept
 
 
 @pytest.mark.parametrize(

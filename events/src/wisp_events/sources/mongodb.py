@@ -82,10 +82,11 @@ async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
         Fenced: another reader writes to our subjects.
     """
     key = names.position_key(wish.config.namespace, KIND, wish.config.connection)
-    known = await row_log.read_position(js, key, Positions)
+    kept = row_log.Kept(js, key, Positions)
+    known = await kept.read()
     async with mongodb_session.connect(wish.value("dsn"), wish.connection.get("ca.crt", "")) as client:
         prepared = await mongodb_catalog.prepare(client, task(wish))
-        one = _Following(wish, js, client, prepared, Book(js, key, known), lost=known is None)
+        one = _Following(wish, js, client, prepared, Book(kept, known), lost=known is None)
         await _prepare(one)
         working = [asyncio.create_task(each) for each in (_tend(reader, one), one.book.keep())]
         working += [asyncio.create_task(_carry(one, name)) for name in one.prepared.collections]
@@ -97,7 +98,7 @@ async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
             for each in working:
                 each.cancel()
             await asyncio.gather(*working, return_exceptions=True)
-            with contextlib.suppress(Trouble):  # then more is read again
+            with contextlib.suppress(Trouble, log.Fenced):  # then more is read again
                 await one.book.write()
 
 
@@ -120,15 +121,17 @@ async def _prepare(one: _Following) -> None:
 
 
 async def _begin(one: _Following, name: str) -> None:
-    """Find where to begin in a collection that has no position.
+    """Find where to begin in a collection, or to go on.
 
     Raises:
         Trouble: the server or the log does not answer, or this collection may not be read.
     """
-    if name not in one.book.collections:
-        held = await row_log.last_sequences(one.js, task(one.wish).stream, one.wish.config, name)
-        token = await mongodb_session.now(one.client, name)
-        one.book.collections[name] = mongodb_position.begin(token, held, lost=one.lost)
+    held = await row_log.last_sequences(one.js, task(one.wish).stream, one.wish.config, name)
+    if known := one.book.collections.get(name):
+        one.book.collections[name] = mongodb_position.go_on(known, held)
+        return
+    token = await mongodb_session.now(one.client, name)
+    one.book.collections[name] = mongodb_position.begin(token, held, lost=one.lost)
 
 
 async def _carry(one: _Following, name: str) -> None:
@@ -141,7 +144,8 @@ async def _carry(one: _Following, name: str) -> None:
     failures = 0
     while True:
         try:
-            await _begin(one, name)
+            if name not in one.book.collections:
+                await _begin(one, name)
             await one.book.write()
             await _stream(one, name)
         except Lost as lost:

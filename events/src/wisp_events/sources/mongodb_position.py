@@ -13,10 +13,10 @@ from collections.abc import Collection
 from typing import Final
 
 import msgspec
-from nats.js import JetStreamContext
 
-from wisp_events.sources import mongodb_events, row_log
+from wisp_events.sources import mongodb_events
 from wisp_events.sources.reader import Trouble
+from wisp_events.sources.row_log import Kept
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +45,10 @@ class Positions(msgspec.Struct, rename="camel", kw_only=True):
 class Book:
     """The positions of one reader: as they are, and as they are written."""
 
-    def __init__(self, js: JetStreamContext, key: str, known: Positions | None) -> None:
-        """`known` is what was read under `key`."""
-        self._js = js
-        self._key = key
+    def __init__(self, kept: Kept[Positions], known: Positions | None) -> None:
+        """`known` is what was read of `kept`."""
+        self._kept = kept
+        self._writing = asyncio.Lock()
         self._written = {} if known is None else dict(known.collections)
         self.collections = dict(self._written)
 
@@ -61,14 +61,20 @@ class Book:
 
         Raises:
             Trouble: they may be stored or not.
+            Fenced: others are kept.
         """
-        if self.collections != self._written:
-            held = dict(self.collections)
-            await row_log.write_position(self._js, self._key, Positions(collections=held))
-            self._written = held
+        async with self._writing:
+            if self.collections != self._written:
+                held = dict(self.collections)
+                await self._kept.write(Positions(collections=held))
+                self._written = held
 
     async def keep(self) -> None:
-        """Write down how far the log has everything, until cancelled; what is not written is read again."""
+        """Write down how far the log has everything, until cancelled; what is not written is read again.
+
+        Raises:
+            Fenced: another reader wrote.
+        """
         while True:
             await asyncio.sleep(KEEP_SECONDS)
             try:
@@ -81,6 +87,16 @@ def begin(token: str, held: Collection[str], *, lost: bool) -> Position:
     """A collection's beginning at a token; `held` are the sequences of the last events that the log has of it; `lost`: where it was, is not known."""
     why = "the reader's position was lost" if held and lost else ""
     return Position(epoch=_epoch(held), token=token, gap=why, pending=bool(why))
+
+
+def go_on(known: Position, held: Collection[str]) -> Position:
+    """From where to go on: at the token that is kept, in a new epoch where the log holds a later one than the kept.
+
+    Nothing is missing then, but changes told in the kept epoch would be taken for ones that the log has.
+    """
+    if any(mongodb_events.epoch_of(sequence) > known.epoch for sequence in held):
+        return msgspec.structs.replace(known, epoch=_epoch(held))
+    return known
 
 
 def after_gap(known: Position, token: str, why: str) -> Position:

@@ -18,6 +18,7 @@ from wisp_events.sources.mysql_position import Position
 from wisp_events.sources.mysql_session import Purged
 from wisp_events.sources.reader import CHECK_SECONDS, RETRY_SECONDS, Reader, Trouble, Wish
 from wisp_events.sources.row_events import Mapper
+from wisp_events.sources.row_log import Kept
 
 KIND: Final = "mysql"
 
@@ -47,22 +48,29 @@ async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
         Trouble: it can't be done now.
         Fenced: another reader writes to our subjects.
     """
-    dsn, key = wish.value("dsn"), _key(wish)
+    dsn, kept = wish.value("dsn"), row_log.Kept(js, _key(wish), Position)
     held = await row_log.last_places(js, task(wish).stream, wish.config, [table.name for table in task(wish).tables])
-    known = await row_log.read_position(js, key, Position)
+    known = await kept.read()
     prepared = await asyncio.to_thread(mysql_catalog.prepare, dsn, _authority(wish), task(wish))
     position = mysql_position.begin(known, prepared.server, held)
     try:
-        await _carry(reader, js, wish, prepared, position=position, known=known)
+        await _carry(reader, js, wish, prepared, position=position, known=known, kept=kept)
     except Purged as purged:
         why = f"the server has not what comes next: {purged}"
         again = mysql_position.after_gap(position, prepared.server, held, why)
-        await row_log.write_position(js, key, again)
+        await kept.write(again)
         raise Trouble(conditions.CHANGES_MISSED, f"{why}; going on from now, and gap events will say so") from None
 
 
 async def _carry(
-    reader: Reader, js: JetStreamContext, wish: Wish, prepared: Prepared, *, position: Position, known: Position | None
+    reader: Reader,
+    js: JetStreamContext,
+    wish: Wish,
+    prepared: Prepared,
+    *,
+    position: Position,
+    known: Position | None,
+    kept: Kept[Position],
 ) -> None:
     """Write down where to begin, tell of what is missing, then stream.
 
@@ -70,22 +78,22 @@ async def _carry(
         Trouble, Fenced: as `_follow`.
         Purged: the server has not what comes next.
     """
-    config, key = task(wish), _key(wish)
+    config = task(wish)
     mapper = Mapper(wish.config.namespace, wish.config.connection, position.epoch, KIND)
     if position != known:
-        await row_log.write_position(js, key, position)
+        await kept.write(position)
     missed = ""
     if position.pending:
         missed = f"{position.gap}; changes before this may be missing, gap events say so"
         gaps = [mapper.gap(table.name, 0, position.gap) for table in config.tables]
         await row_log.write_gaps(js, config.stream, gaps)
         position = msgspec.structs.replace(position, gap="", pending=False)
-        await row_log.write_position(js, key, position)
+        await kept.write(position)
     read = mysql_gtid.parse(position.gtids, mariadb=position.mariadb)
     session = await asyncio.to_thread(
         mysql_session.open_dump, wish.value("dsn"), _authority(wish), config.server_id, read
     )
-    stream = mysql_stream.Stream(session, js, config.stream, mapper, prepared, position=position, key=key)
+    stream = mysql_stream.Stream(session, js, config.stream, mapper, prepared, position=position, kept=kept)
     working = [asyncio.create_task(stream.run()), asyncio.create_task(_tend(reader, wish, stream, prepared, missed))]
     try:
         done, _ = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)

@@ -31,6 +31,7 @@ from wisp_events.sources.mysql_catalog import Prepared
 from wisp_events.sources.mysql_position import Position
 from wisp_events.sources.reader import Trouble
 from wisp_events.sources.row_events import COUNTED, ORDINALS_PER_MESSAGE, Mapper
+from wisp_events.sources.row_log import Kept
 from wisp_events.sources.rows import Begin, Malformed, Relation
 
 if TYPE_CHECKING:
@@ -58,9 +59,9 @@ class Stream:
         prepared: Prepared,
         *,
         position: Position,
-        key: str,
+        kept: Kept[Position],
     ) -> None:
-        """`session` comes from `mysql_session.open_dump` at this position; `stream` is the log's; `key` is where positions are kept."""
+        """`session` comes from `mysql_session.open_dump` at this position; `stream` is the log's; `kept` is where positions are."""
         self.tables = prepared.tables
         """By `database.table`; may be replaced at any time."""
         self._socket: socket.socket = session._sock  # noqa: SLF001 - PyMySQL shows it nowhere else
@@ -71,7 +72,7 @@ class Stream:
         self._decoder = binlog.Decoder(prepared.server.charsets)
         self._packets = mysql_session.Packets()
         self._kept = position
-        self._key = key
+        self._positions = kept
         self._confirmed = position.count
         self._gtids = mysql_gtid.parse(position.gtids, mariadb=position.mariadb)
         self._pending: deque[tuple[int, Gtid, int]] = deque()
@@ -99,7 +100,7 @@ class Stream:
         Raises:
             Trouble: the connection broke.
             Purged: the server has not what comes next.
-            Fenced: another reader writes to our subjects.
+            Fenced: another reader writes to our subjects, or keeps its position.
         """
         keeping = asyncio.create_task(self._keep())
         try:
@@ -110,6 +111,8 @@ class Stream:
                         await self._settle()
                     await self._writer.room()
                 await asyncio.sleep(0)
+                if keeping.done():
+                    keeping.result()
         finally:
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
@@ -226,14 +229,18 @@ class Stream:
             row_log.BEHIND.set(max(0.0, time.time() - seconds))
 
     async def _keep(self) -> None:
-        """Write down how far the log has everything; what is not written is read again."""
+        """Write down how far the log has everything; what is not written is read again.
+
+        Raises:
+            Fenced: another reader wrote.
+        """
         while True:
             await asyncio.sleep(KEEP_SECONDS)
             if self._confirmed == self._kept.count:
                 continue
             position = msgspec.structs.replace(self._kept, count=self._confirmed, gtids=str(self._gtids))
             try:
-                await row_log.write_position(self._js, self._key, position)
+                await self._positions.write(position)
             except Trouble as trouble:
                 logger.warning("the position was not kept: %s", trouble.message)
             else:

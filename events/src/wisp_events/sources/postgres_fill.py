@@ -108,7 +108,8 @@ class Filling:
             self.message = ""
             return
         key = names.position_key(config.namespace, config.kind, config.connection)
-        given = await row_log.read_position(self._js, key, Given) or Given()
+        position = row_log.Kept(self._js, key, Given)
+        given = await position.read() or Given()
         wanted = missing(config.postgres, given, self._stream.tables)
         if not wanted:
             self.message = ""
@@ -136,7 +137,7 @@ class Filling:
                 self._snapshot.close()
             self._snapshot = None
         if self._written:
-            await row_log.write_position(self._js, key, remembered(config.postgres, given, self._written))
+            await position.write(remembered(config.postgres, given, self._written))
         self.message = ""
         if self._failed:
             raise _still_to_come(self._failed)

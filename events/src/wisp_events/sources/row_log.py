@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Collection, Iterable
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
 import nats.errors
 import nats.js.errors
 import prometheus_client
 from nats.js import JetStreamContext
+from nats.js.api import Header
 from wisp_api import cloudevent, conditions, names
 from wisp_api.cloudevent import Event
 from wisp_api.source import ReaderConfig
@@ -21,6 +22,7 @@ LOG_SECONDS: Final = 15.0
 BEHIND = prometheus_client.Gauge(
     "wisp_reader_behind_seconds", "From the commit of the last transaction that the log has to its acknowledgement"
 )
+_EXPECTED: Final = Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value
 T = TypeVar("T")
 
 
@@ -54,35 +56,57 @@ async def last_places(js: JetStreamContext, stream: str, config: ReaderConfig, t
     return [place for sequence in held if (place := Place.parse(sequence))]
 
 
-async def read_position(js: JetStreamContext, key: str, kind: type[T]) -> T | None:
-    """How far a reader is, as it wrote it down; None where nothing readable is kept.
+class Kept(Generic[T]):
+    """How far a reader is, in a key of the event log.
 
-    Raises:
-        Trouble: the log does not answer.
+    Invariant: a position that was not seen is never overwritten. Any replica of NATS answers a read, and one may lag; and a reader that was
+    cut off may come back. So each write names the revision before it, and a reader whose is another starts over.
     """
-    bucket = names.KV_STATUS
-    try:
-        message = await js.get_msg(f"KV_{bucket}", subject=f"$KV.{bucket}.{key}", direct=True)
-    except nats.js.errors.NotFoundError:
-        return None
-    except (nats.errors.Error, OSError) as error:
-        raise Trouble(conditions.LOG_UNAVAILABLE, f"{log.describe(error)}; trying again") from None
-    try:
-        return msgspec.json.decode(message.data or b"", type=kind)
-    except msgspec.DecodeError:
-        return None  # deleted, or not ours
 
+    def __init__(self, js: JetStreamContext, key: str, kind: type[T]) -> None:
+        """Read first, then write."""
+        self._js = js
+        self._key = key
+        self._kind = kind
+        self._revision = 0
 
-async def write_position(js: JetStreamContext, key: str, position: msgspec.Struct) -> None:
-    """Keep how far a reader is; returns when it is stored.
+    async def read(self) -> T | None:
+        """How far a reader is, as it wrote it down; None where nothing readable is kept.
 
-    Raises:
-        Trouble: it may be stored or not.
-    """
-    try:
-        await js.publish(f"$KV.{names.KV_STATUS}.{key}", msgspec.json.encode(position), log.PUBLISH_SECONDS)
-    except (nats.errors.Error, OSError) as error:
-        raise Trouble(conditions.LOG_UNAVAILABLE, f"{log.describe(error)}; trying again") from None
+        Raises:
+            Trouble: the log does not answer.
+        """
+        bucket = names.KV_STATUS
+        try:
+            message = await self._js.get_msg(f"KV_{bucket}", subject=f"$KV.{bucket}.{self._key}", direct=True)
+        except nats.js.errors.NotFoundError:
+            self._revision = 0
+            return None
+        except (nats.errors.Error, OSError) as error:
+            raise Trouble(conditions.LOG_UNAVAILABLE, f"{log.describe(error)}; trying again") from None
+        self._revision = message.seq or 0
+        try:
+            return msgspec.json.decode(message.data or b"", type=self._kind)
+        except msgspec.DecodeError:
+            return None  # deleted, or not ours
+
+    async def write(self, position: T) -> None:
+        """Keep how far the reader is; returns when it is stored.
+
+        Raises:
+            Trouble: it may be stored or not.
+            Fenced: what is kept is not what was read or written last; nothing was stored.
+        """
+        subject, headers = f"$KV.{names.KV_STATUS}.{self._key}", {_EXPECTED: str(self._revision)}
+        try:
+            answer = await self._js.publish(
+                subject, msgspec.json.encode(position), log.PUBLISH_SECONDS, headers=headers
+            )
+        except (nats.errors.Error, OSError) as error:
+            if isinstance(error, nats.js.errors.APIError) and error.err_code in log.WRONG_LAST_SEQUENCE:
+                raise log.Fenced(f"{self._key} was written meanwhile, or read from a replica that lags") from None
+            raise Trouble(conditions.LOG_UNAVAILABLE, f"{log.describe(error)}; trying again") from None
+        self._revision = answer.seq
 
 
 async def write_gaps(js: JetStreamContext, stream: str, gaps: Iterable[tuple[str, Event]]) -> None:
