@@ -33,6 +33,8 @@ LOOK_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 5.0
 RESTS: Final = 20
 """A table that broke off is left alone this many times as long as it took."""
+REST_SECONDS: Final = 3600.0
+"""At most."""
 OPERATION: Final = "snapshot"
 
 
@@ -165,8 +167,11 @@ class Filling:
                 await self._write_table(snapshot, name, one, begin, numbers, put=put)
             except Trouble as trouble:
                 self._failed[name] = trouble
-                self._rested[name] = time.monotonic() + RESTS * (time.monotonic() - started)
-                await asyncio.to_thread(snapshot.give_up)
+                took = time.monotonic() - started
+                await asyncio.to_thread(
+                    snapshot.give_up
+                )  # raises where the connection broke, which is not the table's fault
+                self._rested[name] = time.monotonic() + min(RESTS * took, REST_SECONDS)
             else:
                 self._written[name] = one
 
