@@ -58,13 +58,16 @@ def handler(event, context):
 """
     function = start(code, WISP_LOG_FORMAT="text")
     function.port = int(function.raw_log(lambda line: "Serving" in line).rsplit(" ", 1)[1])
-    function.invoke(1, **{"wisp-request-id": "r-1"})
-    function.raw_log(lambda line: line.startswith("REPORT"))  # an answer doesn't wait for the log
+    for number in range(5):
+        function.invoke(number, **{"wisp-request-id": f"r-{number}"})
+        function.raw_log(lambda line, end=f"REPORT RequestId: r-{number}\t": line.startswith(end))  # type: ignore[misc] # an answer doesn't wait for the log
     text = "".join(function.raw_lines)
-    assert re.search(r"^START RequestId: r-1 Version: hello-00001\nplain 1\n", text, re.MULTILINE)
-    assert re.search(r"^\[WARNING\]\t\S+Z\tr-1\tcareful$", text, re.MULTILINE)
-    assert re.search(r"^\[ERROR\]\t\S+Z\tr-1 KeyError: 'x'\n  File .*app.py", text, re.MULTILINE)
-    assert re.search(r"^END RequestId: r-1\n" + REPORT, text, re.MULTILINE)
+    lines = (
+        r"^START RequestId: r-(\d) Version: hello-00001\nplain \1\n"
+        r"\[WARNING\]\t\S+Z\tr-\1\tcareful\n"
+        r"\[ERROR\]\t\S+Z\tr-\1 KeyError: 'x'\n  File .*app.py.*\n.*\nEND RequestId: r-\1\nREPORT RequestId: r-\1\t"
+    )
+    assert re.findall(lines, text, re.MULTILINE) == ["0", "1", "2", "3", "4"]
 
 
 def test_tail_of_the_log(serve: Callable[..., FunctionProcess]) -> None:

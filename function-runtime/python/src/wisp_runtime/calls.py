@@ -264,7 +264,9 @@ class Call:
         self.answer(_document(error.status, document, *error.headers))
 
     def log_error(self, error: dict[str, Any]) -> None:
-        """Log the function's error: errorType, errorMessage, stackTrace."""
+        """Log the function's error, behind what the code has written before it: errorType, errorMessage, stackTrace."""
+        if self.worker is not None:
+            self.worker.log.read()
         error_type, message = str(error.get("errorType", "Error")), str(error.get("errorMessage", ""))
         fields = {"errorType": error_type, "stackTrace": error.get("stackTrace") or []}
         self.keep(journal.emit("ERROR", f"{error_type}: {message}", self.id, self.trace, **fields))
