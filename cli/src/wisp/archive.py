@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from wisp_api.code import UNPACKED_BYTES
+
 from wisp.errors import UsageError
 
-UNPACKED_BYTES: Final = 250 << 20
-"""What a function's archives may hold in all."""
 _LEFT_OUT: Final = frozenset({"__pycache__", ".git"})
 _TIME: Final = (1980, 1, 1, 0, 0, 0)
 """The earliest that zip knows."""
