@@ -21,7 +21,7 @@ from wisp_events.sources.mongodb_events import Mapper
 from wisp_events.sources.mongodb_position import Book, Positions
 from wisp_events.sources.mongodb_session import Client
 from wisp_events.sources.mongodb_stream import Lost, Stream
-from wisp_events.sources.reader import CHECK_SECONDS, RETRY_SECONDS, Reader, Trouble, Wish
+from wisp_events.sources.reader import CHECK_SECONDS, RETRY_SECONDS, Reader, Trouble, Wish, run_until_one_ends
 
 KIND: Final = "mongodb"
 LEAST_WAITING_BYTES: Final = 1024 * 1024
@@ -88,16 +88,10 @@ async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
         prepared = await mongodb_catalog.prepare(client, task(wish))
         one = _Following(wish, js, client, prepared, Book(kept, known), lost=known is None)
         await _prepare(one)
-        working = [asyncio.create_task(each) for each in (_tend(reader, one), one.book.keep())]
-        working += [asyncio.create_task(_carry(one, name)) for name in one.prepared.collections]
+        carrying = [_carry(one, name) for name in one.prepared.collections]
         try:
-            done, _ = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
-            for finished in done:
-                finished.result()
+            await run_until_one_ends(_tend(reader, one), one.book.keep(), *carrying)
         finally:
-            for each in working:
-                each.cancel()
-            await asyncio.gather(*working, return_exceptions=True)
             with contextlib.suppress(Trouble, log.Fenced):  # then more is read again
                 await one.book.write()
 

@@ -16,7 +16,7 @@ from wisp_events.sources import mysql_catalog, mysql_gtid, mysql_position, mysql
 from wisp_events.sources.mysql_catalog import Prepared
 from wisp_events.sources.mysql_position import Position
 from wisp_events.sources.mysql_session import Purged
-from wisp_events.sources.reader import CHECK_SECONDS, RETRY_SECONDS, Reader, Trouble, Wish
+from wisp_events.sources.reader import CHECK_SECONDS, RETRY_SECONDS, Reader, Trouble, Wish, run_until_one_ends
 from wisp_events.sources.row_events import Mapper
 from wisp_events.sources.row_log import Kept
 
@@ -94,15 +94,7 @@ async def _carry(
         mysql_session.open_dump, wish.value("dsn"), _authority(wish), config.server_id, read
     )
     stream = mysql_stream.Stream(session, js, config.stream, mapper, prepared, position=position, kept=kept)
-    working = [asyncio.create_task(stream.run()), asyncio.create_task(_tend(reader, wish, stream, prepared, missed))]
-    try:
-        done, _ = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
-        for finished in done:
-            finished.result()
-    finally:
-        for each in working:
-            each.cancel()
-        await asyncio.gather(*working, return_exceptions=True)
+    await run_until_one_ends(stream.run(), _tend(reader, wish, stream, prepared, missed))
 
 
 async def _tend(reader: Reader, wish: Wish, stream: mysql_stream.Stream, prepared: Prepared, missed: str) -> None:

@@ -27,7 +27,7 @@ from wisp_events.sources import (
     row_log,
 )
 from wisp_events.sources.postgres_fill import Filling
-from wisp_events.sources.reader import Reader, Trouble, Wish
+from wisp_events.sources.reader import Reader, Trouble, Wish, run_until_one_ends
 from wisp_events.sources.row_events import Mapper, Place
 
 logger = logging.getLogger(__name__)
@@ -98,15 +98,7 @@ async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
     filling = Filling(reader, js, wish, stream, mapper)
     gap = f"{progress.gap}; changes before this may be missing, gap events say so" if progress.gap else ""
     tending = _tend(reader, wish, stream, prepared, lambda: [gap, filling.message])
-    working = [asyncio.create_task(work) for work in (stream.run(), filling.run(), tending)]
-    try:
-        done, _ = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
-        for finished in done:
-            finished.result()
-    finally:
-        for each in working:
-            each.cancel()
-        await asyncio.gather(*working, return_exceptions=True)
+    await run_until_one_ends(stream.run(), filling.run(), tending)
 
 
 async def _make_slot(reader: Reader, wish: Wish, prepared: postgres_catalog.Prepared) -> postgres_slot.Progress:

@@ -7,11 +7,11 @@ a wish or a mended password needs no restart; a failure to look changes nothing.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import nats.errors
@@ -220,3 +220,16 @@ def read_connection(directory: Path) -> dict[str, str]:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+async def run_until_one_ends(*work: Coroutine[Any, Any, None]) -> None:
+    """Run what follows a database side by side; when one part ends the others are, and an error of it is raised."""
+    working = [asyncio.create_task(each) for each in work]
+    try:
+        done, _ = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
+        for finished in done:
+            finished.result()
+    finally:
+        for each in working:
+            each.cancel()
+        await asyncio.gather(*working, return_exceptions=True)
