@@ -78,6 +78,12 @@ class Answer:
         except ValueError:
             return None
 
+    def as_json(self) -> dict[str, Any]:
+        """The answer for programs; a body that is no JSON is text."""
+        decoded = self.json()
+        body = decoded if decoded is not None else self.body.decode(errors="replace")
+        return {"status": self.status, "requestId": self.request_id, "headers": self.headers, "body": body}
+
 
 def make_call(payload: bytes | None, path: str, *, as_event: bool) -> Call:
     """A GET without a payload, a POST with one; `as_event` makes it a CloudEvent unless it is one.

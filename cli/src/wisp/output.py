@@ -7,7 +7,15 @@ import json
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
+
+
+class Format(StrEnum):
+    """What the result looks like."""
+
+    text = "text"
+    json = "json"
 
 
 def show(text: str) -> None:
@@ -24,6 +32,14 @@ def tell(text: str) -> None:
 def show_json(value: Any) -> None:
     """The result for programs."""
     show(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def result(form: Format, value: Any, text: str) -> None:
+    """The result: `value` for programs, `text` for people."""
+    if form is Format.json:
+        show_json(value)
+    else:
+        show(text)
 
 
 def as_list(objects: Sequence[Any]) -> dict[str, Any]:
