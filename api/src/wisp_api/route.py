@@ -19,7 +19,9 @@ class Target(msgspec.Struct, rename="camel", kw_only=True):
     audience: str = ""
     """Whom the router's token is for, which each delivery carries; empty: the target asks for none."""
     reach: str = ""
-    """Which addresses the URL's host may have: cluster (a Service's), public (outside), empty: it is a Function's, and ours."""
+    """Which addresses the URL's host may have: function and cluster (a Service's), public (outside), empty: any."""
+    service: str = ""
+    """The whole name of the Service that the URL's host stood for when the operator looked; that name's addresses are called while it is no alias."""
 
 
 class Retry(msgspec.Struct, rename="camel", kw_only=True):

@@ -53,6 +53,8 @@ class OperatorConfig(msgspec.Struct, rename="camel", forbid_unknown_fields=True,
     """Resource requests and limits of a reader."""
     allowed_sinks: list[str] = []
     """Hosts outside of the cluster that a Subscription's sink.uri may name, as https://*.example.com."""
+    shared_services: list[str] = []
+    """Services that Subscriptions of other namespaces may have as a sink, as name.namespace: gateways, brokers' doors."""
     ingest_url: str = ""
     """The ingest, as pods reach it to hand in their log lines."""
     random_secrets: dict[str, list[str]] = {}

@@ -126,9 +126,10 @@ def _targets(function: Object | None, tag: str | None, cluster_domain: str) -> l
         shares = {tags[tag]["revision"]: 100} if tag in tags and tag in status.get("tags", {}) else {}
     guarded = (function["spec"].get("auth") or {}).get("type", "none") != "none"
     audience = caller.audience(namespace, function["metadata"]["name"]) if guarded else ""
+    services = {f"{revision}.{namespace}.svc.{cluster_domain}": percent for revision, percent in shares.items()}
     return [
-        route.Target(url=f"http://{revision}.{namespace}.svc.{cluster_domain}/", percent=percent, audience=audience)
-        for revision, percent in shares.items()
+        route.Target(url=f"http://{name}/", percent=percent, audience=audience, reach="function", service=name)
+        for name, percent in services.items()
     ]
 
 

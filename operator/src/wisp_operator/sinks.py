@@ -1,7 +1,8 @@
 """Subscriptions' sinks: found by what an Addressable says of itself, or admitted by the installation (decision 0052).
 
 Invariant: what a tenant writes, into a Subscription or into the status of an object of its own, never has the router call an address of the
-router's machine or link, nor a host outside of the cluster that the installation does not admit. The router checks the addresses.
+router's machine or link, nor a host outside of the cluster or a Service of another namespace that the installation does not admit. The router
+checks the addresses, and that the Service's name is still no other name.
 """
 
 import re
@@ -25,6 +26,9 @@ PUBLIC: Final = "public"
 _FORBIDDEN: Final = 403
 _ALIASES: Final = 4
 """How many Services of type ExternalName may lead from one to the next; Knative has one before its gateway."""
+_LABEL: Final = re.compile("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_MIN_LABELS, _MAX_LABELS = 3, 4
+"""service.namespace.svc, pod.service.namespace.svc"""
 
 
 @dataclass(frozen=True)
@@ -131,9 +135,8 @@ async def _target(api: Api, config: OperatorConfig, namespace: str, sink: Sink, 
         url = f"http://{sink.ref.name}.{namespace}.svc.{config.cluster_domain}/"
     else:
         url = _address(await _read(api, namespace, sink.ref), what)
-    if name := _service_name(url, config.cluster_domain):
-        await _check_service(api, config.cluster_domain, name, what)
-        return Target(url=url, reach=CLUSTER)
+    if service := await _find_service(api, config, namespace, url, what):
+        return Target(url=url, reach=CLUSTER, service=service)
     if not admitted(url, config.allowed_sinks):
         text = (
             f"{what}: its status.address.url is no Service of this cluster, and {_not_admitted(url)}; the events wait"
@@ -175,43 +178,62 @@ def _address(item: Object | None, what: str) -> str:
     return status.address.url
 
 
-def _service_name(url: str, domain: str) -> str:
-    """The name in the cluster's DNS that a URL leads to, empty if it leads elsewhere.
-
-    Raises:
-        ValueError: it is no URL.
-    """
-    parts = urlsplit(url)
-    name = parts.hostname or ""
-    return name if parts.scheme in {"http", "https"} and name.endswith((".svc", f".svc.{domain}")) else ""
-
-
-async def _check_service(api: Api, domain: str, name: str, what: str) -> None:
-    """Check that a name in the cluster's DNS is a Service that stays in the cluster.
+async def _find_service(api: Api, config: OperatorConfig, namespace: str, url: str, what: str) -> str:
+    """The whole name of the Service that a URL leads to, at once or by other names; empty if its host is no name of the cluster's.
 
     An ExternalName leads wherever the tenant says. Knative's own lead to Services: a Knative Service's to the gateway, a Channel's to its dispatcher.
 
     Raises:
-        _UnusableError: there is none, or it leads out of the cluster.
+        _UnusableError: there is none, it is another namespace's, or it leads out of the cluster.
+        ValueError: it is no URL.
         ApiError, OSError, TimeoutError, aiohttp.ClientError: the API refuses, or can't say now.
     """
-    alias = name
+    parts, domain = urlsplit(url), config.cluster_domain
+    first = alias = _whole(parts.hostname or "", domain)
+    if parts.scheme not in {"http", "https"} or not alias:
+        return ""
+    if "@" in parts.netloc:
+        raise ValueError("it names a user")
     for _ in range(_ALIASES):
-        *_, service, namespace = ["", *alias.removesuffix(f".{domain}").removesuffix(".svc").split(".")]
-        item = await api.get(SERVICES, namespace, service) if service and namespace else None
-        if item is None:
-            text = f"{what}: there is no Service {alias} (yet); the events wait for it"
-            raise _UnusableError(conditions.SINK_NOT_FOUND, text)
+        item = await _read_service(api, config, namespace, alias, what)
         if item["spec"].get("type") != "ExternalName":
-            return
-        alias = item["spec"].get("externalName", "").lower().rstrip(".")
-        if not alias.endswith((".svc", f".svc.{domain}")):
+            return alias
+        outside = item["spec"].get("externalName", "").lower().rstrip(".")
+        if not (alias := _whole(outside, domain)):
             break
     text = (
-        f"{what}: the Service {name} is of type ExternalName and leads to {alias}, which is no Service of this cluster: "
+        f"{what}: the Service {first} is of type ExternalName and leads to {alias or outside}, which is no Service of this cluster: "
         "write its URL into spec.sink.uri, on a host that an administrator admits (chart value sinks.allowed); the events wait"
     )
     raise _UnusableError(conditions.SINK_NOT_ALLOWED, text)
+
+
+async def _read_service(api: Api, config: OperatorConfig, namespace: str, name: str, what: str) -> Object:
+    """The Service of a name; of another namespace's that is not shared nothing is told, not even whether there is one.
+
+    Raises:
+        _UnusableError: there is none, or it may not be used.
+        ApiError, OSError, TimeoutError, aiohttp.ClientError: the API refuses, or can't say now.
+    """
+    service, owner = name.removesuffix(f".svc.{config.cluster_domain}").split(".")[-2:]
+    if owner != namespace and f"{service}.{owner}" not in config.shared_services:
+        text = (
+            f"{what}: it leads to the Service {service}.{owner}, which is another namespace's and not among those that take events of all "
+            "(chart value sinks.services); the events wait"
+        )
+        raise _UnusableError(conditions.SINK_NOT_ALLOWED, text)
+    if (item := await api.get(SERVICES, owner, service)) is None:
+        text = f"{what}: there is no Service {name} (yet); the events wait for it"
+        raise _UnusableError(conditions.SINK_NOT_FOUND, text)
+    return item
+
+
+def _whole(name: str, domain: str) -> str:
+    """A Service's name in the cluster's DNS, or that of one of its pods, with the domain; empty if it is none."""
+    labels = name.removesuffix(f".{domain}").split(".")
+    if not (_MIN_LABELS <= len(labels) <= _MAX_LABELS and labels[-1] == "svc" and all(map(_LABEL.fullmatch, labels))):
+        return ""
+    return f"{'.'.join(labels)}.{domain}"
 
 
 def _not_admitted(uri: str) -> str:

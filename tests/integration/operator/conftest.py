@@ -55,6 +55,7 @@ def operator(
         "randomSecrets": {"wisp-s3-tokens": ["minio"], "wisp-store": ["key"]},
         "drainSeconds": 5,
         "allowedSinks": ["https://hooks.example.com"],
+        "sharedServices": ["gateway.default"],
         "s3Servers": [
             {"name": "minio", "endpoint": "http://127.0.0.1:1", "notificationArns": ["arn:minio:sqs::WISP:webhook"]}
         ],

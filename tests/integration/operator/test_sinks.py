@@ -86,14 +86,16 @@ def test_an_addressable_is_found_by_what_it_says_of_itself(cluster: Kube, log: L
     assert "there is no Service" in trouble(cluster, namespace, "SinkNotFound")
     service(cluster, namespace, "gateway")  # as Knative has it: its Service's name is one for the gateway
     alias(cluster, namespace, "shop", f"gateway.{namespace}.svc.cluster.local")
-    wait_targets(log, namespace, Target(url=url, reach="cluster"))
+    gateway = f"gateway.{namespace}.svc.cluster.local"
+    wait_targets(log, namespace, Target(url=url, reach="cluster", service=gateway))
 
 
 def test_a_kubernetes_service_needs_no_status(cluster: Kube, log: Log, namespace: str) -> None:
     """Its name is its address."""
     service(cluster, namespace, "legacy")
     subscribe(cluster, namespace, ref("Service", "legacy", "v1"))
-    wait_targets(log, namespace, Target(url=f"http://legacy.{namespace}.svc.cluster.local/", reach="cluster"))
+    name = f"legacy.{namespace}.svc.cluster.local"
+    wait_targets(log, namespace, Target(url=f"http://{name}/", reach="cluster", service=name))
 
 
 def test_a_name_for_what_is_outside_of_the_cluster_is_no_sink(cluster: Kube, log: Log, namespace: str) -> None:
@@ -114,6 +116,22 @@ def test_a_name_for_what_is_outside_of_the_cluster_is_no_sink(cluster: Kube, log
     subscribe(cluster, namespace, ref("Service", "shop", "serving.knative.dev/v1"))
     wait_until(lambda: is_told(cluster, namespace, "Service shop"), "the address is refused", 30)
     wait_targets(log, namespace)
+
+
+def test_another_namespaces_service_is_no_sink(cluster: Kube, log: Log, namespace: str) -> None:
+    """Whether there is one is not told; what the installation shares is reached by its own name and by an alias."""
+    for target in ("kubernetes.default.svc", "none.default.svc.cluster.local"):
+        alias(cluster, namespace, "other", target)
+        subscribe(cluster, namespace, ref("Service", "other", "v1"))
+        name = target.removesuffix(".cluster.local").removesuffix(".svc")
+        said = f"the Service {name}, which is another namespace's"
+        wait_until(functools.partial(is_told, cluster, namespace, said), f"{name} is refused", 90)
+        wait_targets(log, namespace)
+    service(cluster, "default", "gateway")
+    alias(cluster, namespace, "shared", "gateway.default.svc")
+    subscribe(cluster, namespace, ref("Service", "shared", "v1"))
+    url = f"http://shared.{namespace}.svc.cluster.local/"
+    wait_targets(log, namespace, Target(url=url, reach="cluster", service="gateway.default.svc.cluster.local"))
 
 
 def test_a_sink_that_makes_no_sense_stops_no_other(cluster: Kube, log: Log, namespace: str) -> None:

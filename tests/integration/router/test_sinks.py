@@ -31,10 +31,10 @@ async def client() -> AsyncIterator[Client]:
     await made.close()
 
 
-async def post(client: Client, url: str, where: str = "") -> Outcome:
+async def post(client: Client, url: str, where: str = "", service: str = "") -> Outcome:
     """One request."""
     outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    to = address(url, where)
+    to = address(url, where, service)
     client.send(to, to.head + b"content-length: 0\r\n\r\n", 30, outcome.set_result)
     async with asyncio.timeout(60):
         return await outcome
@@ -55,8 +55,11 @@ async def test_a_name_is_resolved_once_and_that_address_is_called(
     server = await asyncio.start_server(answer, "127.0.0.2", 0)
     port, asked = server.sockets[0].getsockname()[1], 0
 
-    def rebinding(*_: Any, **__: Any) -> list[Any]:
+    def rebinding(host: str, _: Any, family: int, *__: Any, **___: Any) -> list[Any]:
         nonlocal asked
+        assert host == "hooks.example.com.", "a pod's search list must not complete it"
+        if family == socket.AF_INET6:
+            raise socket.gaierror(socket.EAI_NODATA, "none of this family")
         asked += 1
         where = "127.0.0.2" if asked == 1 else "127.0.0.3"
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (where, 0))]
@@ -71,14 +74,99 @@ async def test_a_name_is_resolved_once_and_that_address_is_called(
     server.close()
 
 
+Answers = dict[tuple[str, int], tuple[str, str]]
+
+
+def dns(answers: Answers) -> Any:
+    """A name server: the name in the end and its address, by name and family."""
+
+    def look_up(host: str, _: Any, family: int, *__: Any, **___: Any) -> list[Any]:
+        if (host, family) not in answers:
+            raise socket.gaierror(socket.EAI_NODATA, "no address")
+        name, where = answers[host, family]
+        return [(family, socket.SOCK_STREAM, 6, name, (where, 0))]
+
+    return look_up
+
+
+@pytest.mark.parametrize("where", [reach.CLUSTER, reach.FUNCTION])
+async def test_a_service_that_became_another_name_is_not_called(
+    client: Client, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Even before the operator looks again, also by the one family of addresses alone, and of a Function as of a sink."""
+    name, v4, v6 = "hook.shop.svc.cluster.local", socket.AF_INET, socket.AF_INET6
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://{name}:{server.sockets[0].getsockname()[1]}/"
+    monkeypatch.setattr(reach, "refusal", lambda *_: "")
+    there: Answers = {(f"{name}.", v4): (name, "127.0.0.1")}
+    monkeypatch.setattr(socket, "getaddrinfo", dns(there))
+    assert await post(client, url, where, name) == Answer(204)
+    elsewhere = ("api.corp.example", "127.0.0.1")
+    changed: list[Answers] = [{(f"{name}.", v4): elsewhere}, there | {(f"{name}.", v6): (elsewhere[0], "::1")}]
+    for answers in changed:
+        monkeypatch.setattr(socket, "getaddrinfo", dns(answers))
+        outcome = await post(client, url, where, name)
+        assert isinstance(outcome, Failure)
+        assert f"{name} is another name for api.corp.example" in outcome.message
+    server.close()
+
+
+async def test_an_alias_is_reached_as_the_service_that_the_operator_found(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the alias leads to by now is not asked; the request still names the alias, by which a gateway tells its hosts apart."""
+    heads: list[bytes] = []
+
+    async def gateway(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(gateway, "127.0.0.1", 0)
+    port, name = server.sockets[0].getsockname()[1], "gateway.system.svc.cluster.local"
+    monkeypatch.setattr(reach, "refusal", lambda *_: "")
+    monkeypatch.setattr(socket, "getaddrinfo", dns({(f"{name}.", socket.AF_INET): (name, "127.0.0.1")}))
+    assert await post(client, f"http://shop.media.svc:{port}/", reach.CLUSTER, name) == Answer(204)
+    assert f"host: shop.media.svc:{port}".encode() in heads[0]
+    server.close()
+
+
+async def test_redirects_are_not_followed(client: Client) -> None:
+    """An answer that sends elsewhere is an answer, and nobody is called there."""
+    called = 0
+
+    async def elsewhere(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal called
+        called += 1
+        writer.close()
+
+    other = await asyncio.start_server(elsewhere, "127.0.0.1", 0)
+    location = f"http://127.0.0.1:{other.sockets[0].getsockname()[1]}/"
+
+    async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = (
+            f"HTTP/1.1 307 Temporary Redirect\r\nlocation: {location}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        )
+        writer.write(head.encode())
+        writer.close()
+
+    server = await asyncio.start_server(redirect, "127.0.0.1", 0)
+    outcome = await post(client, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+    assert isinstance(outcome, Answer)
+    assert (outcome.status, called) == (307, 0)
+    server.close()
+    other.close()
+
+
 async def test_names_that_are_slow_hold_up_nobody_else(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many events are for them: a name is looked up once at a time, and never where a Function's name has to be."""
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     port, asked, told, real = server.sockets[0].getsockname()[1], Counter[str](), threading.Event(), socket.getaddrinfo
 
     def slow(host: str, *args: Any, **more: Any) -> Any:
-        asked[host] += 1
-        if host.endswith(".test"):
+        asked[host.rstrip(".")] += 1
+        if host.endswith(".test."):
             told.wait(60)
             raise socket.gaierror(socket.EAI_AGAIN, "no name server answers")
         return real(host, *args, **more)

@@ -199,6 +199,7 @@ def test_tag_sends_all_to_its_revision() -> None:
     view = View("media", wishes(item), functions={"hello": function})
     (target,) = plan(view, CONFIG, "cluster").routes["on-upload"].targets
     assert (target.url, target.percent) == ("http://hello-1.media.svc.cluster.local/", 100)
+    assert (target.reach, target.service) == ("function", "hello-1.media.svc.cluster.local")
     del function["status"]["tags"]
     assert plan(view, CONFIG, "cluster").routes["on-upload"].targets == []
 

@@ -86,6 +86,60 @@ async def test_what_is_no_address_is_told_of_and_stops_no_other_sink(kinds: Any,
     assert found["good"].target
 
 
+@pytest.mark.parametrize(
+    ("url", "reason", "said"),
+    [
+        ("http://b.media.svc.cluster.local.", "SinkNotAllowed", "no Service of this cluster"),
+        ("http://user@b.media.svc.cluster.local", "SinkNotAddressable", "names a user"),
+        ("http://:password@b.media.svc", "SinkNotAddressable", "names a user"),
+        ("http://evil.test\\@b.media.svc", "SinkNotAddressable", "names a user"),
+        ("http://b%2fproxy.media.svc", "SinkNotAllowed", "no Service of this cluster"),
+        ("http://b..media.svc", "SinkNotAllowed", "no Service of this cluster"),
+        ("http://.media.svc", "SinkNotAllowed", "no Service of this cluster"),
+        ("http://media.svc", "SinkNotAllowed", "no Service of this cluster"),
+        ("http://b.media.svc.example.com", "SinkNotAllowed", "no Service of this cluster"),
+        ("http://169.254.169.254/", "SinkNotAllowed", "no Service of this cluster"),
+        ("http://[::ffff:169.254.169.254]/", "SinkNotAllowed", "no Service of this cluster"),
+        ("http://store.wisp-system.svc:8080", "SinkNotAllowed", "another namespace's"),
+        ("http://b.media.svc.wisp-system.svc.cluster.local", "SinkNotAllowed", "no Service of this cluster"),
+    ],
+)
+async def test_ways_around_an_address_are_closed(url: str, reason: str, said: str) -> None:
+    """However a status writes it; of another namespace's Service nothing is read."""
+    cluster = Cluster(
+        {
+            "/apis/a.dev/v1": KINDS,
+            "/apis/a.dev/v1/namespaces/media/brokers/b": {"status": {"address": {"url": url}}},
+            "/api/v1/namespaces/media/services/b": {"spec": {}},
+        }
+    )
+    trouble = (await find(cluster, wish("s", "a.dev/v1")))["s"].trouble
+    assert trouble
+    assert (trouble.reason, said in trouble.message) == (reason, True)
+    assert not any("/services/" in path for path in cluster.asked)
+
+
+async def test_a_name_leads_to_what_the_installation_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a Channel's does to its dispatcher; the route names the Service in the end, and not one that a shared one leads to."""
+    monkeypatch.setattr(CONFIG, "shared_services", ["gateway.system", "open.system"])
+    services = "/api/v1/namespaces/{}/services/{}"
+    cluster = Cluster(
+        {
+            services.format("media", "b"): {"spec": {"type": "ExternalName", "externalName": "Gateway.system.svc."}},
+            services.format("system", "gateway"): {"spec": {"type": "ClusterIP"}},
+        }
+    )
+    target = (await find(cluster, wish("s", "v1", "Service")))["s"].target
+    assert target
+    assert (target.url, target.service) == ("http://b.media.svc.cluster.local/", "gateway.system.svc.cluster.local")
+    private = {"spec": {"type": "ExternalName", "externalName": "private.system.svc.cluster.local"}}
+    cluster = Cluster({services.format("media", "b"): private})
+    trouble = (await find(cluster, wish("s", "v1", "Service")))["s"].trouble
+    assert trouble
+    assert "private.system" in trouble.message
+    assert len(cluster.asked) == 1
+
+
 @pytest.mark.parametrize("error", [ApiError(503, b"away"), ConnectionError("no JSON"), TimeoutError()])
 async def test_an_api_that_is_down_stops_no_delivery(error: Exception) -> None:
     """The condition says that it can't be asked; the route that there is stays, with other sinks' beside it."""

@@ -17,7 +17,8 @@ from typing import Final, cast
 
 import httptools
 
-from wisp_events.router.reach import Names, connect
+from wisp_events.router.lookup import Names
+from wisp_events.router.reach import FUNCTION, connect
 from wisp_events.router.request import Address
 from wisp_events.router.verdict import ERROR, MARK, REALM, Answer, Failure, Outcome
 
@@ -286,18 +287,18 @@ class Client:
     def __init__(self, connections_per_target: int = 1024) -> None:
         """Start with none; needs a running loop."""
         self._limit = connections_per_target
-        self._names = Names()
-        self._pools: dict[tuple[str, int, bool, str], Pool] = {}
+        self._functions, self._sinks = Names(), Names()
+        self._pools: dict[tuple[str, int, bool, str, str], Pool] = {}
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
 
     def send(
         self, to: Address, request: bytes, seconds: float, done: Callable[[Outcome], None], keep: int = BODY_BYTES
     ) -> None:
         """Send a request; `done` gets its outcome, never before this returns, with `keep` bytes of a success's body at most."""
-        key = (to.host, to.port, to.tls, to.reach)
+        key = (to.host, to.port, to.tls, to.reach, to.service)
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = Pool(to, self._limit, self._names)
+            pool = self._pools[key] = Pool(to, self._limit, self._functions if to.reach == FUNCTION else self._sinks)
         pool.send(Exchange(request, seconds, done, keep))
 
     async def _sweep(self) -> None:
@@ -315,4 +316,5 @@ class Client:
         await asyncio.gather(self._sweeper, return_exceptions=True)
         for pool in list(self._pools.values()):
             await pool.close()
-        self._names.close()
+        self._functions.close()
+        self._sinks.close()

@@ -78,9 +78,8 @@ def compile_route(raw: bytes) -> Plan:
             raise ValueError(f"order is {route.order!r}; write key: windows pass a state on in order")  # noqa: TRY301
         if route.start not in ("latest", "earliest"):
             start_time(route.start)
-        return Plan(
-            route, pattern.compile(*route.filters), [address(target.url, target.reach) for target in route.targets]
-        )
+        addresses = [address(target.url, target.reach, target.service) for target in route.targets]
+        return Plan(route, pattern.compile(*route.filters), addresses)
     except ValueError as error:
         raise InvalidRoute(str(error), route.uid, route.generation) from error
 

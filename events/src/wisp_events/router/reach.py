@@ -1,26 +1,27 @@
 """Which addresses a delivery may go to: what a name in a Subscription resolves to is chosen by whoever owns that name.
 
-Invariant: for a target that is no Function of ours the address that was checked is the one that is connected to; nothing resolves the name a second
-time in between. One address that is not admitted refuses the name as a whole, since the next answer could be it alone.
+Invariant: the address that was checked is the one that is connected to; nothing resolves the name a second time in between. One address that is
+not admitted refuses the name as a whole, since the next answer could be it alone. A Service's name that has become another name since the operator
+looked is refused, wherever it leads: what the operator checked is no longer there.
 """
 
 import asyncio
 import contextlib
 import functools
 import ipaddress
-import socket
 import ssl
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
+from wisp_events.router.lookup import Names
 from wisp_events.router.request import Address
 
 Made = TypeVar("Made", bound=asyncio.Protocol)
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+FUNCTION: Final = "function"
 CLUSTER: Final = "cluster"
-"""A Service of the cluster: any address but those of this machine and its link."""
+"""Services of the cluster: any address but those of this machine and its link."""
 PUBLIC: Final = "public"
 """A host outside: addresses that are reached over the internet."""
 
@@ -44,54 +45,8 @@ _OWN: Final = tuple(
 """Where clouds tell a machine its credentials; not all are of the link, as far as the address says."""
 
 
-_LOOKUPS: Final = 32
-"""How many names of sinks are looked up at a time."""
-
-
 class Unreachable(OSError):  # noqa: N818 - what the target is
     """Raised when a name resolves to an address that a delivery may not go to."""
-
-
-class Names:
-    """The addresses of sinks' names, looked up apart from Functions' names: a lookup holds a thread for as long as the name's owner likes.
-
-    One lookup of a name at a time, so that a name takes one of the threads however many events are for it.
-    """
-
-    def __init__(self) -> None:
-        """No thread before the first lookup."""
-        self._threads = ThreadPoolExecutor(_LOOKUPS, "sink-names")
-        self._under_way: dict[str, asyncio.Future[list[str]]] = {}
-
-    async def look_up(self, host: str) -> list[str]:
-        """Every address of a name.
-
-        Raises:
-            OSError: the name does not resolve.
-        """
-        lookup = self._under_way.get(host)
-        if lookup is None:
-            lookup = asyncio.get_running_loop().run_in_executor(self._threads, _look_up, host)
-            self._under_way[host] = lookup
-            lookup.add_done_callback(functools.partial(self._end, host))
-        return await asyncio.shield(lookup)  # others may wait for it
-
-    def _end(self, host: str, lookup: asyncio.Future[list[str]]) -> None:
-        del self._under_way[host]
-        if not lookup.cancelled():
-            lookup.exception()  # nobody may be left who waits
-
-    def close(self) -> None:
-        """Begin no further lookup."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _look_up(host: str) -> list[str]:
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except UnicodeError as error:  # a label that is too long for a name
-        raise OSError(f"{host} is no name: {error}") from error
-    return list(dict.fromkeys(str(one[4][0]) for one in found))
 
 
 async def connect(to: Address, make: Callable[[], Made], names: Names) -> Made:
@@ -103,7 +58,7 @@ async def connect(to: Address, make: Callable[[], Made], names: Names) -> Made:
     """
     loop, tls = asyncio.get_running_loop(), _trust() if to.tls else None
     name = to.host if tls else None
-    addresses = await resolve(to.host, to.reach, names) if to.reach else [to.host]
+    addresses = await resolve(to, names) if to.reach else [to.host]
     for address in addresses[:-1]:
         with contextlib.suppress(OSError):
             return (await loop.create_connection(make, address, to.port, ssl=tls, server_hostname=name))[1]
@@ -116,18 +71,30 @@ def _trust() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-async def resolve(host: str, reach: str, names: Names) -> list[str]:
-    """The addresses of a host, each of which may be connected to.
+async def resolve(to: Address, names: Names) -> list[str]:
+    """The addresses of a target, each of which may be connected to.
 
     Raises:
         OSError: the name does not resolve.
         Unreachable: it resolves to what is not admitted.
     """
-    addresses = await names.look_up(host)
-    for address in addresses:
-        if trouble := refusal(address, reach):
-            raise Unreachable(f"{host} resolves to {address}, {trouble}")
-    return addresses
+    name = to.service or to.host
+    found = await names.look_up(_absolute(name))
+    for address, canonical in found.items():
+        if to.service and canonical.rstrip(".").lower() != name:
+            raise Unreachable(f"{name} is another name for {canonical}, which it was not when the operator looked")
+        if trouble := refusal(address, to.reach):
+            raise Unreachable(f"{name} resolves to {address}, {trouble}")
+    return list(found)
+
+
+def _absolute(host: str) -> str:
+    """The name itself and no other: the search list of a pod has `hooks.example.com` be a Service `example` of a namespace `com` first."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return f"{host.removesuffix('.')}."
+    return host
 
 
 def refusal(text: str, reach: str) -> str:

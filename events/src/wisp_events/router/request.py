@@ -35,23 +35,25 @@ class Address:
     tls: bool = False
     reach: str = ""
     """See `reach`; empty: wherever the name leads."""
+    service: str = ""
+    """The Service that the host stands for, by its whole name."""
 
 
-def address(url: str, reach: str = "") -> Address:
+def address(url: str, reach: str = "", service: str = "") -> Address:
     """Parse a target's URL.
 
     Raises:
         ValueError: it is not `http[s]://host[:port][/path]`.
     """
     parts = urlsplit(url)
-    if parts.scheme not in _PORTS or not parts.hostname or parts.username or re.search(r"[\x00-\x20\x7f]", url):
+    if parts.scheme not in _PORTS or not parts.hostname or "@" in parts.netloc or re.search(r"[\x00-\x20\x7f]", url):
         raise ValueError(f"target {url!r}: write http[s]://host[:port][/path]")
     path = parts.path or "/"
     if parts.query:
         path += f"?{parts.query}"
     head = f"POST {path} HTTP/1.1\r\nhost: {parts.netloc}\r\nuser-agent: wisp-router\r\n"
     port = parts.port or _PORTS[parts.scheme]
-    return Address(parts.hostname, port, head.encode("ascii"), parts.scheme == "https", reach)
+    return Address(parts.hostname, port, head.encode("ascii"), parts.scheme == "https", reach, service)
 
 
 def pick(targets: Sequence[Target], event_id: str) -> int:
