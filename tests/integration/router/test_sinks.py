@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from fixtures.router_world import event, world
 from wisp_api.route import Retry, Target
-from wisp_events.router import reach
+from wisp_events.router import dial, reach
 from wisp_events.router.client import Client
 from wisp_events.router.request import address
 from wisp_events.router.verdict import Answer, Failure, Outcome
@@ -131,6 +131,37 @@ async def test_an_alias_is_reached_as_the_service_that_the_operator_found(
     server.close()
 
 
+async def test_an_address_that_is_dead_does_not_hide_the_next(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither one that never answers, whose patience would be that of the whole connection, nor one that refuses."""
+    server = await asyncio.start_server(answer, "127.0.0.2", 0)
+    port = server.sockets[0].getsockname()[1]
+    silent = socket.create_server(("127.0.0.3", port), backlog=0)
+    full = [socket.socket() for _ in range(4)]  # more than its queue takes: it answers no further SYN
+    for one in full:
+        one.settimeout(0)
+        one.connect_ex(("127.0.0.3", port))
+
+    def several(_: str, __: Any, family: int, *___: Any, **____: Any) -> list[Any]:
+        if family == socket.AF_INET6:
+            raise socket.gaierror(socket.EAI_NODATA, "none of this family")
+        return [(family, socket.SOCK_STREAM, 6, "", (f"127.0.0.{last}", 0)) for last in (3, 4, 2)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", several)
+    monkeypatch.setattr(reach, "refusal", lambda *_: "")
+    for where in ("", reach.PUBLIC):
+        assert await post(client, f"http://hooks.example.com:{port}/", where) == Answer(204)
+    for one in (silent, *full):
+        one.close()
+    server.close()
+
+
+async def test_no_name_is_an_outcome(client: Client) -> None:
+    """A label that no name can have ends the request, not the connection that it waits for."""
+    outcome = await post(client, f"http://{'a' * 64}.example.com/")
+    assert isinstance(outcome, Failure)
+    assert "is no name" in outcome.message
+
+
 async def test_redirects_are_not_followed(client: Client) -> None:
     """An answer that sends elsewhere is an answer, and nobody is called there."""
     called = 0
@@ -209,7 +240,7 @@ async def test_tls(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     outcome = await post(client, url)
     assert isinstance(outcome, Failure)
     assert "certificate" in outcome.message.lower()
-    monkeypatch.setattr(reach, "_trust", lambda: ssl.create_default_context(cadata=pem.decode()))
+    monkeypatch.setattr(dial, "_trust", lambda: ssl.create_default_context(cadata=pem.decode()))
     other = Client()
     assert await post(other, url) == Answer(204)
     await other.close()

@@ -17,8 +17,9 @@ from typing import Final, cast
 
 import httptools
 
+from wisp_events.router.dial import connect
 from wisp_events.router.lookup import Names
-from wisp_events.router.reach import FUNCTION, connect
+from wisp_events.router.reach import CLUSTER, PUBLIC
 from wisp_events.router.request import Address
 from wisp_events.router.verdict import ERROR, MARK, REALM, Answer, Failure, Outcome
 
@@ -298,7 +299,9 @@ class Client:
         key = (to.host, to.port, to.tls, to.reach, to.service)
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = Pool(to, self._limit, self._functions if to.reach == FUNCTION else self._sinks)
+            pool = self._pools[key] = Pool(
+                to, self._limit, self._sinks if to.reach in {CLUSTER, PUBLIC} else self._functions
+            )
         pool.send(Exchange(request, seconds, done, keep))
 
     async def _sweep(self) -> None:

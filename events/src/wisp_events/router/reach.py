@@ -5,18 +5,12 @@ not admitted refuses the name as a whole, since the next answer could be it alon
 looked is refused, wherever it leads: what the operator checked is no longer there.
 """
 
-import asyncio
-import contextlib
-import functools
 import ipaddress
-import ssl
-from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final
 
 from wisp_events.router.lookup import Names
 from wisp_events.router.request import Address
 
-Made = TypeVar("Made", bound=asyncio.Protocol)
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 FUNCTION: Final = "function"
@@ -49,28 +43,6 @@ class Unreachable(OSError):  # noqa: N818 - what the target is
     """Raised when a name resolves to an address that a delivery may not go to."""
 
 
-async def connect(to: Address, make: Callable[[], Made], names: Names) -> Made:
-    """A new connection, of the first address that takes it.
-
-    Raises:
-        OSError: there is none.
-        Unreachable: the name leads where no delivery may go.
-    """
-    loop, tls = asyncio.get_running_loop(), _trust() if to.tls else None
-    name = to.host if tls else None
-    addresses = await resolve(to, names) if to.reach else [to.host]
-    for address in addresses[:-1]:
-        with contextlib.suppress(OSError):
-            return (await loop.create_connection(make, address, to.port, ssl=tls, server_hostname=name))[1]
-    return (await loop.create_connection(make, addresses[-1], to.port, ssl=tls, server_hostname=name))[1]
-
-
-@functools.cache
-def _trust() -> ssl.SSLContext:
-    """The certificate authorities of the image, or those that SSL_CERT_FILE names."""
-    return ssl.create_default_context()
-
-
 async def resolve(to: Address, names: Names) -> list[str]:
     """The addresses of a target, each of which may be connected to.
 
@@ -79,11 +51,11 @@ async def resolve(to: Address, names: Names) -> list[str]:
         Unreachable: it resolves to what is not admitted.
     """
     name = to.service or to.host
-    found = await names.look_up(_absolute(name))
+    found = await names.look_up(_absolute(name) if to.reach else name)
     for address, canonical in found.items():
         if to.service and canonical.rstrip(".").lower() != name:
             raise Unreachable(f"{name} is another name for {canonical}, which it was not when the operator looked")
-        if trouble := refusal(address, to.reach):
+        if to.reach and (trouble := refusal(address, to.reach)):
             raise Unreachable(f"{name} resolves to {address}, {trouble}")
     return list(found)
 
