@@ -1,33 +1,26 @@
 """The real cluster for the end-to-end tests: the one that runs, or one of our own that is gone afterwards."""
 
 import os
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from fixtures.collector import Collector, collector
 from fixtures.platform import host_address, wisp_cluster
 from wisp_cluster.kubectl import Kubectl
-
-CHECKOUT = Path(__file__).parents[2]
+from wisp_cluster.way import chosen
 
 
 @pytest.fixture(scope="session")
 def kubectl() -> Iterator[Kubectl]:
-    """The cluster with Wisp installed from this checkout; one that was not running before is taken down again."""
-    ran = (
-        subprocess.run([sys.executable, "-m", "wisp_cluster", "status"], check=False, capture_output=True).returncode
-        == 0
-    )
-    wisp_cluster("up")
-    wisp_cluster("install")
+    """The cluster with Wisp installed from this checkout: one that was there, however it was, stays; one that was made here is taken down again."""
+    made = not chosen().exists()
     try:
+        wisp_cluster("up")
+        wisp_cluster("install")
         yield Kubectl.of_cluster()
     finally:
-        if not ran and not os.environ.get("WISP_KEEP"):
+        if made and not os.environ.get("WISP_KEEP"):
             wisp_cluster("down")
 
 

@@ -158,9 +158,14 @@ def node_port_service() -> Object:
     }
 
 
+def exists() -> bool:
+    """Whether there is one, working or not."""
+    return available() and CLUSTER in clusters()
+
+
 def status() -> dict[str, str | None]:
     """Each part -> what is wrong with it, or None."""
-    if not available() or CLUSTER not in clusters():
+    if not exists():
         return {"cluster": "there is none; `make up` makes one"}
     found: dict[str, str | None] = {}
     for namespace in (knative.NAMESPACE, INGRESS_NAMESPACE):

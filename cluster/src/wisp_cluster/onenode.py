@@ -176,9 +176,14 @@ def ingress_problem() -> str | None:
     return None if answers else f"no HTTP answer on 127.0.0.1:{http_port()}"
 
 
+def exists() -> bool:
+    """Whether there is one, working or not."""
+    return network.NAMESPACE_PATH.exists() or bool(processes.find_all())
+
+
 def status() -> dict[str, str | None]:
     """Each part of the node -> what is wrong with it, or None."""
-    if not network.NAMESPACE_PATH.exists() and not processes.find_all():
+    if not exists():
         return {"cluster": "there is none; `make up` makes one"}
     found: dict[str, str | None] = {"network": network.problem()}
     running = {each.name for each in processes.find_all()}

@@ -18,6 +18,9 @@ class Way(Protocol):
     def down(self) -> None:
         """Remove the cluster."""
 
+    def exists(self) -> bool:
+        """Whether there is one, working or not."""
+
     def status(self) -> dict[str, str | None]:
         """Each part -> what is wrong with it, or None."""
 
