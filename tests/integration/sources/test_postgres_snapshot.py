@@ -14,6 +14,7 @@ from wisp_api.cloudevent import Event
 from wisp_events.sources.postgres_fill import Given
 
 from .test_postgres_changes import TYPES
+from .test_postgres_slot import lose_slot
 
 SNAPSHOT = "dev.wisp.postgres.snapshot"
 
@@ -190,6 +191,56 @@ def test_an_open_transaction_holds_up_rows_and_nothing_else(shop: Shop) -> None:
         assert [event.type.rpartition(".")[2] for event in shop.wait_events(1)] == ["insert"]
     (_, row) = shop.wait_events(2)
     assert (row.type, data(row)["new"]) == (SNAPSHOT, {"id": 1, "n": 1})
+
+
+def test_rows_come_anew_behind_the_gap_of_a_lost_slot(shop: Shop) -> None:
+    """Once, under ids of their own, or who knows the first ones would pass over what changed in between; to those who asked alone."""
+    shop.sql("CREATE TABLE orders (id int PRIMARY KEY, n int)", "CREATE TABLE others (id int PRIMARY KEY)")
+    shop.sql("INSERT INTO orders VALUES (1, 1), (2, 1)", "INSERT INTO others VALUES (1)")
+    tables = (("public.orders", ALL), ("public.others", ALL))
+    shop.wish(*tables, rows={"public.orders": ["uid-1"]})
+    first = shop.wait_events(2)
+    key = names.position_key(shop.namespace, shop.kind, shop.connection)
+    wait_until(lambda: shop.plane.get(names.KV_STATUS, key, Given) is not None, "who has the rows is not remembered")
+    lose_slot(shop)
+    shop.sql(
+        "UPDATE orders SET n = 2 WHERE id = 1", "DELETE FROM orders WHERE id = 2", "INSERT INTO orders VALUES (3, 2)"
+    )
+    assert shop.reader
+    shop.reader.start()
+    wait_until(lambda: len(rows(shop)) == 4, "the rows come anew")
+    orders = [event for event in shop.events() if event.subject == "public.orders"]
+    assert [event.type.rpartition(".")[2] for event in orders] == ["snapshot"] * 2 + ["gap"] + ["snapshot"] * 2
+    assert {data(event)["key"]["id"]: data(event)["new"]["n"] for event in orders[3:]} == {1: 2, 3: 2}
+    assert not {event.id for event in first} & {event.id for event in orders[3:]}
+    wait_until(
+        lambda: shop.plane.get(names.KV_STATUS, key, Given) == Given({"public.orders": ["uid-1"]}, 1), "who has them"
+    )
+    shop.sql("UPDATE orders SET n = 3 WHERE id = 1")
+    wait_until(lambda: shop.events()[-1].type.endswith("update"), "the change that follows")
+    assert len(rows(shop)) == 4
+
+
+def test_a_table_that_was_left_out_for_a_time_has_its_rows_anew(shop: Shop) -> None:
+    """Its changes were missed meanwhile; who kept it gets nothing again."""
+    shop.sql("CREATE TABLE orders (id int PRIMARY KEY, n int)", "CREATE TABLE others (id int PRIMARY KEY)")
+    shop.sql("INSERT INTO orders VALUES (1, 1)")
+    tables = (("public.orders", ALL), ("public.others", ALL))
+    key = names.position_key(shop.namespace, shop.kind, shop.connection)
+    shop.wish(*tables, rows={"public.orders": ["uid-1", "uid-2"]})
+    wait_until(
+        lambda: shop.plane.get(names.KV_STATUS, key, Given) == Given({"public.orders": ["uid-1", "uid-2"]}),
+        "both have them",
+    )
+    shop.wish(*tables, rows={"public.orders": ["uid-2"]})
+    wait_until(
+        lambda: shop.plane.get(names.KV_STATUS, key, Given) == Given({"public.orders": ["uid-2"]}, 1), "one left"
+    )
+    shop.wish(*tables, rows={"public.orders": ["uid-1", "uid-2"]})
+    wait_until(lambda: len(rows(shop)) == 3, "the row comes anew")
+    assert len({event.id for event in rows(shop)}) == 3
+    shop.wish(*tables)
+    wait_until(lambda: shop.plane.get(names.KV_STATUS, key, Given) == Given(round=2), "nobody asks any more")
 
 
 def test_tables_that_cannot_be_read_hold_up_nothing_else(shop: Shop) -> None:

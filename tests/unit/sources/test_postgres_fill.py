@@ -1,7 +1,7 @@
 """Who gets which tables' rows, and what is remembered of it."""
 
 from wisp_api.source import PostgresConfig, TableConfig
-from wisp_events.sources.postgres_fill import Given, Wanted, missing, remembered
+from wisp_events.sources.postgres_fill import Given, Wanted, forgotten, missing, remembered
 from wisp_events.sources.row_events import Table
 
 TABLE = Table(frozenset({"insert"}), ("id",))
@@ -21,7 +21,14 @@ def test_rows_are_missing_where_a_followed_table_has_somebody_without_them() -> 
 
 
 def test_a_table_is_remembered_when_its_rows_are_written_whatever_becomes_of_the_others() -> None:
-    """Those who don't ask any more are forgotten."""
-    asked = config(a=["1", "2"], b=["1"], c=["1"])
-    given = Given({"a": ["1", "gone"], "c": ["1"], "gone": ["1"]})
-    assert remembered(asked, given, {"a": Wanted(TABLE, ["2"])}) == Given({"a": ["1", "2"], "c": ["1"]})
+    """Beside what was remembered before."""
+    given = Given({"a": ["2"], "c": ["1"]}, 3)
+    assert remembered(given, {"a": Wanted(TABLE, ["1"])}) == Given({"a": ["1", "2"], "c": ["1"]}, 3)
+
+
+def test_who_asks_no_more_is_forgotten() -> None:
+    """And gets rows under other ids when it asks again; where nobody left, nothing changes."""
+    asked = config(a=["1", "2"], b=[], c=["1"])
+    left = Given({"a": ["1", "gone"], "b": ["1"], "c": ["1"], "gone": ["1"]})
+    assert forgotten(asked, left) == Given({"a": ["1"], "c": ["1"]}, 1)
+    assert forgotten(asked, Given({"a": ["1"]}, 1)) == Given({"a": ["1"]}, 1)

@@ -26,7 +26,7 @@ from wisp_events.sources import (
     postgres_tables,
     row_log,
 )
-from wisp_events.sources.postgres_fill import Filling
+from wisp_events.sources.postgres_fill import Filling, give_anew
 from wisp_events.sources.reader import Reader, Trouble, Wish, run_until_one_ends
 from wisp_events.sources.row_events import Mapper, Place
 
@@ -89,6 +89,7 @@ async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
             )
         )
         await row_log.write_gaps(js, config.stream, [mapper.gap(table, 0, progress.gap) for table in prepared.tables])
+        await give_anew(js, wish.config)
         await asyncio.to_thread(
             postgres_slot.write, dsn, config.slot, progress._replace(stage=postgres_slot.FOLLOWED, gap="")
         )

@@ -5,6 +5,8 @@ Invariants:
   snapshot's place while they are written.
 - Only the Subscription that asked reads them: they have a subject of its own. It gets them once, which is remembered after the log has
   all of the table's. Whoever dies before takes a new snapshot: rows that come again have the ids of the first time.
+- Where changes may be missing between the rows and those that follow, the rows come anew, under ids of their own: after a lost slot, and to a
+  Subscription that left the table out for a time.
 - A table that can't be read holds up neither the others nor the stream.
 """
 
@@ -19,7 +21,7 @@ import msgspec
 from nats.js import JetStreamContext
 from wisp_api import names
 from wisp_api.cloudevent import Event
-from wisp_api.source import PostgresConfig
+from wisp_api.source import PostgresConfig, ReaderConfig
 
 from wisp_events import log
 from wisp_events.sources import postgres_snapshot, row_letters, row_log
@@ -43,6 +45,8 @@ class Given(msgspec.Struct, rename="camel"):
 
     snapshots: dict[str, list[str]] = {}
     """Table -> uids of the Subscriptions that have its rows."""
+    round: int = 0
+    """How often rows had to be given anew: ids tell it, or who passes over ids that are known would miss what changed meanwhile."""
 
 
 class Wanted(NamedTuple):
@@ -64,14 +68,36 @@ def missing(config: PostgresConfig, given: Given, followed: Mapping[str, Table])
     return {name: wanted for name, wanted in found.items() if wanted.uids}
 
 
-def remembered(config: PostgresConfig, given: Given, written: Mapping[str, Wanted]) -> Given:
-    """Who has which rows when these tables' are written; without those who don't ask any more."""
-    kept: dict[str, list[str]] = {}
-    for table in config.tables:
-        now = written[table.name].uids if table.name in written else []
-        if uids := {*given.snapshots.get(table.name, []), *now} & {*table.snapshots}:
-            kept[table.name] = sorted(uids)
-    return Given(kept)
+def remembered(given: Given, written: Mapping[str, Wanted]) -> Given:
+    """Who has which rows when these tables' are written."""
+    found = {name: {*given.snapshots.get(name, ()), *wanted.uids} for name, wanted in written.items()}
+    return Given(given.snapshots | {name: sorted(uids) for name, uids in found.items()}, given.round)
+
+
+def forgotten(config: PostgresConfig, given: Given) -> Given:
+    """Who has which rows, without those who don't ask any more: they miss changes from now on."""
+    asked = {table.name: table.snapshots for table in config.tables}
+    found = {name: [uid for uid in uids if uid in asked.get(name, ())] for name, uids in given.snapshots.items()}
+    kept = {name: uids for name, uids in found.items() if uids}
+    return given if kept == given.snapshots else Given(kept, given.round + 1)
+
+
+def kept_by(js: JetStreamContext, config: ReaderConfig) -> row_log.Kept[Given]:
+    """Where it is remembered."""
+    return row_log.Kept(js, names.position_key(config.namespace, config.kind, config.connection), Given)
+
+
+async def give_anew(js: JetStreamContext, config: ReaderConfig) -> None:
+    """Forget who has which rows, because changes may be missing after them.
+
+    Raises:
+        Trouble: the log does not answer.
+        Fenced: another reader remembered something.
+    """
+    position = kept_by(js, config)
+    given = await position.read()
+    if given and given.snapshots:
+        await position.write(Given(round=given.round + 1))
 
 
 class Filling:
@@ -91,6 +117,8 @@ class Filling:
         """Tables that can't be read."""
         self._rested: dict[str, float] = {}
         """When tables that broke off are read again, so that the stream stands still for them at times only."""
+        self._given: Given | None = None
+        """As it was read or written last."""
         self.message = ""
         """What is under way, or in the way; empty when nothing is."""
 
@@ -106,12 +134,14 @@ class Filling:
 
     async def _turn(self) -> None:
         config = (self._reader.wish or self._wish).config
-        if config.draining or not config.postgres or not any(table.snapshots for table in config.postgres.tables):
+        if config.draining or not config.postgres or self._nobody(config.postgres):
             self.message = ""
             return
-        key = names.position_key(config.namespace, config.kind, config.connection)
-        position = row_log.Kept(self._js, key, Given)
-        given = await position.read() or Given()
+        position = kept_by(self._js, config)
+        held = await position.read() or Given()
+        self._given = given = forgotten(config.postgres, held)
+        if given != held:
+            await position.write(given)
         wanted = missing(config.postgres, given, self._stream.tables)
         if not wanted:
             self.message = ""
@@ -139,10 +169,18 @@ class Filling:
                 self._snapshot.close()
             self._snapshot = None
         if self._written:
-            await position.write(remembered(config.postgres, given, self._written))
+            await position.write(remembered(given, self._written))
         self.message = ""
         if self._failed:
             raise _still_to_come(self._failed)
+
+    def _nobody(self, config: PostgresConfig) -> bool:
+        """Whether nobody asks for rows, nor is remembered to have some."""
+        return (
+            not any(table.snapshots for table in config.tables)
+            and self._given is not None
+            and not self._given.snapshots
+        )
 
     async def _take(self, taking: Callable[[], Snapshot]) -> int:
         self._snapshot = await asyncio.to_thread(taking)
@@ -201,8 +239,15 @@ class Filling:
                     names.snapshot_subject(
                         self._mapper.namespace, self._mapper.connection, relation.schema, relation.table, uid
                     ),
-                    msgspec.structs.replace(event, id=_identity(uid, event)),
+                    msgspec.structs.replace(event, id=self._identity(uid, event)),
                 )
+
+    def _identity(self, uid: str, event: Event) -> str:
+        """Of a row with a key the same in every snapshot of a round for a Subscription."""
+        if (event.partitionkey or "").endswith(":[]"):
+            return event.id
+        anew = [str(self._given.round)] if self._given and self._given.round else []
+        return log.fingerprint(OPERATION, uid, event.partitionkey or "", *anew)[:32]
 
 
 def _still_to_come(failed: Mapping[str, Trouble]) -> Trouble:
@@ -212,10 +257,3 @@ def _still_to_come(failed: Mapping[str, Trouble]) -> Trouble:
         tables.setdefault(trouble.message, []).append(name)
     told = [f"the rows of {', '.join(those)} are still to come: {message}" for message, those in tables.items()]
     return Trouble(next(iter(failed.values())).reason, "; ".join(told))
-
-
-def _identity(uid: str, event: Event) -> str:
-    """Of a row with a key the same in every snapshot for a Subscription."""
-    if (event.partitionkey or "").endswith(":[]"):
-        return event.id
-    return log.fingerprint(OPERATION, uid, event.partitionkey or "")[:32]
