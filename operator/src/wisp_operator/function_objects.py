@@ -2,8 +2,7 @@
 
 Pure: the same Function and configuration give the same objects. A revision's name is `<function>-<hash of the template>`,
 and the template names the ConfigMap by the hash of the code: the same content is the same revision, changed content is a
-new one, which Knative starts before it moves the traffic. Quantities are canonical, because Knative's webhook rewrites
-what isn't, and that would look like drift.
+new one, which Knative starts before it moves the traffic.
 """
 
 import hashlib
@@ -20,6 +19,8 @@ from wisp_operator.apply import digest
 from wisp_operator.client_image import add_to_client, brings_client, client_env, make_front, serves_itself
 from wisp_operator.code_objects import PodCode, add_code
 from wisp_operator.log_lines import add_log_lines
+from wisp_operator.quantities import canonical_cpu, mebibytes, millicpu, quantity
+from wisp_operator.secret_files import add_secret_files
 
 HASH_LENGTH: Final = 10
 PROGRESS_SECONDS: Final = 120
@@ -30,7 +31,6 @@ _AUTH_DIRECTORY: Final = "/etc/wisp/auth"
 _ENV: Final = "wisp.dev/env"
 _TASK_DIRECTORY: Final = "/var/task"
 _MIB_PER_CPU: Final = 1769
-_MIB_PER_GIB: Final = 1024
 _TIMEOUT_MARGIN: Final = 5
 _KNATIVE_TIMEOUT: Final = 600
 """max-revision-timeout-seconds of a Knative that nobody configured; a margin is no reason to ask for more."""
@@ -120,6 +120,7 @@ def make_knative_service(
         add_code(template["spec"], code)
     if log_lines_url and not serves_itself(spec):
         add_log_lines(template["spec"], function, log_lines_url)
+    add_secret_files(template["spec"], spec)
     template["metadata"]["annotations"] |= _rolled_by(meta, env)
     template["metadata"]["name"] = f"{meta['name']}-{digest(template)[:HASH_LENGTH]}"
     return {
@@ -209,14 +210,14 @@ def _make_containers(function: Object, spec: FunctionSpec, runtime_image: str) -
 
 def _make_container(function: Object, spec: FunctionSpec, runtime_image: str) -> Object:
     memory = mebibytes(spec.memory)
-    cpu = _millicpu(spec.cpu) if spec.cpu else -(-memory * 1000 // _MIB_PER_CPU)
+    cpu = millicpu(spec.cpu) if spec.cpu else -(-memory * 1000 // _MIB_PER_CPU)
     told = client_env(function, spec, memory) if brings_client(spec) else _platform_env(function, spec)
     container: Object = {
         "name": "function",
         "image": spec.code.image or runtime_image,
         "env": told + [_make_env(variable) for variable in spec.env or []],
         "resources": {
-            "requests": {"cpu": _canonical_cpu(cpu), "memory": quantity(spec.memory)},
+            "requests": {"cpu": canonical_cpu(cpu), "memory": quantity(spec.memory)},
             "limits": {"memory": quantity(spec.memory)},
         },
         "securityContext": _SECURITY_CONTEXT,
@@ -265,36 +266,3 @@ def _without_empty(value: Object) -> Object:
     """Without what Go's encoding leaves out as well: empty texts and absent fields."""
     kept = {key: _without_empty(item) if isinstance(item, dict) else item for key, item in value.items()}
     return {key: item for key, item in kept.items() if item not in ("", None)}
-
-
-def mebibytes(text: str) -> int:
-    """A whole number of Mi or Gi in MiB."""
-    return int(text[:-2]) * (_MIB_PER_GIB if text.endswith("Gi") else 1)
-
-
-def quantity(text: str) -> str:
-    """A whole number of Mi or Gi in Kubernetes' canonical form: 1024Mi is 1Gi."""
-    size = mebibytes(text)
-    return f"{size // _MIB_PER_GIB}Gi" if size % _MIB_PER_GIB == 0 else f"{size}Mi"
-
-
-def canonical_resources(resources: Object) -> Object:
-    """Requests and limits with CPU and memory in canonical form."""
-    return {
-        kind: {name: _canonical(name, str(amount)) for name, amount in amounts.items()}
-        for kind, amounts in resources.items()
-    }
-
-
-def _canonical(name: str, amount: str) -> str:
-    if name == "cpu":
-        return _canonical_cpu(_millicpu(amount))
-    return quantity(amount) if amount.endswith(("Mi", "Gi")) else amount
-
-
-def _millicpu(text: str) -> int:
-    return int(text[:-1]) if text.endswith("m") else max(1, round(float(text) * 1000))
-
-
-def _canonical_cpu(millicpu: int) -> str:
-    return str(millicpu // 1000) if millicpu % 1000 == 0 else f"{millicpu}m"

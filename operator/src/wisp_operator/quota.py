@@ -15,7 +15,7 @@ from wisp_api.function import FunctionSpec, Reserved, Scale
 from wisp_api.quota import FunctionQuotaSpec, PerFunction, QuotaDefaults
 
 from wisp_operator.api import Object
-from wisp_operator.function_objects import mebibytes
+from wisp_operator.quantities import mebibytes
 
 _MAX_SCALE: Final = "autoscaling.knative.dev/max-scale"
 

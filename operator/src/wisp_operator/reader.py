@@ -11,8 +11,8 @@ from wisp_api import names
 from wisp_operator.api import Object
 from wisp_operator.apply import digest
 from wisp_operator.config import OperatorConfig
-from wisp_operator.function_objects import canonical_resources
 from wisp_operator.nats_auth import User
+from wisp_operator.quantities import canonical_resources
 from wisp_operator.sources import ReaderKey
 
 COMPONENT: Final = "reader"

@@ -68,6 +68,16 @@ def test_a_burst_is_one_change(cluster: Kube, namespace: str, knative: Knative) 
     assert changes <= 2 + (time.monotonic() - began) // SETTLE_SECONDS
 
 
+def test_secrets_are_mounted(cluster: Kube, namespace: str, knative: Knative) -> None:
+    """A Secret that a variable comes from is in the pod as files, by that key alone; Knative's schema keeps all that says so."""
+    secret = [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "hidden", "key": "token"}}}]
+    cluster.apply(plain(make_function("hello", env=secret), namespace))
+    pod = knative.wait_service("hello")["spec"]["template"]["spec"]
+    volume = {"secretName": "hidden", "items": [{"key": "token", "path": "token"}], "optional": True}
+    assert {"name": "env-0", "secret": volume} in pod["volumes"]
+    assert "env-0" in [mount["name"] for mount in pod["containers"][0]["volumeMounts"]]
+
+
 def test_restarted_by_hand(cluster: Kube, namespace: str, knative: Knative) -> None:
     """The annotation rolls the same spec out again, once for each value: for Secrets, which the operator can't look at."""
     secret = [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "hidden", "key": "token"}}}]

@@ -1,12 +1,14 @@
 """A Function becomes an immutable ConfigMap and a Knative Service that a cluster with Knative's default settings takes."""
 
+import json
 from typing import Any
 
 import msgspec
 import pytest
 from fixtures.objects import make_function
 from wisp_api.function import FunctionSpec
-from wisp_operator.function_objects import canonical_resources, make_config_map, make_knative_service, quantity
+from wisp_operator.function_objects import make_config_map, make_knative_service
+from wisp_operator.quantities import canonical_resources, quantity
 
 IMAGE = "registry.example/wisp-runtime-python3.13:0.1.0"
 
@@ -222,6 +224,58 @@ def test_environment_keeps_references_and_drops_what_is_empty() -> None:
         {"name": "EMPTY"},
     ]
     assert made["envFrom"] == [{"prefix": "P_", "configMapRef": {"name": "c"}}]
+
+
+def test_secrets_are_mounted_beside_their_variables() -> None:
+    """A key that a variable comes from is mounted, and no other; whole Secrets whole; nothing keeps a pod from starting."""
+    env = [
+        {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+        {"name": "DSN", "value": "x:$(KEY)"},
+        {"name": "PLAIN", "value": "1"},
+    ]
+    pod = template(env=env)
+    volume = {"secretName": "s", "items": [{"key": "k", "path": "k"}], "optional": True}
+    assert pod["volumes"][-1] == {"name": "env-0", "secret": volume}
+    made = pod["containers"][0]
+    assert made["volumeMounts"][-1] == {"name": "env-0", "mountPath": "/etc/wisp/env/secrets/s", "readOnly": True}
+    told = [{"name": "KEY", "at": "secrets/s", "key": "k"}, {"name": "DSN", "value": "x:$(KEY)"}, {"name": "PLAIN"}]
+    assert json.loads(next(one["value"] for one in made["env"] if one["name"] == "WISP_ENV")) == {"env": told}
+    whole = template(envFrom=[{"secretRef": {"name": "s"}}, {"configMapRef": {"name": "c"}}])["volumes"][-2:]
+    assert [one.get("configMap") or one["secret"] for one in whole] == [
+        {"name": "c", "optional": True},
+        {"secretName": "s", "optional": True},
+    ]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {
+            "env": [
+                {"name": "A", "value": "1"},
+                {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}},
+            ]
+        },
+        {"envFrom": [{"configMapRef": {"name": "c"}}]},
+        {"runtime": "container", "code": {"image": "i"}, "handler": None, "envFrom": [{"secretRef": {"name": "s"}}]},
+        {
+            "runtime": "container",
+            "code": {"image": "i"},
+            "signature": "lambda",
+            "envFrom": [{"secretRef": {"name": "s"}}],
+        },
+        {"env": [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "../k"}}}]},
+        {
+            "envFrom": [{"secretRef": {"name": "s"}}],
+            "env": [{"name": f"A{n}", "value": "$" * 32768} for n in range(3)],
+        },
+    ],
+)
+def test_pods_without_mounted_secrets(spec: dict[str, Any]) -> None:
+    """No Secret, nobody of ours in the pod who would look, no key that there could be, or too much to tell: nothing is mounted."""
+    pod = template(**{key: value for key, value in spec.items() if value is not None})
+    assert not [one for one in pod["volumes"] if one["name"].startswith("env-")]
+    assert not [one for made in pod["containers"] for one in made["env"] if one["name"] == "WISP_ENV"]
 
 
 def test_scale_becomes_knative_annotations() -> None:

@@ -97,6 +97,8 @@ class Server:
         self._function.processes.start()
         if self._gate is not None:
             self._gate.start()
+        if "WISP_ENV" in os.environ:
+            self._follow_secrets()
         if not self._settings.external:
             self._wait_for_start()
         if local:
@@ -110,7 +112,7 @@ class Server:
         self._until(lambda: self._done or (lends and processes.failure is not None))
         if processes.failure is not None and not self._done:
             raise processes.failure  # nobody is there to tell callers so
-        self._function.processes.stop(self._end)
+        self._stop()
         self._until(lambda: self._ending)
         journal.finish()
         os._exit(0)
@@ -138,6 +140,20 @@ class Server:
             run_once(self._front, self._function.processes.signature, local.event, self._until)
         if local.reload:
             Watcher(self._loop, self._function.processes, self._settings.code_dir)
+
+    def _follow_secrets(self) -> None:
+        """Start anew when variables change that the container has from Secrets."""
+        from wisp_runtime.renewal import Renewal  # noqa: PLC0415 - for functions that have such variables
+        from wisp_runtime.variables import Variables  # noqa: PLC0415
+
+        processes = self._function.processes
+        processes.renewal = Renewal(self._loop, processes, Variables(os.environ))
+
+    def _stop(self) -> None:
+        """Let the processes end."""
+        from wisp_runtime.leaving import stop  # noqa: PLC0415 - used once, at the end
+
+        stop(self._loop, self._function.processes, self._end)
 
     def _listen_for_metrics(self) -> None:
         """Open the metrics' port; a function serves without it, too."""

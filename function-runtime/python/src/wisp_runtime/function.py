@@ -15,6 +15,7 @@ from wisp_runtime.exchange import Exchange
 from wisp_runtime.frames import CANCEL, GO
 from wisp_runtime.http1 import error_reply
 from wisp_runtime.lean import deque, suppress
+from wisp_runtime.leaving import dismiss
 from wisp_runtime.memory import MemoryWatch
 from wisp_runtime.metrics import Counts
 from wisp_runtime.processes import Processes
@@ -59,7 +60,8 @@ class Function:
     @property
     def running(self) -> list[Call]:
         """All that runs."""
-        return [call for worker in self.processes.workers for call in worker.calls.values() if call.begun]
+        processes = self.processes
+        return [call for one in (*processes.workers, *processes.leaving) for call in one.calls.values() if call.begun]
 
     @property
     def running_count(self) -> int:
@@ -151,7 +153,8 @@ class Function:
             self._begin(next(iter(worker.calls.values())))
             if answered and not answered.quiet:
                 worker.send(GO, answered.number, {})
-        if worker not in self.processes.workers:  # of the code as it was
+        if worker not in self.processes.workers:
+            dismiss(worker)  # it was only to finish this
             return
         if len(worker.calls) < worker.concurrency and worker not in self.idle:
             self.idle.append(worker)
@@ -195,7 +198,7 @@ class Function:
     def _sweep(self) -> None:
         """End what has taken too long; look again when the next may have."""
         now = time.monotonic()
-        for worker in list(self.processes.workers):
+        for worker in (*self.processes.workers, *self.processes.leaving):
             for call in list(worker.calls.values()):
                 if call.begun and call.deadline <= now:
                     self._expire(worker, call, now)

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 UNREAD_SECONDS = 2.0  # for the front to have read what other programs wrote to the log
 _UNREAD_PAUSE = 0.0002
+FINISH_SECONDS = 1.0  # at its end: for requests that are half read, and answers that are half written
 
 
 class Here:
@@ -143,8 +144,19 @@ class Serving:
         while not self._ending:
             journal.flush()
             self.loop.run_once()
+        self._finish()
         logs.use_sink(None)
         journal.finish()
+
+    def _finish(self) -> None:
+        """Answer what was read before; what was not is in the kernel, for the next process."""
+        self.loop.forget(self._channel.sock.fileno())
+        until = time.monotonic() + FINISH_SECONDS
+        self.loop.after(FINISH_SECONDS, lambda: None)
+        connections: Any = self.front.connections
+        while any(self.board.slots[one.slot] for one in connections.values()) and time.monotonic() < until:
+            journal.flush()
+            self.loop.run_once()
 
     def tell(self, kind: int, number: int) -> None:
         """Tell the front."""

@@ -168,6 +168,7 @@ def serve_zygote(sock: socket.socket, handler: Handler) -> NoReturn:
     channel = Channel(sock)
     reader = FrameReader()
     workers: set[int] = set()
+    stopping = False
     freeze()
 
     def bury(number: int, frame: object) -> None:
@@ -175,6 +176,8 @@ def serve_zygote(sock: socket.socket, handler: Handler) -> NoReturn:
         for pid, status in buried():
             workers.discard(pid)
             channel.send(EXITED, 0, {"pid": pid, "status": status})
+        if stopping and not workers:
+            os._exit(0)
 
     signal.signal(signal.SIGCHLD, bury)
     channel.send(ZYGOTE, 0, {"signature": handler.signature})
@@ -184,15 +187,21 @@ def serve_zygote(sock: socket.socket, handler: Handler) -> NoReturn:
         except OSError:
             data, descriptors = b"", []
         if not data:
-            for pid in workers:  # the front was killed: nobody else will end what runs
-                with suppress(OSError):
-                    os.killpg(pid, signal.SIGKILL)
-            os._exit(0)
+            _end_all(workers)  # the front was killed: nobody else will end what runs
         for kind, number, _, _ in reader.feed(data):
-            if kind == STOP:
-                os._exit(0)
+            stopping = stopping or kind == STOP  # and it ends after its workers: nobody else can tell how they do
             if kind == FORK:
                 fork(channel, handler, number, workers, descriptors)
+        if stopping and not workers:
+            os._exit(0)
+
+
+def _end_all(workers: set[int]) -> NoReturn:
+    """Kill them with all that they have started, and end."""
+    for pid in workers:
+        with suppress(OSError):
+            os.killpg(pid, signal.SIGKILL)
+    os._exit(0)
 
 
 def fork(zygote: Channel, handler: Handler, number: int, workers: set[int], descriptors: list[int]) -> None:

@@ -15,6 +15,7 @@ from wisp_runtime import journal
 from wisp_runtime.budget import Budget
 from wisp_runtime.connection import Connection
 from wisp_runtime.errors import InitError
+from wisp_runtime.leaving import reload
 from wisp_runtime.request_reader import RequestReader
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class Watcher:
             changed = sorted(path for path in now.keys() | self._seen.keys() if now.get(path) != self._seen.get(path))
             self._seen = now
             journal.emit("INFO", f"Reloading: {os.path.relpath(changed[0], self._folder)} has changed")
-            self._processes.reload()
+            reload(self._processes)
         self._loop.after(WATCH_SECONDS, self._watch)
 
     def _look(self) -> dict[str, int]:

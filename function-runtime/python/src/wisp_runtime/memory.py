@@ -110,23 +110,26 @@ class MemoryWatch:
 
     def _look(self) -> None:
         processes = self._processes
-        busy = [worker for worker in processes.workers if worker.busy]
-        self._looking = bool(busy)
-        if not busy:
+        busy = [worker for worker in (*processes.workers, *processes.leaving) if worker.busy]
+        renewal = processes.renewal
+        self._looking = bool(busy) or (renewal is not None and renewal.candidate is not None)
+        if not self._looking:
             return
         zygote = _own_bytes(processes.zygote.pid) if processes.zygote else 0
         helpers = sum(map(_own_bytes, processes.helpers))
         workers = [worker for worker in processes.all if worker is not processes.zygote]
-        own = {worker: max(0, sum(map(_own_bytes, family(worker.pid))) - zygote) for worker in workers}
+        of = {worker: [worker.pid] if worker.zygote else family(worker.pid) for worker in workers}
+        own = {worker: sum(map(_own_bytes, pids)) for worker, pids in of.items()}
+        own |= {worker: max(0, own[worker] - zygote) for worker in processes.workers if worker in own}
         left = self._left(_own_bytes(os.getpid()) + zygote + helpers, own)
         rest = 0.0
         if left < 0:
             begun = time.monotonic()
-            own = {worker: sum(map(_exact_bytes, family(worker.pid))) for worker in workers}
+            own = {worker: sum(map(_exact_bytes, pids)) for worker, pids in of.items()}
             others = [os.getpid(), *([processes.zygote.pid] if processes.zygote else []), *processes.helpers]
             left = self._left(sum(map(_exact_bytes, others)), own)
             rest = (time.monotonic() - begun) * REST
-        if left < 0 and not processes.spare.kill():
+        if left < 0 and not processes.spare.kill() and not (renewal is not None and renewal.kill()):
             self._kill(max(busy, key=lambda worker: own[worker]), own)
         self._loop.after(max(min(left / FILL_RATE, LONGEST), SHORTEST, rest), self._look)
 

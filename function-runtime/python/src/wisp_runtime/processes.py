@@ -13,14 +13,13 @@ from wisp_runtime import journal
 from wisp_runtime.children import Children, how_it_ended
 from wisp_runtime.elsewhere import Elsewhere
 from wisp_runtime.errors import InitError
-from wisp_runtime.frames import BACK, BUSY, EXITED, FAILED, FORKED, READY, STOP, ZYGOTE, ProtocolError, whole_number
-from wisp_runtime.spare import STOP_SECONDS, Spare
+from wisp_runtime.frames import BACK, BUSY, EXITED, FAILED, FORKED, READY, ZYGOTE, ProtocolError, whole_number
+from wisp_runtime.spare import Spare
 from wisp_runtime.spawning import fork_from, fork_loader, run_program
 from wisp_runtime.strays import Strays
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from wisp_runtime.board import Board
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from wisp_runtime.lending import Lender
     from wisp_runtime.log_stream import LogStream
     from wisp_runtime.loop import Loop
+    from wisp_runtime.renewal import Renewal
     from wisp_runtime.settings import Settings
     from wisp_runtime.workers import Worker
 
@@ -50,6 +50,9 @@ class Processes:
         workers: Those that serve or will.
         zygote: What they are forked from, if the handler's import allows it.
         spare: Who takes the place of one whose time is nearly over.
+        leaving: Those that finish what they run, and then end.
+        renewal: Who tries new variables, where some come from Secrets.
+        stopping: Whether no process is started any more.
         verifier: The gate's own, which is spared as they are and whose memory counts.
         log_stream: What log lines are sent through; its process is spared and counts likewise.
         signature: The handler's; empty until it is imported.
@@ -65,7 +68,9 @@ class Processes:
         self.settings = settings
         self.function = function
         self.workers: list[Worker] = []
+        self.leaving: list[Worker] = []
         self.zygote: Worker | None = None
+        self.renewal: Renewal | None = None
         self.verifier: Worker | None = None
         self.log_stream: LogStream | None = None
         self.signature = "lambda" if settings.external else ""
@@ -77,7 +82,7 @@ class Processes:
         self._loop = loop
         self.children = Children(loop)
         self._forks = not settings.worker_command
-        self._stopping = self._recovering = False
+        self.stopping = self._recovering = False
         self._pause = 0.0
         self._strays = Strays(loop, self)
         self.spare = Spare(loop, self)
@@ -89,8 +94,9 @@ class Processes:
 
     @property
     def all(self) -> list[Worker]:
-        """The workers, the spare one, and the zygote."""
-        return [*self.workers, *(one for one in (self.spare.worker, self.zygote) if one)]
+        """The workers, the spare one, the zygote, and who comes or leaves."""
+        candidate = self.renewal.candidate if self.renewal is not None else None
+        return [*self.workers, *(one for one in (self.spare.worker, self.zygote, candidate) if one), *self.leaving]
 
     @property
     def helpers(self) -> list[int]:
@@ -102,38 +108,41 @@ class Processes:
 
     def start(self) -> None:
         """Start the first process, which imports the handler."""
-        self._add(self.spawn())
+        self.add(self.spawn())
 
     def adopt(self, verifier: Worker) -> None:
         """See to the process that checks callers' tokens, too."""
         self.verifier = verifier
         self.children.learn(verifier, verifier.pid)
 
-    def spawn(self) -> Worker:
-        """Start a process that is to serve, or to import the handler."""
+    def spawn(self, *, anew: bool = False) -> Worker:
+        """Start a process that is to serve, or to import the handler: anew, where it is to do so beside those that serve."""
         settings = self.settings
         if settings.worker_command:
             listener = self.elsewhere.listener.fileno() if self.elsewhere is not None else None
             worker = run_program(self._loop, self, settings, listener)
-        elif self.zygote is not None:
+        elif self.zygote is not None and not anew:
             number = self.children.next_number()
             worker = fork_from(self.zygote, self._loop, self, number)
             self.children.expect(number, worker)
         else:
-            worker = fork_loader(self._loop, self, settings, self.board, zygote=self._forks)
+            board = None if anew else self.board  # one process at a time writes to it
+            zygote = self.board is None if anew else self._forks
+            worker = fork_loader(self._loop, self, settings, board, zygote=zygote)
         seconds = settings.init_timeout + INIT_GRACE_SECONDS
         check = self._check_init if self.elsewhere is None else self._check_arrival
         worker.init_timer = self._loop.after(seconds, lambda: check(worker))
         return worker
 
-    def _add(self, worker: Worker) -> None:
+    def add(self, worker: Worker) -> None:
+        """Have a process serve, once it is ready."""
         self.workers.append(worker)
         if worker.pid:
             self.children.learn(worker, worker.pid)
 
     def fill(self) -> None:
         """Start what is missing: of forks, which take milliseconds, one more than is busy; of others all."""
-        if self._stopping or (self._forks and self.zygote is None and self.workers):
+        if self.stopping or (self._forks and self.zygote is None and self.workers):
             return
         wanted = self.settings.concurrency
         if any(worker.concurrency > 1 for worker in self.workers):
@@ -150,7 +159,7 @@ class Processes:
             self.function.free(spare)
             return True
         try:
-            self._add(self.spawn())
+            self.add(self.spawn())
         except OSError as error:
             journal.emit("ERROR", f"A worker can't be started, it is tried again: {error}")
             self.recover_soon()
@@ -218,6 +227,8 @@ class Processes:
             error = InitError(str(head.get("errorType")), str(head.get("errorMessage")), stack)
             if worker is self.spare.worker:
                 self.spare.failed(error)
+            elif self.renewal is not None and worker is self.renewal.candidate:
+                self.renewal.failed(error)
             else:
                 self._failed(worker, error)
             return
@@ -225,6 +236,8 @@ class Processes:
             worker.init_timer.cancel()
         if head.get("signature") not in SIGNATURES:
             raise ProtocolError(f"a signature that is none: {head.get('signature')!r:.100}")
+        if self.renewal is not None and worker is self.renewal.candidate and not self.renewal.take_over(worker):
+            return
         if kind == READY:
             self._on_ready(worker, head)
         else:
@@ -282,12 +295,16 @@ class Processes:
         self._strays.clear_away()
         if worker is self.spare.worker:
             self.spare.take()
+        if self.renewal is not None:
+            self.renewal.ended(worker)
+        if worker in self.leaving:
+            self.leaving.remove(worker)
         if worker not in self.workers:  # one of the code as it was
             return
         self._drop(worker)
         if worker.served or worker.ready:
             self._fill_again()
-        elif not self._stopping:
+        elif not self.stopping:
             message = f"The worker ended before it was ready: {how_it_ended(worker)}"
             self._failed(worker, InitError("Runtime.ExitError", message))
             self._pause = min(max(self._pause * 2, RESTART_SECONDS[0]), RESTART_SECONDS[1])
@@ -299,13 +316,13 @@ class Processes:
         for worker in self.children.give_up():  # it will fork them no more
             self._drop(worker)
             worker.kill("zygote")
-        if not self._stopping:
+        if not self.stopping:
             text = "The process that workers are forked from has ended; another one imports the handler"
             journal.emit("WARNING", text)
             self._start_one()
 
     def _fill_again(self) -> None:
-        if self._stopping:
+        if self.stopping:
             return
         if self.workers or self._start_one():
             self.fill()
@@ -341,34 +358,9 @@ class Processes:
         self.function.worker_ended(worker)
         self._strays.clear_away()
 
-    def reload(self) -> None:
-        """Start anew with the code as it is now; what runs is finished with the code as it was."""
-        processes = self.all
+    def forget(self) -> None:
+        """Count on none of the processes that are there."""
         self.zygote, self.failure, self._forks = None, None, not self.settings.worker_command
         self.workers.clear()
         self.spare.stop()
         self.function.idle.clear()
-        for worker in processes:
-            worker.send(STOP, 0, {})
-        self._add(self.spawn())
-
-    # The end.
-
-    def stop(self, done: Callable[[], None]) -> None:
-        """Let all processes end, and call when they have."""
-        self._stopping = True
-        processes = self.all
-        self.spare.stop()
-        for worker in processes:
-            worker.send(STOP, 0, {})
-        until = time.monotonic() + STOP_SECONDS
-
-        def look() -> None:
-            if self.workers and time.monotonic() < until:
-                self._loop.after(0.005, look)
-                return
-            for worker in processes:
-                worker.kill("stop")
-            done()
-
-        look()
