@@ -65,6 +65,13 @@ def test_the_first_slot_waits_for_open_transactions_and_says_so(shop: Shop) -> N
     assert kinds(shop, 1) == ["insert"]
 
 
+def test_standbys_get_the_slot_where_the_server_can_give_it_to_them(orders: Shop) -> None:
+    """From PostgreSQL 17 on it is made as one that is synchronized, so that a failover is no gap; older servers have no such slots."""
+    slots = "SELECT to_jsonb(s) ->> 'failover', current_setting('server_version_num')::int FROM pg_replication_slots s WHERE slot_name = %s"
+    [(failover, version)] = orders.server.execute(slots, orders.slot)
+    assert failover == ("true" if version >= 170000 else None)
+
+
 def test_killed_while_the_new_slot_waits(orders: Shop) -> None:
     """The status names the transaction, not the slot; no gap is told of before the slot is there, whoever makes it."""
     lose_slot(orders)

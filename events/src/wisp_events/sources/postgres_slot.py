@@ -30,6 +30,7 @@ CREATE_SECONDS: Final = 60
 """How long the making of a slot waits for open transactions before it begins anew."""
 POSTGRES_12: Final = 120000
 POSTGRES_13: Final = 130000
+POSTGRES_17: Final = 170000
 _COMMENT = re.compile(rf"Wisp, epoch (\d+)(?:, ({NEW_SLOT}|{GAP_PENDING}): (.*))?", re.DOTALL)
 
 
@@ -122,6 +123,12 @@ def comment(slot: str, at: Progress) -> sql.Composable:
     return sql.SQL("COMMENT ON PUBLICATION {} IS {}").format(sql.Identifier(slot), sql.Literal(str(at)))
 
 
+def creation(version: int) -> str:
+    """The statement that makes the slot; where the server can carry it to its standbys, such that it does."""
+    beyond = ", failover => true" if version >= POSTGRES_17 else ""
+    return f"SELECT pg_create_logical_replication_slot(%s, 'pgoutput'{beyond})"
+
+
 def make_slot(dsn: str, slot: str, begun: Progress) -> Progress:
     """Replace whatever slot there is by one at the current position; waits for transactions that are open.
 
@@ -134,7 +141,7 @@ def make_slot(dsn: str, slot: str, begun: Progress) -> Progress:
         made = begun._replace(stage=GAP_PENDING if begun.gap else FOLLOWED)
         with session.cursor() as cursor:
             cursor.execute(f"SET statement_timeout = '{CREATE_SECONDS}s'")
-            cursor.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (slot,))
+            cursor.execute(creation(session.server_version), (slot,))
             cursor.execute(comment(slot, made))
         return made
 
