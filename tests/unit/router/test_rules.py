@@ -190,10 +190,30 @@ def test_members() -> None:
     assert members.may_take("me", 100.0)
 
 
+def test_beats_that_lag_are_none() -> None:
+    """An older one is no sign of life, brings back neither who leaves nor who left, and is a new one where the bucket was made anew."""
+    members = Members("me", 0.0)
+    members.observe("other", 7, 1.0, ALIVE)
+    members.observe("other", 6, 5.0, ALIVE)
+    assert members.may_take("other", 1.0 + LOST_SECONDS)
+    members.observe("other", 8, 5.0, LEAVING)
+    members.observe("other", 7, 6.0, ALIVE)
+    assert members.sharing(6.0) == ["me"]
+    members.observe("other", 9, 6.0, None)
+    members.observe("other", 8, 6.0, ALIVE)
+    assert members.sharing(6.0) == ["me"]
+    members.beat(10, 7.0)
+    members.observe("other", 3, 7.0, ALIVE)
+    assert members.sharing(7.0) == ["me"]
+    members.beat(1, 8.0)
+    members.observe("other", 2, 8.0, ALIVE)
+    assert set(members.sharing(8.0)) == {"me", "other"}
+
+
 def test_lease_ends_before_others_may_take_over() -> None:
     """A replica stops starting attempts before anyone may count it as lost."""
     members = Members("me", 0.0)
-    members.renewed = 10.0
+    members.beat(1, 10.0)
     assert members.leased(10.0 + LEASE_SECONDS - 0.1)
     assert not members.leased(10.0 + LEASE_SECONDS)
     assert LEASE_SECONDS < LOST_SECONDS

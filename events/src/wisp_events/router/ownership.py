@@ -33,23 +33,33 @@ class Members:
         """Only this replica is known."""
         self._me = me
         self._silence = now
-        self._revisions: dict[str, int] = {}
+        self._revisions: dict[str, int] = {}  # also of what was deleted
+        self._newest = 0
         self._seen: dict[str, float] = {}
         self._leaving: set[str] = set()
         self.renewed = 0.0
         """When this replica's own key was last written, counted from before the write."""
 
+    def beat(self, revision: int, began: float) -> None:
+        """This replica's own key was written; one whose revision is behind those seen is in a bucket that was made anew."""
+        self.renewed = began
+        if revision < self._newest:
+            self._revisions.clear()
+            self._newest = 0
+
     def observe(self, member: str, revision: int, now: float, value: bytes | None) -> None:
-        """A member's key was read: ALIVE, LEAVING (it finishes what it has and takes nothing) or deleted."""
+        """A member's key was read: ALIVE, LEAVING (it finishes what it has and takes nothing) or deleted. What lags is passed over."""
+        if revision <= self._revisions.get(member, 0):
+            return
+        self._revisions[member] = revision
+        self._newest = max(self._newest, revision)
         if value == LEAVING:
             self._leaving.add(member)
         else:
             self._leaving.discard(member)
         if value is None:
             self._seen.pop(member, None)
-            self._revisions.pop(member, None)
-        elif self._revisions.get(member) != revision:
-            self._revisions[member] = revision
+        else:
             self._seen[member] = now
 
     def interrupted(self, now: float) -> None:

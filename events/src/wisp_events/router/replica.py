@@ -124,8 +124,8 @@ class Replica:
         if began - self._polled >= SILENCE_SECONDS:
             self._members.interrupted(began)  # others' beats could not be seen, and may not have been written
         if began - self._members.renewed >= BEAT_SECONDS:
-            await bucket.write(self._js, names.KV_MEMBERS, self._me, LEAVING if self._leaving else ALIVE)
-            self._members.renewed = began
+            value = LEAVING if self._leaving else ALIVE
+            self._members.beat(await bucket.write(self._js, names.KV_MEMBERS, self._me, value), began)
         for entry in await bucket.changes(self._js, names.KV_MEMBERS):
             self._members.observe(entry.key, entry.revision, time.monotonic(), entry.value)
         whole = began - self._listed >= RELIST_SECONDS
