@@ -6,7 +6,7 @@ aspect's reason and message.
 """
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from wisp_api import conditions, names
@@ -72,14 +72,29 @@ def make_conditions(live: Object, aspects: dict[str, Aspect], now: datetime) -> 
     return made
 
 
-def retry_pause(live: Object, reason: str, age: float, now: datetime) -> float:
-    """Seconds from a Job that failed `age` seconds ago to the next: as long as CodeReady has said so, within bounds."""
+def wrong_before(live: Object, field: str) -> Aspect | None:
+    """What the last Job for the same spec found wrong with a field of it; it stands until another one has ended."""
+    state = _code_problem(live)
+    if state is None or not state["message"].startswith(field):
+        return None
+    return mark_false(state["reason"], state["message"])
+
+
+def next_try(live: Object, ended: datetime) -> datetime:
+    """When what a Job failed at is tried again: as long after its end as the same spec has failed, within bounds."""
     least, most = _RETRY_SECONDS
+    state = _code_problem(live)
+    failed = (ended - datetime.fromisoformat(state["lastTransitionTime"])).total_seconds() if state else 0.0
+    return ended + timedelta(seconds=min(max(failed, least), most))
+
+
+def _code_problem(live: Object) -> Object | None:
+    """CodeReady, where it is False for the present spec."""
     for state in live.get("status", {}).get("conditions", []):
-        if state["type"] == conditions.CODE_READY and state["reason"] == reason:
-            stood = (now - datetime.fromisoformat(state["lastTransitionTime"])).total_seconds()
-            return min(max(stood - age, least), most)
-    return least
+        now = state.get("observedGeneration") == live["metadata"]["generation"]
+        if now and state["type"] == conditions.CODE_READY and state["status"] == FALSE:
+            return dict(state)
+    return None
 
 
 async def write_status(api: Api, resource: Resource, live: Object, status: dict[str, Any], now: datetime) -> None:

@@ -2,11 +2,12 @@
 
 import io
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
 from fixtures.code_store import CodeStore, JobController, make_zip
-from fixtures.control_plane import Knative, audit_position, conditions_of, secret, wait_condition, writes
+from fixtures.control_plane import WISP, Knative, audit_position, conditions_of, secret, wait_condition, writes
 from fixtures.kube import Kube
 from fixtures.minio import MinioServer
 from fixtures.objects import make_function
@@ -134,6 +135,35 @@ def test_fault_is_a_condition_and_heals(
     upload("good.zip", data)
     cluster.apply(function(namespace, code={"zip": archive("good.zip")}))
     deployed(cluster, knative, jobs, sha256_of(data))
+
+
+def test_what_goes_on_failing_is_tried_ever_later(
+    cluster: Kube, namespace: str, knative: Knative, jobs: JobController
+) -> None:
+    """The condition stands while the next Job runs and says when the one after it comes; another spec begins anew."""
+
+    def told() -> tuple[datetime, datetime]:
+        """Since when the code can't be had, and when it is tried again."""
+        message = wait_condition(cluster, "functions", namespace, "hello", CODE_READY, ("False", "CodeNotFound"))
+        found = cluster.get(f"{WISP}/namespaces/{namespace}/functions/hello")
+        assert found
+        (state,) = [one for one in found["status"]["conditions"] if one["type"] == CODE_READY]
+        return datetime.fromisoformat(state["lastTransitionTime"]), datetime.fromisoformat(message.rpartition(" ")[2])
+
+    cluster.apply(function(namespace, code={"zip": archive("missing.zip")}))
+    jobs.finish("hello")
+    since, first = told()
+    wait_until(lambda: jobs.running("hello"), "another Job")
+    assert told() == (since, first)
+    jobs.finish("hello")
+    wait_until(lambda: told()[1] != first, "the condition says when the next one comes")
+    assert told()[0] == since
+    assert told()[1] - first >= first - since
+    cluster.apply(function(namespace, code={"zip": archive("missing-too.zip")}))
+    jobs.finish("hello")
+    wait_until(lambda: told()[0] != since, "what failed before counts no more")
+    assert abs((told()[1] - told()[0]).total_seconds() - 15) < 10
+    assert knative.service("hello") is None
 
 
 def test_changed_object_is_noticed(

@@ -5,7 +5,7 @@ status has its result. While a changed archive can't be had, what was fetched la
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -31,8 +31,19 @@ from wisp_operator.context import Context
 from wisp_operator.function_objects import make_owner_reference
 from wisp_operator.handlers import requirements
 from wisp_operator.handlers.requirements import Requirements
-from wisp_operator.status import AS_WANTED, TRUE, Aspect, mark_false, mark_true, mark_unknown, retry_pause, timestamp
+from wisp_operator.status import (
+    AS_WANTED,
+    TRUE,
+    Aspect,
+    mark_false,
+    mark_true,
+    mark_unknown,
+    next_try,
+    timestamp,
+    wrong_before,
+)
 
+_FIELD: Final = "spec.code: "
 _SOON: Final = 1.0
 _STORE_SECONDS: Final = 5.0
 _REFUSALS: Final = {403, 422}
@@ -194,7 +205,7 @@ class _Fetching:
         pods = await self._context.api.list(PODS, self.namespace, f"{JOB_POD}={job['metadata']['name']}")
         result = read_result(job, pods, len(self._wanted))
         if result.reason:
-            return await self._failed(result, (self._now - ended).total_seconds())
+            return await self._failed(result, ended)
         time = timestamp(max(self._now, ended))
         fresh = [
             FetchedArchive(source=source, sha256=one.sha256, etag=one.etag, unpacked_bytes=one.unpacked, time=time)
@@ -202,25 +213,21 @@ class _Fetching:
         ]
         return self._code(fresh, _SOON)
 
-    async def _failed(self, result: FetchResult, age: float) -> Code:
+    async def _failed(self, result: FetchResult, ended: datetime) -> Code:
         """Tell why, and try again after a while, for what is wrong may be put right without a change of the Function."""
         checked = all(self._known)
-        pause = (
-            self._context.config.code_check_seconds
-            if checked
-            else retry_pause(self._function, result.reason, age, self._now)
-        )
-        if age >= pause:
+        check = timedelta(seconds=self._context.config.code_check_seconds)
+        due = ended + check if checked else next_try(self._function, ended)
+        if self._now >= due:
             await self.forget()
             if self._context.code_store:
                 self._context.code_store.forget(self.namespace)
-        again = max(pause - age, _SOON)
+        again = max((due - self._now).total_seconds(), _SOON)
+        told = f"{result.message}; tried again at {timestamp(due)}"
         if checked:
-            message = f"what was fetched before serves on: {result.message}"
+            message = f"what was fetched before serves on: {told}"
             return self._code(self._known, again)._replace(warning=mark_true(result.reason, message))
-        return Code(
-            problem=mark_false(result.reason, f"spec.code: {result.message}"), archives=self._found(), again=again
-        )
+        return Code(problem=mark_false(result.reason, _FIELD + told), archives=self._found(), again=again)
 
     def _code(self, known: Sequence[FetchedArchive | None], again: float | None) -> Code:
         """The archives as they were last time, where all of them are known."""
@@ -230,7 +237,8 @@ class _Fetching:
             return Code(pod, archives=found, again=again if again != float("inf") else None)
         lacking = next(source for source, one in zip(self._wanted, known, strict=True) if one is None)
         message = f"s3://{lacking.bucket}/{lacking.key} is being fetched and checked, by a Job of this namespace"
-        return Code(problem=mark_unknown(conditions.FETCHING_CODE, message), archives=found, again=again)
+        problem = wrong_before(self._function, _FIELD) or mark_unknown(conditions.FETCHING_CODE, message)
+        return Code(problem=problem, archives=found, again=again)
 
     def _found(self) -> list[FetchedArchive]:
         return [one for one in self._known if one]

@@ -19,7 +19,7 @@ from wisp_operator.code_store import CodeStore, StoreError
 from wisp_operator.context import Context
 from wisp_operator.function_objects import make_owner_reference
 from wisp_operator.requirements_objects import build_job_name, build_key, make_build_job
-from wisp_operator.status import FALSE, Aspect, mark_false, mark_unknown, retry_pause, timestamp
+from wisp_operator.status import Aspect, mark_false, mark_unknown, next_try, timestamp, wrong_before
 
 _SOON: Final = 1.0
 _OTHERS_SECONDS: Final = 5.0
@@ -97,7 +97,7 @@ class _Building:
         pods = await self._context.api.list(PODS, self._namespace, f"{JOB_POD}={self._job_name}")
         result = read_result(job, pods, 1, conditions.BUILD_FAILED)
         if result.reason:
-            return await self._failed(result, (now - ended).total_seconds(), now)
+            return await self._failed(result, next_try(self._function, ended), now)
         (layer,) = result.archives
         if not await self._there(layer.sha256):
             await self._forget()
@@ -135,14 +135,13 @@ class _Building:
             return Requirements(problem=mark_false(conditions.BUILD_FAILED, told))
         return self._waits_for(job)
 
-    async def _failed(self, result: FetchResult, age: float, now: datetime) -> Requirements:
+    async def _failed(self, result: FetchResult, due: datetime, now: datetime) -> Requirements:
         """Tell why, and try again after a while, for what is wrong may be put right without a change of the Function."""
-        pause = retry_pause(self._function, result.reason, age, now)
-        if age >= pause:
+        if now >= due:
             await self._forget()
             self._store.forget(self._namespace)
-        problem = mark_false(result.reason, _FIELD + result.message)
-        return Requirements(problem=problem, again=max(pause - age, _SOON))
+        problem = mark_false(result.reason, f"{_FIELD}{result.message}; tried again at {timestamp(due)}")
+        return Requirements(problem=problem, again=max((due - now).total_seconds(), _SOON))
 
     async def _forget(self) -> None:
         await self._context.api.delete(JOBS, self._namespace, self._job_name)
@@ -150,18 +149,10 @@ class _Building:
     def _waits_for(self, job: Object, again: float | None = None) -> Requirements:
         """Events of the Job lead to the Function that made it; others look themselves."""
         ours = job["metadata"].get("labels", {}).get(names.FUNCTION_LABEL) == self._function["metadata"]["name"]
-        if before := self._wrong_before():
+        if before := wrong_before(self._function, _FIELD):
             return Requirements(problem=before, again=again or (None if ours else _OTHERS_SECONDS))
         told = f"the requirements are being resolved and built, by Job {self._job_name} of this namespace"
         return _waits(conditions.BUILDING_REQUIREMENTS, told, again or (None if ours else _OTHERS_SECONDS))
-
-    def _wrong_before(self) -> Aspect | None:
-        """What the last Job for the same spec found wrong; it stands until another one has ended."""
-        for state in self._function.get("status", {}).get("conditions", []):
-            same = state.get("observedGeneration") == self._function["metadata"]["generation"]
-            if same and state["status"] == FALSE and state["message"].startswith(_FIELD):
-                return mark_false(state["reason"], state["message"])
-        return None
 
 
 def _waits(reason: str, message: str, again: float | None) -> Requirements:
