@@ -131,7 +131,10 @@ class MysqlSource(Struct, rename="camel", kw_only=True):
     """Row changes of a MySQL or MariaDB server, from its binary log."""
 
     connection: Connection
-    """The Secret with the server's dsn; its user needs REPLICATION SLAVE, REPLICATION CLIENT and SELECT on the tables. Can't be changed afterwards."""
+    """The Secret with the server's dsn; can't be changed afterwards.
+
+    Its user needs REPLICATION SLAVE, REPLICATION CLIENT and SELECT on the tables; for `snapshot` also LOCK TABLES on their databases.
+    """
     tables: Annotated[
         list[
             Annotated[
@@ -145,6 +148,11 @@ class MysqlSource(Struct, rename="camel", kw_only=True):
     """The tables, as database.table and without quotes."""
     operations: Operations = field(default_factory=lambda: ["insert", "update", "delete"])
     """Which changes. Absent: all three."""
+    snapshot: Literal["never", "initial"] = "never"
+    """initial: the rows that a table has when it is first followed for this Subscription come first, as events of type dev.wisp.mysql.snapshot.
+
+    Changes of a row come after it. Each table's rows come once; a table that is added later gets its own.
+    """
 
 
 class MongodbSource(Struct, rename="camel", kw_only=True):

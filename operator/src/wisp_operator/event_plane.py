@@ -236,7 +236,7 @@ def _begun(view: View, reader: ReaderKey, live: list[Wish]) -> set[tuple[str, st
 
     What a reader was told stays while it is asked for: rows that have a time out of its task would come twice.
     """
-    task = view.tasks[reader].postgres if reader in view.tasks else None
+    task = view.tasks[reader].database if reader in view.tasks else None
     told = {(uid, table.name) for table in (task.tables if task else ()) for uid in table.snapshots}
     return told | {(wish.uid, table) for wish in live if _is_read(view, wish) for table in wish.items}
 

@@ -151,7 +151,10 @@ def _subjects(wish: Wish, server: str) -> list[str]:
     connection, kind = source.database.connection.name, wish.reader.kind
     rows = [names.row_subject(namespace, connection, schema, table, "*", kind=kind) for schema, table in tables]
     if asks_for_rows(wish):
-        rows += [names.snapshot_subject(namespace, connection, schema, table, wish.uid) for schema, table in tables]
+        rows += [
+            names.snapshot_subject(namespace, connection, schema, table, wish.uid, kind=kind)
+            for schema, table in tables
+        ]
     return rows
 
 

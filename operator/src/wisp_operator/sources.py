@@ -130,7 +130,7 @@ def compile_reader(  # noqa: PLR0917 - one call
         task.mysql = MysqlConfig(
             server_id=server_id(cluster, namespace, reader.connection),
             stream=stream_name(namespace, reader),
-            tables=_tables(wishes),
+            tables=_tables(wishes, begun),
         )
     elif reader.kind == MONGODB:
         task.mongodb = MongodbConfig(stream=stream_name(namespace, reader), tables=_tables(wishes))
@@ -214,7 +214,8 @@ def _bucket_rule(wish: Wish) -> BucketRule:
 
 def asks_for_rows(wish: Wish) -> bool:
     """Whether a Subscription wants the rows that its tables have, besides their changes."""
-    return wish.spec.source.postgres is not None and wish.spec.source.postgres.snapshot == "initial"
+    source = wish.spec.source.postgres or wish.spec.source.mysql
+    return source is not None and source.snapshot == "initial"
 
 
 def _tables(wishes: list[Wish], begun: Collection[tuple[str, str]] = ()) -> list[TableConfig]:

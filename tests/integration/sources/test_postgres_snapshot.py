@@ -1,49 +1,19 @@
 """Rows that tables had before they were followed: consistent with the changes that follow, once, for those who asked."""
 
-import json
 import random
 import threading
-from collections.abc import Callable
-from typing import Any
 
 import psycopg2
 from fixtures.process import wait_until
+from fixtures.rows import applied, applied_loosely, data, rows
 from fixtures.shop import ALL, Shop
 from wisp_api import names
-from wisp_api.cloudevent import Event
-from wisp_events.sources.postgres_fill import Given
+from wisp_events.sources.row_fill import Given
 
 from .test_postgres_changes import TYPES
 from .test_postgres_slot import lose_slot
 
 SNAPSHOT = "dev.wisp.postgres.snapshot"
-
-
-def data(event: Event) -> dict[str, Any]:
-    """An event's data."""
-    found: dict[str, Any] = json.loads(bytes(event.data or b"null"))
-    return found
-
-
-def rows(shop: Shop) -> list[Event]:
-    """The snapshots' events in the log."""
-    return [event for event in shop.events() if event.type == SNAPSHOT]
-
-
-def applied(events: list[Event], *, strictly: bool = True) -> dict[int, Any]:
-    """The table that the events make, from the first row of a snapshot on; strictly: nothing comes of a row that contradicts it."""
-    first = next(index for index, event in enumerate(events) if event.type == SNAPSHOT)
-    made: dict[int, Any] = {}
-    for event in events[first:]:
-        change = data(event)
-        key, old = change["key"]["id"], event.type.rpartition(".")[2]
-        if strictly:
-            assert (key in made) == (old in ("update", "delete")), f"{old} of {key}"
-        if old == "delete":
-            del made[key]
-        else:
-            made[key] = change["new"]["n"]
-    return made
 
 
 class Writer:
@@ -78,11 +48,6 @@ class Writer:
         return dict(self._shop.server.execute("SELECT id, n FROM orders", database=self._shop.database))
 
 
-def settled(shop: Shop, table: dict[int, int], made: Callable[[list[Event]], dict[int, Any]]) -> None:
-    """Wait until the events make the table."""
-    wait_until(lambda: made(shop.events()) == table, "the events make the table")
-
-
 def test_events_make_the_table_whoever_writes_to_it_meanwhile(shop: Shop) -> None:
     """The rows stand behind every change that they contain and before every other: applied one by one they make the table, and none contradicts."""
     shop.sql("CREATE TABLE orders (id int PRIMARY KEY, n int)", "CREATE TABLE others (id int PRIMARY KEY)")
@@ -98,7 +63,7 @@ def test_events_make_the_table_whoever_writes_to_it_meanwhile(shop: Shop) -> Non
         wait_until(lambda: len(shop.events()) > before + 100, "changes after them")
     finally:
         table = writer.stop()
-    settled(shop, table, applied)
+    wait_until(lambda: applied(shop.events()) == table, "the events make the table")
     subjects = {event.subject for event in rows(shop)}
     assert subjects == {"public.orders"}, "nobody asked for the other table's rows"
     assert data(rows(shop)[0])["old"] is None
@@ -115,9 +80,9 @@ def test_who_dies_in_the_middle_begins_anew_and_nobody_gets_rows_twice(shop: Sho
     shop.sql("UPDATE orders SET n = 1 WHERE id % 1000 = 0", "DELETE FROM orders WHERE id = 7")
     shop.reader.start()
     shop.wait_ready()
-    ids = {i: i % 1000 == 0 for i in range(1, 10001) if i != 7}
+    ids = {i: int(i % 1000 == 0) for i in range(1, 10001) if i != 7}
     wait_until(lambda: len({event.id for event in rows(shop)}) >= len(ids), "all rows", seconds=120)
-    wait_until(lambda: applied_loosely(shop) == ids, "the table")
+    wait_until(lambda: applied_loosely(shop.events()) == ids, "the table")
     keys = {event.id: event.partitionkey for event in rows(shop)}
     assert len(set(keys.values())) == len(keys), "one id for each row"
     key = names.position_key(shop.namespace, shop.kind, shop.connection)
@@ -129,22 +94,6 @@ def test_who_dies_in_the_middle_begins_anew_and_nobody_gets_rows_twice(shop: Sho
     shop.wish(("public.orders", ALL), ("public.late", ALL), rows={"public.orders": ["uid-1"], "public.late": ["uid-1"]})
     wait_until(lambda: any(event.subject == "public.late" for event in rows(shop)), "the late table's row")
     assert len(rows(shop)) == count + 1, "a table's rows come once"
-
-
-def applied_loosely(shop: Shop) -> dict[int, bool]:
-    """The table of a function that passes over ids that it knows."""
-    known: set[str] = set()
-    made: dict[int, bool] = {}
-    for event in shop.events():
-        if event.id in known:
-            continue
-        known.add(event.id)
-        change = data(event)
-        if event.type.endswith("delete"):
-            made.pop(change["key"]["id"], None)
-        else:
-            made[change["key"]["id"]] = bool(change["new"]["n"])
-    return made
 
 
 def test_rows_look_as_their_changes_do(shop: Shop) -> None:

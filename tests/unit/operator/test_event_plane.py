@@ -235,6 +235,25 @@ def test_rows_of_tables_are_for_who_asks_and_has_a_place_in_the_log() -> None:
     assert _snapshots(plan(view, CONFIG, "cluster")) == [[]]
 
 
+def test_rows_of_mysqls_tables_are_asked_for_as_well() -> None:
+    """The subject, the type and the task are those of the connection's kind."""
+    source = {"mysql": {"connection": {"name": "shop-db"}, "tables": ["shop.orders"], "operations": ["insert"]}}
+    source["mysql"]["snapshot"] = "initial"
+    item = make_subscription(source=source)
+    uid = item["metadata"]["uid"]
+    report = RouteStatus(uid=uid, generation=1, state="Active")
+    view = View("media", wishes(item), cursors={uid}, route_reports={"on-upload": report})
+    made = plan(view, CONFIG, "cluster")
+    route = made.routes["on-upload"]
+    assert names.snapshot_subject("media", "shop-db", "shop", "orders", uid, kind="mysql") in route.subjects
+    assert {"type": [f"dev.wisp.mysql.{kind}" for kind in ("insert", "snapshot", "gap")]} in route.filters
+    (task,) = [task.mysql for task in made.readers.values() if task.mysql]
+    assert [table.snapshots for table in task.tables] == [[uid]]
+    view.tasks, view.cursors = made.readers, set()
+    (task,) = [task.mysql for task in plan(view, CONFIG, "cluster").readers.values() if task.mysql]
+    assert [table.snapshots for table in task.tables] == [[uid]], "rows that leave the task come twice"
+
+
 def test_rows_of_a_table_that_is_added_wait_for_the_route_that_reads_them() -> None:
     """The cursor is there and the router reads an older route: the new table's rows would pass it by. The others' stay asked for meanwhile."""
     item = make_subscription(source=postgres(snapshot="initial"))

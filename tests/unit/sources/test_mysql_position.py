@@ -6,6 +6,7 @@ from wisp_events.sources.mysql_catalog import Server, check_position
 from wisp_events.sources.mysql_position import Position, after_gap, begin
 from wisp_events.sources.reader import Trouble
 from wisp_events.sources.row_events import Place
+from wisp_events.sources.row_fill import Given
 
 UUID = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
 HERE = Server(mariadb=True, identity="1@db", position="0-1-9", charsets={})
@@ -49,6 +50,15 @@ def test_what_was_purged_is_a_gap_from_now_on() -> None:
     found = after_gap(KNOWN, HERE, [], "purged")
     assert (found.gtids, found.count, found.gap, found.pending) == ("0-1-9", 0, "purged", True)
     assert found.epoch > KNOWN.epoch
+
+
+def test_rows_come_anew_behind_a_gap() -> None:
+    """Whoever had some has none, under ids that no rows had before, also where the position was lost."""
+    known = Position(epoch=100, gtids="0-1-5", server="1@db", mariadb=True, given=Given({"shop.orders": ["1"]}, 4))
+    assert after_gap(known, HERE, [], "purged").given == Given(round=5)
+    assert begin(None, HERE, [Place(2**31, 1, 2)]).given == Given(round=2**31 + 1)
+    moved = Server(mariadb=True, identity="2@other", position="0-2-20", charsets={})
+    assert begin(known, moved, []).given == known.given
 
 
 def test_transactions_with_a_tag_are_a_condition() -> None:

@@ -123,6 +123,21 @@ def test_sets_grow_by_transactions() -> None:
             MysqlSet(wrong) if ":" in wrong else MariadbSet(wrong)
 
 
+def test_sets_cover_what_they_have_all_of() -> None:
+    """A reader has come to a position when it has read all transactions of it, in whatever order."""
+    have = MysqlSet(f"{ORIGIN}:1-5:8-10")
+    have.add(Gtid(ORIGIN, 0, 6))
+    assert have.covers(MysqlSet(f"{ORIGIN}:2-6:9"))
+    assert not have.covers(MysqlSet(f"{ORIGIN}:5-8"))
+    assert not have.covers(MysqlSet(f"{uuid.UUID(int=1)}:1"))
+    have.add(Gtid(ORIGIN, 0, 7))
+    assert have.covers(MysqlSet(f"{ORIGIN}:1-10"))
+    mariadb = MariadbSet("0-1-5,2-7-1")
+    assert mariadb.covers(MariadbSet("0-3-5"))
+    assert not mariadb.covers(MariadbSet("0-1-6"))
+    assert not mariadb.covers(MariadbSet("1-1-1"))
+
+
 def an_event(kind: int, body: bytes, seconds: int = 7) -> bytes:
     """An event with its header, without a checksum."""
     return struct.pack("<IBIIIH", seconds, kind, 1, 19 + len(body), 0, 0) + body

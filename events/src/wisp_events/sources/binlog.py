@@ -156,7 +156,7 @@ class Decoder:
         if kind == _TABLE_MAP:
             self._announce(body)
             return None
-        if kind in (_XID, _XA_PREPARE):
+        if kind in (_XID, _XA_PREPARE, _HEARTBEAT):  # the server waits for more behind whole transactions alone
             return _END
         if kind == _MARIADB_GTID:
             return Start(mariadb_gtid(body, server), seconds)

@@ -5,6 +5,7 @@ will be delivered. Whatever stops that becomes a condition, and is tried again u
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -16,8 +17,10 @@ from wisp_events.sources import mysql_catalog, mysql_gtid, mysql_position, mysql
 from wisp_events.sources.mysql_catalog import Prepared
 from wisp_events.sources.mysql_position import Position
 from wisp_events.sources.mysql_session import Purged
+from wisp_events.sources.mysql_snapshot import Origin
 from wisp_events.sources.reader import CHECK_SECONDS, RETRY_SECONDS, Reader, Trouble, Wish, run_until_one_ends
 from wisp_events.sources.row_events import Mapper
+from wisp_events.sources.row_fill import Filling
 from wisp_events.sources.row_log import Kept
 
 KIND: Final = "mysql"
@@ -94,17 +97,26 @@ async def _carry(
         mysql_session.open_dump, wish.value("dsn"), _authority(wish), config.server_id, read
     )
     stream = mysql_stream.Stream(session, js, config.stream, mapper, prepared, position=position, kept=kept)
-    await run_until_one_ends(stream.run(), _tend(reader, wish, stream, prepared, missed))
+    origin = Origin(wish.value("dsn"), _authority(wish), prepared.server.mariadb, stream)
+    filling = Filling(reader, js, wish, origin, mapper)
+    tending = _tend(reader, wish, stream, prepared, lambda: [missed, filling.message])
+    await run_until_one_ends(stream.run(), filling.run(), tending)
 
 
-async def _tend(reader: Reader, wish: Wish, stream: mysql_stream.Stream, prepared: Prepared, missed: str) -> None:
-    """Keep tables and report up to date while the stream runs; returns when the wish needs another connection."""
+async def _tend(
+    reader: Reader, wish: Wish, stream: mysql_stream.Stream, prepared: Prepared, beside: Callable[[], list[str]]
+) -> None:
+    """Keep tables and report up to date while the stream runs; returns when the wish needs another connection.
+
+    `beside` says what is to be told where all is well: what may be missing from before, and which rows are still to come.
+    """
     loop = asyncio.get_running_loop()
     found, trouble, checked = prepared, None, loop.time()
     while True:
         away = f"{stream.trouble}; events wait in the binary log"
         stuck = Trouble(conditions.LOG_UNAVAILABLE, away) if stream.trouble else None
-        await reader.report(_with_missed(wish.report(trouble or stuck, found.items), missed))
+        told = "; ".join(filter(None, beside()))
+        await reader.report(_with_told(wish.report(trouble or stuck, found.items), told))
         newest = await reader.changed(wish, 1) or wish
         if newest == wish and loop.time() - checked < (RETRY_SECONDS[-1] if trouble else CHECK_SECONDS):
             continue
@@ -119,9 +131,9 @@ async def _tend(reader: Reader, wish: Wish, stream: mysql_stream.Stream, prepare
         stream.tables = found.tables
 
 
-def _with_missed(status: ReaderStatus, missed: str) -> ReaderStatus:
-    """The report with what may be missing from before, where it has no other trouble."""
-    return msgspec.structs.replace(status, message=status.message or missed)
+def _with_told(status: ReaderStatus, told: str) -> ReaderStatus:
+    """The report with what is to be told, where it has no other trouble."""
+    return msgspec.structs.replace(status, message=status.message or told)
 
 
 def _same_place(one: Wish, other: Wish) -> bool:

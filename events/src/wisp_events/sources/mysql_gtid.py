@@ -59,16 +59,19 @@ class MysqlSet:
         intervals = self._intervals.setdefault(gtid.origin, [])
         if intervals and intervals[-1][1] + 1 == gtid.number:
             intervals[-1][1] = gtid.number
-        else:
-            intervals.append([gtid.number, gtid.number])
-            intervals.sort()
-        merged: list[list[int]] = []
-        for first, last in intervals[-8:]:
-            if merged and first <= merged[-1][1] + 1:
-                merged[-1][1] = max(merged[-1][1], last)
-            else:
-                merged.append([first, last])
-        intervals[-8:] = merged
+            return
+        intervals.append([gtid.number, gtid.number])
+        intervals.sort()
+        intervals[-8:] = _merged(intervals[-8:])
+
+    def covers(self, other: "GtidSet") -> bool:
+        """Whether it has all transactions of another."""
+        mine = {origin: _merged(intervals) for origin, intervals in self._intervals.items()}
+        return isinstance(other, MysqlSet) and all(
+            any(first <= wanted[0] and wanted[1] <= last for first, last in mine.get(origin, []))
+            for origin, intervals in other._intervals.items()  # noqa: SLF001 - of the same class
+            for wanted in _merged(intervals)
+        )
 
     def __str__(self) -> str:
         """In the server's words."""
@@ -109,9 +112,27 @@ class MariadbSet:
         """Count a transaction in."""
         self._last[gtid.origin] = gtid
 
+    def covers(self, other: "GtidSet") -> bool:
+        """Whether it is at another's place or behind it; numbers grow within a domain."""
+        return isinstance(other, MariadbSet) and all(
+            (mine := self._last.get(origin)) is not None and mine.number >= one.number
+            for origin, one in other._last.items()  # noqa: SLF001 - of the same class
+        )
+
     def __str__(self) -> str:
         """In the server's words."""
         return ",".join(f"{one.origin}-{one.server}-{one.number}" for _, one in sorted(self._last.items()))
+
+
+def _merged(intervals: list[list[int]]) -> list[list[int]]:
+    """Sorted intervals with neighbours made one."""
+    merged: list[list[int]] = []
+    for first, last in intervals:
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1][1] = max(merged[-1][1], last)
+        else:
+            merged.append([first, last])
+    return merged
 
 
 GtidSet = MysqlSet | MariadbSet

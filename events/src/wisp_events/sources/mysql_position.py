@@ -16,6 +16,7 @@ import msgspec
 from wisp_events.sources import mysql_gtid
 from wisp_events.sources.mysql_catalog import Server
 from wisp_events.sources.row_events import Place
+from wisp_events.sources.row_fill import Given, anew
 
 
 class Position(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True, frozen=True):
@@ -32,6 +33,8 @@ class Position(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True,
     """Why changes from before the epoch may be missing; empty where none are."""
     pending: bool = False
     """The gap events are not written yet, or not known to be."""
+    given: Given = Given()
+    """Who has which tables' rows."""
 
 
 def begin(known: Position | None, server: Server, held: Collection[Place]) -> Position:
@@ -56,13 +59,16 @@ def begin(known: Position | None, server: Server, held: Collection[Place]) -> Po
 
 def after_gap(known: Position | None, server: Server, held: Collection[Place], why: str) -> Position:
     """A new epoch at the server's position now; changes before it may be missing where there is a reason."""
+    epoch = _epoch(known, held)
+    given = known.given if known else Given(round=epoch if why else 0)  # above those of a lost position
     return Position(
-        epoch=_epoch(known, held),
+        epoch=epoch,
         gtids=server.position,
         server=server.identity,
         mariadb=server.mariadb,
         gap=why,
         pending=bool(why),
+        given=anew(given) if why else given,
     )
 
 

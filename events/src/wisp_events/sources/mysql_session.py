@@ -19,7 +19,9 @@ from wisp_events.sources.reader import Trouble
 CONNECT_SECONDS: Final = 5
 SESSION_SECONDS: Final = 20
 SILENT_SECONDS: Final = 30
-HEARTBEAT_SECONDS: Final = 5
+HEARTBEAT_SECONDS: Final = 1
+PATIENT_SECONDS: Final = 86_400
+"""How long the server may wait for the reader to take more: it stands still while rows are written, or the log is away."""
 _DUMP, _DUMP_GTID = 0x12, 0x1E
 _THROUGH_GTID: Final = 4
 _FORM: Final = "mysql://user:password@host:3306, with ?ssl-mode=required or verify for TLS"
@@ -135,8 +137,11 @@ def refusal(error: Exception) -> Trouble:
         return Trouble(
             conditions.PERMISSION_DENIED,
             f"{brief}; run: GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO <user> (MariaDB: also BINLOG MONITOR), "
-            "and GRANT SELECT on the tables",
+            "and GRANT SELECT on the tables; for the rows of tables also GRANT LOCK TABLES on their databases",
         )
+    if code == 1205:  # noqa: PLR2004 - a lock was waited for in vain
+        cure = "a transaction that is open has to end first: see information_schema.innodb_trx; trying again"
+        return Trouble(conditions.WAITING_FOR_TRANSACTIONS, f"{brief.partition(';')[0]}; {cure}")
     if code == 1049:  # noqa: PLR2004 - unknown database
         return Trouble(conditions.INVALID_CONNECTION, f"{brief}; correct key dsn of the connection's Secret")
     return Trouble(conditions.SERVER_UNREACHABLE, f"{brief}; trying again")
@@ -155,6 +160,7 @@ def open_dump(dsn: str, authority: str, server_id: int, read: GtidSet) -> Any:
     try:
         with explained():
             with session.cursor() as cursor:
+                cursor.execute("SET net_write_timeout = %s", (PATIENT_SECONDS,))
                 cursor.execute("SET @master_binlog_checksum = @@global.binlog_checksum")
                 cursor.execute("SET @master_heartbeat_period = %s", (HEARTBEAT_SECONDS * 1_000_000_000,))
                 if mysql:

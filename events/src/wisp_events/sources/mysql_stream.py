@@ -15,22 +15,24 @@ import asyncio
 import contextlib
 import logging
 import socket
-import time
-from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 from nats.js import JetStreamContext
 from wisp_api import conditions
 from wisp_api.cloudevent import Event
 
 from wisp_events import log
-from wisp_events.sources import binlog, mysql_gtid, mysql_session, row_letters, row_log
+from wisp_events.sources import binlog, mysql_session, row_letters
 from wisp_events.sources.binlog import End, Hidden, Rows, Start, Truncated
+from wisp_events.sources.interlude import Interlude, Work
 from wisp_events.sources.mysql_catalog import Prepared
+from wisp_events.sources.mysql_gtid import GtidSet
 from wisp_events.sources.mysql_position import Position
+from wisp_events.sources.mysql_progress import Progress
 from wisp_events.sources.reader import Trouble
 from wisp_events.sources.row_events import COUNTED, ORDINALS_PER_MESSAGE, Mapper
+from wisp_events.sources.row_fill import Given
 from wisp_events.sources.row_log import Kept
 from wisp_events.sources.rows import Begin, Malformed, Relation
 
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RECEIVE_BYTES: Final = 64 * 1024
-KEEP_SECONDS: Final = 1.0
 _COUNT_SHIFT, _OFFSET_BITS = 20, 31
 """A place's first number: the transaction's, and what of the offset in it does not fit the second."""
 
@@ -68,23 +69,16 @@ class Stream:
         self._session = session
         self._js = js
         self._mapper = mapper
-        self._writer: log.FrameWriter[int] = log.FrameWriter(js, stream, self._confirm)
+        self._progress = Progress(position, kept)
+        self._writer: log.FrameWriter[int] = log.FrameWriter(js, stream, self._progress.confirm)
         self._decoder = binlog.Decoder(prepared.server.charsets)
         self._packets = mysql_session.Packets()
-        self._kept = position
-        self._positions = kept
-        self._confirmed = position.count
-        self._gtids = mysql_gtid.parse(position.gtids, mariadb=position.mariadb)
-        self._pending: deque[tuple[int, Gtid, int]] = deque()
-        """Transactions that were read to their end and are not confirmed."""
+        self._interlude: Interlude[GtidSet] | None = None
         # The transaction that is being read.
-        self._count = position.count
         self._gtid: Gtid | None = None
         self._seconds = 0
         self._offset = 0
         """Bytes of its events that changes come from."""
-        self._before = position.count
-        """The transaction that its events confirm: the one before."""
         self._hidden = False
         self._letters: list[DeadLetter] = []
         self._barriers: list[tuple[str, Event]] = []
@@ -94,6 +88,25 @@ class Stream:
         """Why the log takes nothing now; empty while it does."""
         return self._writer.trouble
 
+    async def given(self) -> Given:
+        """Who has which table's rows."""
+        return self._progress.given
+
+    async def remember(self, given: Given) -> None:
+        """Keep who has which table's rows."""
+        await self._progress.write(given=given)
+
+    async def at(self, place: Callable[[], Awaitable[GtidSet]], work: Work) -> None:
+        """Let `work` put events where all transactions before a position are in the log and none after it; the stream stands still then.
+
+        So it does while `place` finds the position, which is one to come.
+
+        Raises:
+            Trouble: that of either; the log has what was put.
+        """
+        self._interlude = Interlude(place, work)
+        await self._interlude.done
+
     async def run(self) -> None:
         """Read until cancelled.
 
@@ -102,13 +115,15 @@ class Stream:
             Purged: the server has not what comes next.
             Fenced: another reader writes to our subjects, or keeps its position.
         """
-        keeping = asyncio.create_task(self._keep())
+        keeping = asyncio.create_task(self._progress.keep())
         try:
             while True:
                 for packet in self._packets.feed(await asyncio.to_thread(self._receive)):
                     self._handle(mysql_session.event(packet))
                     if self._letters or self._barriers:
                         await self._settle()
+                    if self._interlude and self._gtid is None:
+                        await self._play(self._interlude)
                     await self._writer.room()
                 await asyncio.sleep(0)
                 if keeping.done():
@@ -143,7 +158,7 @@ class Stream:
                 self._offset += len(message.body)  # what a compressed event holds is longer than it
             elif isinstance(message, Start):
                 self._end()
-                self._count += 1
+                self._progress.begin()
                 self._gtid, self._seconds, self._offset, self._hidden = message.gtid, message.seconds, 0, False
             elif isinstance(message, End):
                 self._end()
@@ -161,13 +176,13 @@ class Stream:
         """All of a transaction has been read."""
         if self._gtid is None:
             return
-        self._pending.append((self._count, self._gtid, self._seconds))
-        self._gtid, self._before = None, self._count
-        self._writer.mark(self._count)
+        self._progress.end(self._gtid, self._seconds)
+        self._gtid = None
+        self._writer.mark(self._progress.before)
 
     def _place(self, offset: int) -> tuple[Begin, int]:
         """The transaction and the message's number in it, for a place in its bytes."""
-        first = self._count << _COUNT_SHIFT | offset >> _OFFSET_BITS
+        first = self._progress.count << _COUNT_SHIFT | offset >> _OFFSET_BITS
         return Begin(first, self._seconds * 1_000_000), offset & ((1 << _OFFSET_BITS) - 1)
 
     def _rows(self, rows: Rows) -> None:
@@ -212,36 +227,25 @@ class Stream:
             await self._writer.flush()
             self._barriers.clear()
 
+    async def _play(self, interlude: Interlude[GtidSet]) -> None:
+        """Find the interlude's place, or let its events be stored where the stream has come to it."""
+        if interlude.position is None and not await interlude.find():
+            self._interlude = None
+        elif interlude.position and self._progress.read.covers(interlude.position):
+            await self._writer.flush()
+            number = await self._progress.insert()
+            await interlude.play(number << _COUNT_SHIFT, self._put, self._writer.flush)
+            self._interlude = None
+
+    async def _put(self, events: list[tuple[str, Event]]) -> None:
+        for subject, event in events:
+            self._add(subject, event)
+        await self._settle()
+        await self._writer.room()
+
     def _add(self, subject: str, event: Event) -> None:
         try:
-            self._writer.add(subject, event, self._before)
+            self._writer.add(subject, event, self._progress.before)
         except log.EventTooLarge as error:
             message = f"{error}; the row's values are left out"
             self._letters.append(row_letters.letter(self._mapper, "EventTooLarge", message, event=event))
-
-    def _confirm(self, count: int) -> None:
-        """All transactions up to this one are in the log."""
-        seconds = 0
-        while self._pending and self._pending[0][0] <= count:
-            self._confirmed, gtid, seconds = self._pending.popleft()
-            self._gtids.add(gtid)
-        if seconds:
-            row_log.BEHIND.set(max(0.0, time.time() - seconds))
-
-    async def _keep(self) -> None:
-        """Write down how far the log has everything; what is not written is read again.
-
-        Raises:
-            Fenced: another reader wrote.
-        """
-        while True:
-            await asyncio.sleep(KEEP_SECONDS)
-            if self._confirmed == self._kept.count:
-                continue
-            position = msgspec.structs.replace(self._kept, count=self._confirmed, gtids=str(self._gtids))
-            try:
-                await self._positions.write(position)
-            except Trouble as trouble:
-                logger.warning("the position was not kept: %s", trouble.message)
-            else:
-                self._kept = position

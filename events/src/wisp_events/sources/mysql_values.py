@@ -61,7 +61,8 @@ def reader(column: Column) -> Read:  # noqa: PLR0911 - one return a kind
     if kind in _SIZES:
         return _integer(_SIZES[kind], column.unsigned)
     if kind in (VARCHAR, VAR_STRING, STRING):
-        return _text(1 if metadata < 256 else 2, column.charset)  # noqa: PLR2004 - more does not fit one byte
+        width = metadata if kind == STRING else 0
+        return _text(1 if metadata < 256 else 2, column.charset, width)  # noqa: PLR2004 - more does not fit one byte
     if kind in (BLOB, GEOMETRY):
         return _text(metadata, BINARY if kind == GEOMETRY else column.charset)
     if kind == JSON:
@@ -96,8 +97,9 @@ def _sized(data: bytes, at: int, size: int, convert: Callable[[bytes], bytes]) -
     return convert(data[start:end]), end
 
 
-def _text(size: int, charset: str) -> Read:
-    convert = _base64 if charset == BINARY else _decoder(charset)
+def _text(size: int, charset: str, width: int = 0) -> Read:
+    """Texts, or bytes; the server leaves zeros out at the end of `binary(width)`."""
+    convert = (lambda value: _base64(value.ljust(width, b"\0"))) if charset == BINARY else _decoder(charset)
     return lambda data, at: _sized(data, at, size, convert)
 
 
@@ -171,7 +173,7 @@ def _bits(metadata: int) -> Read:
     return read
 
 
-def _float(data: bytes, at: int) -> tuple[bytes, int]:
+def float_digits(data: bytes, at: int) -> tuple[bytes, int]:
     """The shortest digits that are this number in four bytes."""
     raw = data[at : at + 4]
     (value,) = struct.unpack("<f", raw)
@@ -274,7 +276,7 @@ def _time(digits: int) -> Read:
 
 
 _FIXED: Final[dict[int, Read]] = {
-    FLOAT: _float,
+    FLOAT: float_digits,
     DOUBLE: _double,
     YEAR: _year,
     DATE: _date,

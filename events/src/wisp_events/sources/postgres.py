@@ -26,9 +26,10 @@ from wisp_events.sources import (
     postgres_tables,
     row_log,
 )
-from wisp_events.sources.postgres_fill import Filling, give_anew
+from wisp_events.sources.postgres_snapshot import Origin, give_anew, kept_by
 from wisp_events.sources.reader import Reader, Trouble, Wish, run_until_one_ends
 from wisp_events.sources.row_events import Mapper, Place
+from wisp_events.sources.row_fill import Filling
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
     cursor = await postgres_connection.open_cursor(dsn, config.slot)
     types = functools.partial(postgres_catalog.types, dsn)
     stream = postgres_stream.Stream(cursor, js, config.stream, mapper, prepared.tables, types=types)
-    filling = Filling(reader, js, wish, stream, mapper)
+    filling = Filling(reader, js, wish, Origin(dsn, config.slot, stream, kept_by(js, wish.config)), mapper)
     gap = f"{progress.gap}; changes before this may be missing, gap events say so" if progress.gap else ""
     tending = _tend(reader, wish, stream, prepared, lambda: [gap, filling.message])
     await run_until_one_ends(stream.run(), filling.run(), tending)

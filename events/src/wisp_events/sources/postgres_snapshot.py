@@ -6,29 +6,34 @@ a transaction is in the snapshot exactly if its commit stands before the place.
 Invariant: values are the texts that pgoutput sends of the same rows, column for column.
 """
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 import psycopg2
+from nats.js import JetStreamContext
 from psycopg2 import sql
 from psycopg2.extensions import BYTES
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class with a lower-case name
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - as well
 from psycopg2.extras import LogicalReplicationConnection
+from wisp_api import names
+from wisp_api.source import ReaderConfig
 
 from wisp_events.sources import postgres_catalog
+from wisp_events.sources.interlude import Work
 from wisp_events.sources.postgres_connection import SESSION
 from wisp_events.sources.postgres_session import explained, open_session
 from wisp_events.sources.postgres_slot import POSTGRES_12
+from wisp_events.sources.postgres_stream import Stream
 from wisp_events.sources.postgres_values import UserType, converter
 from wisp_events.sources.reader import Trouble
+from wisp_events.sources.row_events import Table
+from wisp_events.sources.row_fill import ROWS, Given, anew, rows_at_once
+from wisp_events.sources.row_log import Kept
 from wisp_events.sources.rows import Column, Relation, Value
 
-BYTES_AT_ONCE: Final = 1024 * 1024
-"""So much is fetched at once, as far as the rows before tell."""
-ROWS: Final = (1, 10, 2000)
-"""Fetched at once: at least, at first, at most."""
 WAIT_SECONDS: Final = 1
 """How long the making of a slot waits for a transaction that is open, and a table for who alters it: the stream stands still meanwhile."""
 _PATIENT: Final = (
@@ -55,16 +60,21 @@ class Snapshot:
         """`session` is in a transaction that sees it."""
         self.position = position
         """Of the server's log (LSN)."""
+        self.refused: dict[str, Trouble] = {}
+        """Tables that can't be read, though others can."""
         self._session = session
         self._rows: Any = None
         self._count = ROWS[1]
 
-    def hold(self, table: str) -> None:
-        """Have nobody alter a table (`schema.table`) from now on: what is rewritten after the snapshot seems empty in it.
+    def hold(self, tables: Iterable[str]) -> None:
+        """Have nobody alter these tables (`schema.table`) from now on: what is rewritten after the snapshot seems empty in it."""
+        for table in tables:
+            try:
+                self._hold(table)
+            except Trouble as trouble:
+                self.refused[table] = trouble
 
-        Raises:
-            Trouble: it can't be read now; others can.
-        """
+    def _hold(self, table: str) -> None:
         with explained(), self._session.cursor() as cursor:
             try:
                 _try(cursor, table)
@@ -117,8 +127,7 @@ class Snapshot:
             if not rows:
                 self._rows.close()
                 return []
-        size = sum(len(value) for row in rows for value in row if isinstance(value, bytes)) or 1
-        self._count = max(ROWS[0], min(ROWS[2], BYTES_AT_ONCE * len(rows) // size))
+        self._count = rows_at_once(rows)
         return rows
 
     def close(self) -> None:
@@ -139,30 +148,72 @@ class Snapshot:
             self._rows.execute(query)
 
 
-def unreadable(dsn: str, tables: Iterable[str]) -> dict[str, Trouble]:
-    """Which tables (`schema.table`) can't be read now, and why.
+@dataclass(frozen=True)
+class Origin:
+    """What a PostgreSQL reader does for its tables' rows."""
+
+    dsn: str = field(repr=False)
+    slot: str
+    stream: Stream
+    kept: Kept[Given]
+    """Where it is remembered who has which."""
+
+    @property
+    def followed(self) -> Mapping[str, Table]:
+        """As `row_fill.Origin`."""
+        return self.stream.tables
+
+    async def given(self) -> Given:
+        """As `row_fill.Origin`."""
+        return await self.kept.read() or Given()
+
+    async def remember(self, given: Given) -> None:
+        """As `row_fill.Origin`."""
+        await self.kept.write(given)
+
+    async def at(self, place: Callable[[], Awaitable[int]], work: Work) -> None:
+        """As `row_fill.Origin`."""
+        await self.stream.at(place, work)
+
+    def take(self, tables: Collection[str]) -> Snapshot:
+        """As `row_fill.Origin`."""
+        return take(self.dsn, self.slot, tables)
+
+    def refusal(self, table: str) -> Trouble | None:
+        """As `row_fill.Origin`."""
+        session = open_session(self.dsn)
+        try:
+            session.autocommit = True
+            with explained(), session.cursor() as cursor:
+                cursor.execute(f"SET lock_timeout = '{WAIT_SECONDS}s'")
+                _try(cursor, table)
+        except Trouble as trouble:
+            return trouble
+        finally:
+            session.close()
+        return None
+
+
+def kept_by(js: JetStreamContext, config: ReaderConfig) -> Kept[Given]:
+    """Where it is remembered who has which rows."""
+    return Kept(js, names.position_key(config.namespace, config.kind, config.connection), Given)
+
+
+async def give_anew(js: JetStreamContext, config: ReaderConfig) -> None:
+    """Forget who has which rows, because changes may be missing after them.
 
     Raises:
-        Trouble: the server does not answer.
+        Trouble: the log does not answer.
+        Fenced: another reader remembered something.
     """
-    found: dict[str, Trouble] = {}
-    session = open_session(dsn)
-    try:
-        session.autocommit = True
-        for table in tables:
-            try:
-                with explained(), session.cursor() as cursor:
-                    cursor.execute(f"SET lock_timeout = '{WAIT_SECONDS}s'")
-                    _try(cursor, table)
-            except Trouble as trouble:
-                found[table] = trouble
-    finally:
-        session.close()
-    return found
+    position = kept_by(js, config)
+    given = await position.read() or Given()
+    if (now := anew(given)) != given:
+        await position.write(now)
 
 
-def take(dsn: str, slot: str) -> Snapshot:
-    """A snapshot as of now, beside the slot that is being read.
+def take(dsn: str, slot: str, tables: Iterable[str]) -> Snapshot:
+    """A snapshot of these tables as of now, beside the slot that is being read.
 
     Raises:
         Trouble: the server refuses, or a transaction has to end first.
@@ -173,9 +224,11 @@ def take(dsn: str, slot: str) -> Snapshot:
             cursor.execute(f"SET lock_timeout = '{WAIT_SECONDS}s'")
             cursor.execute(f'CREATE_REPLICATION_SLOT "{slot[:57]}_rows" TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT')
             [(_, position, name, _)] = cursor.fetchall()
-        return Snapshot(_number(position), _see(dsn, name))
+        found = Snapshot(_number(position), _see(dsn, name))
     finally:
         exporting.close()
+    found.hold(tables)
+    return found
 
 
 def _see(dsn: str, snapshot: str) -> Connection:

@@ -12,7 +12,6 @@ The connection is read without blocking on the event loop: libpq has the socket,
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import prometheus_client
@@ -23,6 +22,7 @@ from wisp_api.cloudevent import Event
 
 from wisp_events import log
 from wisp_events.sources import row_letters
+from wisp_events.sources.interlude import Interlude, Work
 from wisp_events.sources.pgoutput import Commit, Decoder, Type
 from wisp_events.sources.postgres_values import UserType
 from wisp_events.sources.reader import Trouble
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from wisp_api.route import DeadLetter
 
 Types: TypeAlias = Callable[[int], dict[int, UserType]]
-Put: TypeAlias = Callable[[list[tuple[str, Event]]], Awaitable[None]]
 
 MESSAGES_PER_TURN: Final = 256
 """Read in one turn of the event loop, about 5 ms of work."""
@@ -43,17 +42,6 @@ _REPLACED: Final = "table {} was replaced by another of that name, or was not pu
 LAG = prometheus_client.Gauge(
     "wisp_reader_unconfirmed_bytes", "Server's log position minus the confirmed one, in bytes of WAL"
 )
-
-
-@dataclass(slots=True)
-class _Interlude:
-    """What is to be written at a place of the stream."""
-
-    place: Callable[[], Awaitable[int]]
-    work: Callable[[Put], Awaitable[None]]
-    done: "asyncio.Future[None]"
-    position: int = 0
-    """What `place` returned."""
 
 
 class Stream:
@@ -85,7 +73,7 @@ class Stream:
         self._gaps: dict[str, int] = {}
         """Tables that are owed a gap event, and the position before which changes are missing."""
         self._told = asyncio.Event()
-        self._interlude: _Interlude | None = None
+        self._interlude: Interlude[int] | None = None
         self._due = False
         """Whether the stream has come to the interlude."""
 
@@ -100,7 +88,7 @@ class Stream:
         self._told.clear()
         await self._told.wait()
 
-    async def at(self, place: Callable[[], Awaitable[int]], work: Callable[[Put], Awaitable[None]]) -> None:
+    async def at(self, place: Callable[[], Awaitable[int]], work: Work) -> None:
         """Let `work` put events where all transactions before a position are in the log and none after it; the stream stands still then.
 
         So it does while `place` finds the position, which is one to come.
@@ -108,7 +96,7 @@ class Stream:
         Raises:
             Trouble: that of either; the log has what was put.
         """
-        self._interlude = _Interlude(place, work, asyncio.get_running_loop().create_future())
+        self._interlude = Interlude(place, work)
         await self._interlude.done
 
     async def run(self) -> None:
@@ -220,7 +208,7 @@ class Stream:
 
         The place of one is above that of all that was read, wherever it was that changes went missing.
         """
-        self._due = self._interlude is not None and self._interlude.position <= position
+        self._due = self._interlude is not None and (self._interlude.position or 0) <= position
         for table, missing in list(self._gaps.items()):
             if missing <= position:
                 del self._gaps[table]
@@ -239,22 +227,18 @@ class Stream:
             self._told.set()
 
     async def _play(self) -> None:
-        """Find the interlude's place, or let its events be stored; it is over also where it failed."""
+        """Find the interlude's place, or let its events be stored there."""
         interlude = self._interlude
         assert interlude  # noqa: S101 - it is due
-        failed: Trouble | None = None
-        try:
-            if not interlude.position:
-                interlude.position = await interlude.place()
-                self._due = False
-                return
+        if interlude.position is None:
+            if not await interlude.find():
+                self._interlude = None
+        else:
             await self._writer.flush()
-            await interlude.work(self._put)
-        except Trouble as trouble:
-            failed = trouble
-        await self._writer.flush()
-        self._interlude, self._due = None, False
-        _settle(interlude.done, failed)
+            number = interlude.position - 1  # no transaction's place: those are multiples of 8
+            await interlude.play(number, self._put, self._writer.flush)
+            self._interlude = None
+        self._due = False
 
     async def _put(self, events: list[tuple[str, Event]]) -> None:
         for subject, event in events:
@@ -291,10 +275,6 @@ class Stream:
             await asyncio.sleep(FEEDBACK_SECONDS)
 
 
-def _settle(arrived: "asyncio.Future[None]", error: Exception | None = None) -> None:
-    if arrived.done():
-        return
-    if error:
-        arrived.set_exception(error)
-    else:
+def _settle(arrived: "asyncio.Future[None]") -> None:
+    if not arrived.done():
         arrived.set_result(None)

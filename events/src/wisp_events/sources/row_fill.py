@@ -5,7 +5,7 @@ Invariants:
   snapshot's place while they are written.
 - Only the Subscription that asked reads them: they have a subject of its own. It gets them once, which is remembered after the log has
   all of the table's. Whoever dies before takes a new snapshot: rows that come again have the ids of the first time.
-- Where changes may be missing between the rows and those that follow, the rows come anew, under ids of their own: after a lost slot, and to a
+- Where changes may be missing between the rows and those that follow, the rows come anew, under ids of their own: after a lost place, and to a
   Subscription that left the table out for a time.
 - A table that can't be read holds up neither the others nor the stream.
 """
@@ -13,20 +13,19 @@ Invariants:
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 from nats.js import JetStreamContext
 from wisp_api import names
 from wisp_api.cloudevent import Event
-from wisp_api.source import PostgresConfig, ReaderConfig
+from wisp_api.source import TableConfig
 
 from wisp_events import log
-from wisp_events.sources import postgres_snapshot, row_letters, row_log
-from wisp_events.sources.postgres_snapshot import Snapshot
-from wisp_events.sources.postgres_stream import Put, Stream
+from wisp_events.sources import row_letters
+from wisp_events.sources.interlude import Put, Work
 from wisp_events.sources.reader import Reader, Trouble, Wish
 from wisp_events.sources.row_events import COUNTED, Mapper, Table
 from wisp_events.sources.rows import Begin, Change, Relation, Value
@@ -38,9 +37,15 @@ RESTS: Final = 20
 REST_SECONDS: Final = 3600.0
 """At most."""
 OPERATION: Final = "snapshot"
+BYTES_AT_ONCE: Final = 1024 * 1024
+"""So much is fetched at once, as far as the rows before tell."""
+ROWS: Final = (1, 10, 2000)
+"""Fetched at once: at least, at first, at most."""
+P_co = TypeVar("P_co", covariant=True)
+P = TypeVar("P")
 
 
-class Given(msgspec.Struct, rename="camel"):
+class Given(msgspec.Struct, rename="camel", frozen=True, omit_defaults=True):
     """What is remembered."""
 
     snapshots: dict[str, list[str]] = {}
@@ -56,13 +61,66 @@ class Wanted(NamedTuple):
     uids: list[str]
 
 
-def missing(config: PostgresConfig, given: Given, followed: Mapping[str, Table]) -> dict[str, Wanted]:
+class Snapshot(Protocol[P_co]):
+    """What tables held at one place of the server's log. All of it but the properties blocks, and raises Trouble."""
+
+    @property
+    def position(self) -> P_co:
+        """The place."""
+
+    @property
+    def refused(self) -> Mapping[str, Trouble]:
+        """Tables that can't be read in it."""
+
+    def open(self, table: str) -> Relation | None:
+        """Begin with a table (`schema.table`); None where there is none."""
+
+    def fetch(self) -> Sequence[tuple[Value, ...]]:
+        """The next rows of the table; none at its end."""
+
+    def give_up(self) -> None:
+        """End the table that is open, after Trouble with it; raises where it is not the table's fault."""
+
+    def close(self) -> None:
+        """End the transaction."""
+
+
+class Origin(Protocol[P]):
+    """What one connection's reader does for its tables' rows."""
+
+    @property
+    def followed(self) -> Mapping[str, Table]:
+        """The tables whose changes are read, by name."""
+
+    async def given(self) -> Given:
+        """What is remembered."""
+
+    async def remember(self, given: Given) -> None:
+        """Keep it."""
+
+    def refusal(self, table: str) -> Trouble | None:
+        """Why a table can't be read now, if it can't; blocks."""
+
+    def take(self, tables: Collection[str]) -> Snapshot[P]:
+        """A snapshot of these as of now; blocks."""
+
+    async def at(self, place: Callable[[], Awaitable[P]], work: Work) -> None:
+        """Let `work` put events where all transactions before a position are in the log and none after it."""
+
+
+def rows_at_once(rows: Sequence[Sequence[Any]]) -> int:
+    """How many rows to fetch next, after these."""
+    size = sum(len(value) for row in rows for value in row if isinstance(value, bytes)) or 1
+    return max(ROWS[0], min(ROWS[2], BYTES_AT_ONCE * len(rows) // size))
+
+
+def missing(tables: Collection[TableConfig], given: Given, followed: Mapping[str, Table]) -> dict[str, Wanted]:
     """Of the tables that are followed, those with rows that somebody is to get."""
     found = {
         table.name: Wanted(
             followed[table.name], [uid for uid in table.snapshots if uid not in given.snapshots.get(table.name, [])]
         )
-        for table in config.tables
+        for table in tables
         if table.name in followed
     }
     return {name: wanted for name, wanted in found.items() if wanted.uids}
@@ -74,49 +132,36 @@ def remembered(given: Given, written: Mapping[str, Wanted]) -> Given:
     return Given(given.snapshots | {name: sorted(uids) for name, uids in found.items()}, given.round)
 
 
-def forgotten(config: PostgresConfig, given: Given) -> Given:
+def forgotten(tables: Collection[TableConfig], given: Given) -> Given:
     """Who has which rows, without those who don't ask any more: they miss changes from now on."""
-    asked = {table.name: table.snapshots for table in config.tables}
+    asked = {table.name: table.snapshots for table in tables}
     found = {name: [uid for uid in uids if uid in asked.get(name, ())] for name, uids in given.snapshots.items()}
     kept = {name: uids for name, uids in found.items() if uids}
     return given if kept == given.snapshots else Given(kept, given.round + 1)
 
 
-def kept_by(js: JetStreamContext, config: ReaderConfig) -> row_log.Kept[Given]:
-    """Where it is remembered."""
-    return row_log.Kept(js, names.position_key(config.namespace, config.kind, config.connection), Given)
+def anew(given: Given) -> Given:
+    """Nobody has any rows, because changes may be missing after them."""
+    return Given(round=given.round + 1) if given.snapshots else given
 
 
-async def give_anew(js: JetStreamContext, config: ReaderConfig) -> None:
-    """Forget who has which rows, because changes may be missing after them.
-
-    Raises:
-        Trouble: the log does not answer.
-        Fenced: another reader remembered something.
-    """
-    position = kept_by(js, config)
-    given = await position.read()
-    if given and given.snapshots:
-        await position.write(Given(round=given.round + 1))
-
-
-class Filling:
+class Filling(Generic[P]):
     """Watches what one connection's Subscriptions ask for, and gives it."""
 
-    def __init__(self, reader: Reader, js: JetStreamContext, wish: Wish, stream: Stream, mapper: Mapper) -> None:
-        """Give what `reader`'s wish asks for by way of `stream`; `wish` is the one that the stream was made for."""
+    def __init__(self, reader: Reader, js: JetStreamContext, wish: Wish, origin: Origin[P], mapper: Mapper) -> None:
+        """Give what `reader`'s wish asks for by way of `origin`; `wish` is the one that it was made for."""
         self._reader = reader
         self._js = js
         self._wish = wish
-        self._stream = stream
+        self._origin = origin
         self._mapper = mapper
-        self._snapshot: Snapshot | None = None
+        self._snapshot: Snapshot[P] | None = None
         self._written: dict[str, Wanted] = {}
         """Tables whose rows were put."""
         self._failed: dict[str, Trouble] = {}
         """Tables that can't be read."""
         self._rested: dict[str, float] = {}
-        """When tables that broke off are read again, so that the stream stands still for them at times only."""
+        """When tables that can't be read, or broke off, are tried again, so that nobody waits for them but at times."""
         self._given: Given | None = None
         """As it was read or written last."""
         self.message = ""
@@ -134,19 +179,14 @@ class Filling:
 
     async def _turn(self) -> None:
         config = (self._reader.wish or self._wish).config
-        if config.draining or not config.postgres or self._nobody(config.postgres):
-            self.message = ""
-            return
-        position = kept_by(self._js, config)
-        held = await position.read() or Given()
-        self._given = given = forgotten(config.postgres, held)
-        if given != held:
-            await position.write(given)
-        wanted = missing(config.postgres, given, self._stream.tables)
+        tables = config.database.tables if config.database and not config.draining else None
+        wanted: dict[str, Wanted] = {}
+        if tables is not None and not self._nobody(tables):
+            given = await self._ask(tables)
+            wanted = missing(tables, given, self._origin.followed)
         if not wanted:
             self.message = ""
             return
-        dsn = self._wish.value("dsn")
         if not self.message:
             self.message = f"the rows of {', '.join(wanted)} are being written"
         self._written = {}
@@ -155,13 +195,7 @@ class Filling:
             name: one for name, one in self._failed.items() if name in wanted and now < self._rested.get(name, 0)
         }
         try:
-            self._failed |= await asyncio.to_thread(
-                postgres_snapshot.unreadable, dsn, wanted.keys() - self._failed.keys()
-            )
-            readable = {name: one for name, one in wanted.items() if name not in self._failed}
-            if readable:
-                taking = partial(postgres_snapshot.take, dsn, config.postgres.slot)
-                await self._stream.at(partial(self._take, taking), partial(self._write, readable))
+            await self._give(wanted)
         except Trouble as trouble:
             self._failed |= {name: trouble for name in wanted if name not in self._failed | self._written}
         finally:
@@ -169,33 +203,48 @@ class Filling:
                 self._snapshot.close()
             self._snapshot = None
         if self._written:
-            await position.write(remembered(given, self._written))
+            await self._origin.remember(remembered(given, self._written))
         self.message = ""
         if self._failed:
             raise _still_to_come(self._failed)
 
-    def _nobody(self, config: PostgresConfig) -> bool:
+    def _nobody(self, tables: Collection[TableConfig]) -> bool:
         """Whether nobody asks for rows, nor is remembered to have some."""
-        return (
-            not any(table.snapshots for table in config.tables)
-            and self._given is not None
-            and not self._given.snapshots
-        )
+        return not any(table.snapshots for table in tables) and self._given is not None and not self._given.snapshots
 
-    async def _take(self, taking: Callable[[], Snapshot]) -> int:
-        self._snapshot = await asyncio.to_thread(taking)
+    async def _ask(self, tables: Collection[TableConfig]) -> Given:
+        """Who has which rows, after those who left were forgotten."""
+        held = await self._origin.given()
+        self._given = given = forgotten(tables, held)
+        if given != held:
+            await self._origin.remember(given)
+        return given
+
+    async def _give(self, wanted: dict[str, Wanted]) -> None:
+        """Write the rows of the tables that can be read now."""
+        for name in wanted.keys() - self._failed.keys():
+            started = time.monotonic()
+            if refusal := await asyncio.to_thread(self._origin.refusal, name):
+                self._fail(name, refusal, started)
+        readable = {name: one for name, one in wanted.items() if name not in self._failed}
+        if readable:
+            await self._origin.at(partial(self._take, [*readable]), partial(self._write, readable))
+
+    def _fail(self, name: str, trouble: Trouble, started: float) -> None:
+        now = time.monotonic()
+        self._failed[name] = trouble
+        self._rested[name] = now + min(RESTS * (now - started), REST_SECONDS)
+
+    async def _take(self, tables: list[str]) -> P:
+        self._snapshot = await asyncio.to_thread(self._origin.take, tables)
+        self._failed |= self._snapshot.refused
         return self._snapshot.position
 
-    async def _write(self, wanted: dict[str, Wanted], put: Put) -> None:
+    async def _write(self, wanted: dict[str, Wanted], number: int, put: Put) -> None:
         """Store the rows of the tables; the stream stands still meanwhile."""
         snapshot = self._snapshot
         assert snapshot  # noqa: S101 - it was taken before
-        begin = Begin(snapshot.position - 1, int(time.time() * 1e6))  # no transaction's place: those are multiples of 8
-        for name in wanted:
-            try:
-                await asyncio.to_thread(snapshot.hold, name)
-            except Trouble as trouble:
-                self._failed[name] = trouble
+        begin = Begin(number, int(time.time() * 1e6))
         numbers = itertools.count(1)
         for name, one in wanted.items():
             if name in self._failed:
@@ -204,17 +253,13 @@ class Filling:
             try:
                 await self._write_table(snapshot, name, one, begin, numbers, put=put)
             except Trouble as trouble:
-                self._failed[name] = trouble
-                took = time.monotonic() - started
-                await asyncio.to_thread(
-                    snapshot.give_up
-                )  # raises where the connection broke, which is not the table's fault
-                self._rested[name] = time.monotonic() + min(RESTS * took, REST_SECONDS)
+                self._fail(name, trouble, started)
+                await asyncio.to_thread(snapshot.give_up)
             else:
                 self._written[name] = one
 
     async def _write_table(
-        self, snapshot: Snapshot, name: str, wanted: Wanted, begin: Begin, numbers: Iterator[int], *, put: Put
+        self, snapshot: Snapshot[P], name: str, wanted: Wanted, begin: Begin, numbers: Iterator[int], *, put: Put
     ) -> None:
         relation = await asyncio.to_thread(snapshot.open, name)
         while relation and (rows := await asyncio.to_thread(snapshot.fetch)):
@@ -237,7 +282,12 @@ class Filling:
             for uid in wanted.uids:
                 yield (
                     names.snapshot_subject(
-                        self._mapper.namespace, self._mapper.connection, relation.schema, relation.table, uid
+                        self._mapper.namespace,
+                        self._mapper.connection,
+                        relation.schema,
+                        relation.table,
+                        uid,
+                        kind=self._mapper.kind,
                     ),
                     msgspec.structs.replace(event, id=self._identity(uid, event)),
                 )

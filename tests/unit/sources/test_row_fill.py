@@ -1,16 +1,15 @@
 """Who gets which tables' rows, and what is remembered of it."""
 
-from wisp_api.source import PostgresConfig, TableConfig
-from wisp_events.sources.postgres_fill import Given, Wanted, forgotten, missing, remembered
+from wisp_api.source import TableConfig
 from wisp_events.sources.row_events import Table
+from wisp_events.sources.row_fill import Given, Wanted, anew, forgotten, missing, remembered
 
 TABLE = Table(frozenset({"insert"}), ("id",))
 
 
-def config(**snapshots: list[str]) -> PostgresConfig:
-    """A task with these tables and who asks for their rows."""
-    tables = [TableConfig(name=name, operations=["insert"], snapshots=uids) for name, uids in snapshots.items()]
-    return PostgresConfig(slot="slot", stream="stream", tables=tables)
+def config(**snapshots: list[str]) -> list[TableConfig]:
+    """These tables and who asks for their rows."""
+    return [TableConfig(name=name, operations=["insert"], snapshots=uids) for name, uids in snapshots.items()]
 
 
 def test_rows_are_missing_where_a_followed_table_has_somebody_without_them() -> None:
@@ -32,3 +31,9 @@ def test_who_asks_no_more_is_forgotten() -> None:
     left = Given({"a": ["1", "gone"], "b": ["1"], "c": ["1"], "gone": ["1"]})
     assert forgotten(asked, left) == Given({"a": ["1"], "c": ["1"]}, 1)
     assert forgotten(asked, Given({"a": ["1"]}, 1)) == Given({"a": ["1"]}, 1)
+
+
+def test_rows_come_anew_under_other_ids_to_whoever_had_some() -> None:
+    """Where nobody has any, nothing changes."""
+    assert anew(Given({"a": ["1"]}, 3)) == Given(round=4)
+    assert anew(Given(round=3)) == Given(round=3)
