@@ -21,6 +21,8 @@ from wisp_operator.code_objects import make_secret, used_digests
 _log = logging.getLogger(__name__)
 _SECONDS = 10.0
 _LONGEST_PAUSE = 3600.0
+_DOUBLED = 12
+"""Times at most: then a second is longer than the longest pause."""
 
 
 class StoreError(Exception):
@@ -161,10 +163,18 @@ async def collect(api: Api, store: CodeStore, retention: float) -> None:
 
 
 async def keep_collecting(api: Api, store: CodeStore, retention: float) -> None:
-    """Collect again and again, until cancelled."""
+    """Collect again and again, until cancelled; less and less often while it can't be done, and told of once."""
+    usual = min(max(retention / 10, 1), _LONGEST_PAUSE)
+    failures = 0
     while True:
-        await asyncio.sleep(min(max(retention / 10, 1), _LONGEST_PAUSE))
+        await asyncio.sleep(min(usual * 2**failures, _LONGEST_PAUSE))
         try:
             await collect(api, store, retention)
         except (StoreError, ApiError, OSError) as error:
-            _log.warning("unused code could not be collected: %s; tried again later", error)
+            if not failures:
+                _log.warning("unused code could not be collected: %s; tried again, told of when it is done", error)
+            failures = min(failures + 1, _DOUBLED)
+        else:
+            if failures:
+                _log.info("unused code is collected again")
+            failures = 0
