@@ -16,7 +16,6 @@ from wisp_api.subscription import BUS, FUNCTION, S3
 
 from wisp_operator.api import Object
 from wisp_operator.config import OperatorConfig
-from wisp_operator.log import Config
 from wisp_operator.outlets import Outlets, invocable, invocation_stream
 from wisp_operator.proof import Proof
 from wisp_operator.reader import CONNECTED
@@ -35,6 +34,7 @@ from wisp_operator.sources import (
     stream_name,
     stream_subjects,
 )
+from wisp_operator.streams import Config
 
 _WITHDRAWING = {
     conditions.SECRET_NOT_FOUND,

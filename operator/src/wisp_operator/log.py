@@ -8,6 +8,7 @@ Needs nats-server 2.12: batched direct gets and time to live of single messages.
 """
 
 import json
+import logging
 from collections.abc import AsyncIterator
 from typing import Any, Final, NamedTuple
 
@@ -20,19 +21,19 @@ from wisp_operator.apply import covers
 from wisp_operator.config import OperatorConfig
 from wisp_operator.nats_auth import User
 from wisp_operator.sources import stream_bytes
+from wisp_operator.streams import REQUEST_SECONDS, Config, Streams
 
+_log = logging.getLogger(__name__)
 _BATCH: Final = 512
 _SECOND: Final = 1_000_000_000
-_REQUEST_SECONDS: Final = 5.0
 _MARKER: Final = {"KV-Operation": "DEL", "Nats-TTL": "1h"}
 _MEMBER_SECONDS: Final = 8
 _DEAD_LETTER_SECONDS: Final = 14 * 24 * 3600
 _DUPLICATE_SECONDS: Final = 120
+_LEAST_LETTERS: Final = 1024 * 1024
+_NO_ROOM: Final = {10002, 10005, 10023, 10047}
+"""The account's, the cluster's, the server's limit, or that of its storage: the server's own numbers."""
 _END_OF_BATCH: Final = "204"
-_API: Final = "$JS.API"
-
-Config = dict[str, Any]
-"""A stream's configuration as the server's API writes it."""
 
 
 class Entry(NamedTuple):
@@ -56,6 +57,7 @@ class EventLog:
     def __init__(self, client: Client, config: OperatorConfig) -> None:
         """`connect` makes one."""
         self._client = client
+        self._server = Streams(client)
         self._config = config
         self._first_letter = 1
 
@@ -71,33 +73,52 @@ class EventLog:
     async def ensure_base(self) -> None:
         """Make the buckets and the platform's own streams, or bring their settings up to date."""
         for bucket in (names.KV_ROUTES, names.KV_SOURCES, names.KV_SCHEDULES, names.KV_STATUS, names.KV_CURSORS):
-            await self._ensure(self._bucket(bucket))
+            await self._server.ensure(self._bucket(bucket))
         members = {"max_age": _MEMBER_SECONDS * _SECOND, "duplicate_window": _MEMBER_SECONDS * _SECOND}
-        await self._ensure(self._bucket(names.KV_MEMBERS) | members)
+        await self._server.ensure(self._bucket(names.KV_MEMBERS) | members)
         await self._retire_shared_letters()
         await self.ensure_letters(self._config.namespace)  # of what belongs to no other
         await self._ensure_lines()
 
     async def ensure_letters(self, namespace: str) -> None:
-        """Make the stream of a namespace's dead letters, or bring it up to date.
+        """Make the stream of a namespace's dead letters, or bring it up to date; as large as there is room for, where there is too little.
 
         Raises:
-            APIError: the server has no room for it.
+            APIError: the server has no room for the smallest.
         """
+        name, quota = names.dead_letter_stream(namespace), self._config.dead_letter_max_bytes
         wanted = {
-            **self._stream(names.dead_letter_stream(namespace), [names.dead_letter_subjects(namespace)]),
+            **self._stream(name, [names.dead_letter_subjects(namespace)]),
             "max_age": _DEAD_LETTER_SECONDS * _SECOND,
-            "max_bytes": self._config.dead_letter_max_bytes,
             "discard": "old",
             "duplicate_window": _DUPLICATE_SECONDS * _SECOND,
         }
-        await self._ensure(wanted, {"first_seq": self._first_letter}, names.LETTERS_API)
+        live = await self._server.info(name, names.LETTERS_API)
+        if live and covers(live["config"], wanted | {"max_bytes": quota}):
+            return
+        held = live["config"]["max_bytes"] if live else _LEAST_LETTERS
+        smaller = [size for size in (quota // 4, quota // 16) if size > held] + [min(held, quota)]
+        for size in (quota, *smaller):
+            try:
+                await self._server.ensure(
+                    wanted | {"max_bytes": size}, {"first_seq": self._first_letter}, names.LETTERS_API
+                )
+            except APIError as error:
+                if error.err_code not in _NO_ROOM or size == smaller[-1]:
+                    raise
+            else:
+                if size < quota and live is None:
+                    _log.warning(
+                        "the event log has no room for the dead letters of namespace %s: it keeps %d bytes of them instead of %d until there is",
+                        namespace, size, quota,
+                    )  # fmt: skip
+                return
 
     async def lettered(self) -> set[str]:
         """The namespaces that have a stream of dead letters, the platform's own left out."""
         found: list[str] = []
         while True:
-            page = await self._call("STREAM.NAMES", {"offset": len(found)}, names.LETTERS_API)
+            page = await self._server.call("STREAM.NAMES", {"offset": len(found)}, names.LETTERS_API)
             found += page.get("streams") or []
             if len(found) >= page["total"] or not page.get("streams"):
                 return {name.partition("_")[2] for name in found} - {self._config.namespace}
@@ -107,9 +128,9 @@ class EventLog:
         if namespace == self._config.namespace:
             return
         name = names.dead_letter_stream(namespace)
-        info = await self._info(name, names.LETTERS_API)
+        info = await self._server.info(name, names.LETTERS_API)
         if info and (held or not info["state"]["messages"]):
-            await self._call(f"STREAM.DELETE.{name}", None, names.LETTERS_API)
+            await self._server.call(f"STREAM.DELETE.{name}", None, names.LETTERS_API)
 
     async def _retire_shared_letters(self) -> None:
         """Let the stream that all namespaces shared take nothing more and reserve no more than it holds; empty, it goes.
@@ -117,22 +138,22 @@ class EventLog:
         Letters of streams made from now on have greater numbers than any of it, so that a namespace's are in one order.
         """
         name = names.SHARED_LETTERS
-        if (info := await self._info(name)) and info["config"]["subjects"] != [f"retired.{name}"]:
-            await self._call(f"STREAM.UPDATE.{name}", info["config"] | {"subjects": [f"retired.{name}"]})
-            info = await self._info(name)
+        if (info := await self._server.info(name)) and info["config"]["subjects"] != [f"retired.{name}"]:
+            await self._server.call(f"STREAM.UPDATE.{name}", info["config"] | {"subjects": [f"retired.{name}"]})
+            info = await self._server.info(name)
         if info is None:
             return
         self._first_letter = info["state"]["last_seq"] + 1
         if not info["state"]["messages"]:
             await self.delete_stream(name)
         elif info["config"]["max_bytes"] > (size := info["state"]["bytes"]):
-            await self._call(f"STREAM.UPDATE.{name}", info["config"] | {"max_bytes": size})
+            await self._server.call(f"STREAM.UPDATE.{name}", info["config"] | {"max_bytes": size})
 
     async def _ensure_lines(self) -> None:
         """Make the stream of log lines, where lines are kept; one that is there stays, with what it holds, for as long as it said."""
         if not self._config.log_lines_max_bytes:
             return
-        await self._ensure(
+        await self._server.ensure(
             {
                 **self._stream(names.LOG_STREAM, [names.LOG_SUBJECTS]),
                 "max_age": self._config.log_lines_retention_seconds * _SECOND,
@@ -147,7 +168,7 @@ class EventLog:
         found: dict[str, Config] = {}
         while True:
             query = {"subject": f"wisp.events.{namespace}.>", "offset": len(found)}
-            page = await self._call("STREAM.LIST", query)
+            page = await self._server.call("STREAM.LIST", query)
             found |= {item["config"]["name"]: item["config"] for item in page.get("streams") or []}
             if len(found) >= page["total"] or not page.get("streams"):
                 return {name: config for name, config in found.items() if name.startswith(f"events_{namespace}_")}
@@ -179,13 +200,13 @@ class EventLog:
             "duplicate_window": _DUPLICATE_SECONDS * _SECOND,
         }
         if live is None:
-            await self._call(f"STREAM.CREATE.{name}", wanted)
+            await self._server.call(f"STREAM.CREATE.{name}", wanted)
         elif not covers(live, wanted):
-            await self._call(f"STREAM.UPDATE.{name}", live | wanted)
+            await self._server.call(f"STREAM.UPDATE.{name}", live | wanted)
 
     async def delete_stream(self, name: str) -> None:
         """Delete a stream and all that it holds."""
-        await self._call(f"STREAM.DELETE.{name}", None)
+        await self._server.call(f"STREAM.DELETE.{name}", None)
 
     async def entries(self, bucket: str, keys: str) -> dict[str, Entry]:
         """What a bucket holds under the keys that match (`*` and `>` as in subjects)."""
@@ -204,7 +225,7 @@ class EventLog:
                 await self._client.publish(f"$JS.API.DIRECT.GET.KV_{bucket}", json.dumps(query).encode(), inbox)
                 pending = 0
                 while True:
-                    message = await answers.next_msg(_REQUEST_SECONDS)
+                    message = await answers.next_msg(REQUEST_SECONDS)
                     headers = message.headers or {}
                     if "Status" in headers:
                         pending = int(headers.get("Nats-Num-Pending", 0)) if headers["Status"] == _END_OF_BATCH else 0
@@ -218,35 +239,17 @@ class EventLog:
 
     async def last_revision(self, bucket: str) -> int:
         """The revision of the bucket's last write."""
-        info = await self._call(f"STREAM.INFO.KV_{bucket}", None)
+        info = await self._server.call(f"STREAM.INFO.KV_{bucket}", None)
         last: int = info["state"]["last_seq"]
         return last
 
     async def put(self, bucket: str, key: str, value: bytes) -> None:
         """Write a key."""
-        await self._client.jetstream().publish(f"$KV.{bucket}.{key}", value, timeout=_REQUEST_SECONDS)
+        await self._client.jetstream().publish(f"$KV.{bucket}.{key}", value, timeout=REQUEST_SECONDS)
 
     async def delete(self, bucket: str, key: str) -> None:
         """Delete a key."""
-        await self._client.jetstream().publish(f"$KV.{bucket}.{key}", b"", timeout=_REQUEST_SECONDS, headers=_MARKER)
-
-    async def _ensure(self, wanted: Config, at_first: Config | None = None, api: str = _API) -> None:
-        """Make a stream, then with what is said `at_first`, or bring it up to date."""
-        name = wanted["name"]
-        live = await self._info(name, api)
-        if live is None:
-            await self._call(f"STREAM.CREATE.{name}", wanted | (at_first or {}), api)
-        elif not covers(live["config"], wanted):
-            await self._call(f"STREAM.UPDATE.{name}", live["config"] | wanted, api)
-
-    async def _info(self, name: str, api: str = _API) -> Config | None:
-        """Configuration and state of a stream, None where there is none."""
-        try:
-            return await self._call(f"STREAM.INFO.{name}", None, api)
-        except APIError as error:
-            if error.code != 404:  # noqa: PLR2004 - HTTP's own number
-                raise
-            return None
+        await self._client.jetstream().publish(f"$KV.{bucket}.{key}", b"", timeout=REQUEST_SECONDS, headers=_MARKER)
 
     def _stream(self, name: str, subjects: list[str]) -> Config:
         return {
@@ -268,14 +271,6 @@ class EventLog:
             "allow_msg_ttl": True,
             "duplicate_window": _DUPLICATE_SECONDS * _SECOND,
         }
-
-    async def _call(self, subject: str, request: Config | None, api: str = _API) -> Config:
-        payload = json.dumps(request).encode() if request is not None else b""
-        answer = await self._client.request(f"{api}.{subject}", payload, timeout=_REQUEST_SECONDS)
-        result: Config = json.loads(answer.data)
-        if "error" in result:
-            raise APIError(**{key: result["error"].get(key) for key in ("code", "description", "err_code")})
-        return result
 
 
 async def connect(config: OperatorConfig, user: User, credentials: str | None) -> EventLog:

@@ -7,10 +7,10 @@ from pathlib import Path
 import msgspec
 import nats
 import pytest
-from fixtures.nats import nats_server
+from fixtures.nats import ONE_ACCOUNT, nats_server
 from nats.aio.client import Client, RawCredentials
 from nats.js.api import DiscardPolicy, StreamConfig
-from nats.js.errors import NotFoundError
+from nats.js.errors import APIError, NotFoundError
 from wisp_api import names
 from wisp_api.route import DeadLetter
 from wisp_events import log
@@ -88,6 +88,32 @@ async def test_a_flood_of_letters_pushes_out_nobody_elses(post: Post) -> None:
     kept = await post.times("media")
     assert 10 < len(kept) < 25
     assert kept[-1] == "199"
+
+
+async def test_a_full_log_keeps_fewer_letters(tmp_path: Path) -> None:
+    """Where there is no room for the quota a stream is as large as there is room for, keeps what it holds, and grows when there is more."""
+    quota = 16 << 20
+    limited = f'jetstream {{ store_dir: "/data/small", max_file_store: 64MB }}\n{ONE_ACCOUNT}'
+    with nats_server(tmp_path, limited) as server:
+        client = await nats.connect(server.url)
+        js = client.jetstream()
+        await js.add_stream(name="events", subjects=["events"], max_bytes=55 << 20)
+        config = OperatorConfig(
+            namespace="wisp-system", runtimes={}, events_image="", nats_url="", dead_letter_max_bytes=quota
+        )
+        control, name = EventLog(client, config), names.dead_letter_stream("media")
+
+        async def size() -> int | None:
+            await control.ensure_letters("media")
+            return (await js.stream_info(name)).config.max_bytes
+
+        assert [await size(), await size()] == [4 << 20] * 2
+        await js.delete_stream("events")
+        assert await size() == quota
+        await js.add_stream(name="events", subjects=["events"], max_bytes=48 << 20)
+        with pytest.raises(APIError):
+            await control.ensure_letters("shop")
+        await client.close()
 
 
 async def test_letters_of_before_stay_until_they_are_gone(post: Post) -> None:
