@@ -4,27 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fixtures.dataplane import DataPlane, Part
+from fixtures.dataplane import DataPlane
 from fixtures.minio import MinioServer, minio_server
-from fixtures.process import free_port
-from fixtures.webhook import Webhook
+from fixtures.webhook import Webhook, webhook_on
 
 
 @pytest.fixture
 def webhook(plane: DataPlane, tmp_path: Path) -> Iterator[Webhook]:
     """A running ingest for the server `minio`."""
-    tokens = tmp_path / "tokens"
-    tokens.mkdir()
-    (tokens / "minio").write_text("token-of-minio")
-    port = free_port()
-    ingest = Part("ingest", plane, {"WISP_INGEST_PORT": str(port), "WISP_INGEST_TOKENS": str(tokens)})
-    made = Webhook(plane, ingest, port, tokens)
-    ingest.start()
-    ingest.wait_ready()
-    try:
+    with webhook_on(plane, tmp_path) as made:
         yield made
-    finally:
-        ingest.stop()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Wrong, malformed, oversized and unwanted notifications: each has an answer, none holds up what is valid."""
 
+import base64
 import json
 import urllib.error
 import urllib.request
@@ -28,6 +29,24 @@ def test_a_wrong_token_is_401_and_an_unknown_server_404(photos: Webhook) -> None
     assert photos.post(notification("photos", "a")) == 401
     assert photos.post(notification("photos", "a"), token="a-new-token") == 200
     assert len(photos.events("media", "photos")) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        (b"anyone:token-of-minio", 200),
+        (b":token-of-minio", 200),
+        (b"token-of-minio", 401),
+        (b"token-of-minio:", 401),
+        (b"anyone:token-of-minio:", 401),
+    ],
+)
+def test_the_token_may_be_a_password(photos: Webhook, given: bytes, status: int) -> None:
+    """Of any user: all that a server can be told by a URL; what is no base64 is no password."""
+    basic = base64.b64encode(given).decode()
+    assert photos.post(notification("photos", "a"), authorization=f"Basic {basic}") == status
+    assert photos.post(notification("photos", "a"), authorization=f"Basic *{basic}") == 401
+    assert photos.post(notification("photos", "a"), authorization=f"Digest {basic}") == 401
 
 
 @pytest.mark.parametrize(

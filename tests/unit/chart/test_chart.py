@@ -28,6 +28,7 @@ EXTERNAL = (
     "minio.enabled=false",
     's3.servers=[{"name": "store-1", "endpoint": "https://s3.example", "notificationArns": ["arn:aws:sqs:::wisp"]}]',
 )
+TOPIC_AND_OTHER = '["arn:aws:sns:default::wisp", "arn:minio:sqs::WISP:webhook"]'
 PLAIN = ("networkPolicy.enabled=false", "rbac.aggregate=false", "uninstall.drain=false", "crds.install=false")
 PLACED = (
     'scheduling.tolerations=[{"key": "faas", "operator": "Exists"}]',
@@ -268,6 +269,13 @@ def test_pull_settings_reach_every_pod(render: Render) -> None:
         (("--set", "nats.replicas=2"), "replicas"),
         (("--set", "images.events.digest=abc"), "digest"),
         (("--set", "nats.enabled=false"), "nats.external.url"),
+        (
+            (
+                "--set-json",
+                f's3.servers=[{{"name": "a", "endpoint": "http://x", "notificationArns": {TOPIC_AND_OTHER}}}]',
+            ),
+            "notificationArns",
+        ),
         (("--set-json", 's3.servers=[{"name": "a/b", "endpoint": "http://x", "notificationArns": ["arn:x"]}]'), "name"),
         (
             ("--set-json", 's3.servers=[{"name": "minio", "endpoint": "http://x", "notificationArns": ["arn:x"]}]'),

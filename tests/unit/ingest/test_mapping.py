@@ -47,6 +47,29 @@ def test_the_id_tells_different_events_apart() -> None:
     assert len(ids) == 7
 
 
+def of_ceph(rule: str, sequencer: str, time: str = "2026-11-21T23:13:42.962349Z") -> s3.ObjectEvent:
+    """An event as Ceph's gateway tells it for one rule."""
+    body = notification("photos", "in/a b+%41.jpg", "ObjectCreated:Put", eventSource="ceph:s3", eventTime=time)
+    body["Records"][0]["s3"]["configurationId"] = rule
+    body["Records"][0]["s3"]["object"]["sequencer"] = sequencer
+    return event_of(body)
+
+
+def test_cephs_records_of_one_event_have_one_id() -> None:
+    """Each rule's has a sequencer of its own; a later event of the same request is another all the same."""
+    one, two = of_ceph("a", "A625026B2CD97339"), of_ceph("b", "A625026B7C8DBC01")
+    assert one.event.id == two.event.id
+    assert of_ceph("a", "A625026B2CD97339", "2026-11-21T23:13:42.962350Z").event.id != one.event.id
+
+
+def test_cephs_keys_and_sequencers_are_read_as_ceph_writes_them() -> None:
+    """The key is not escaped; the sequencer has the least significant byte first, the sequence grows with time."""
+    found = of_ceph("a", "A625026B2CD97339").event
+    assert found.subject == found.partitionkey == "in/a b+%41.jpg"
+    assert found.sequence == "6B0225A63973D92C".zfill(32)
+    assert of_ceph("a", "of another release").event.sequence is None
+
+
 @pytest.mark.parametrize(
     "raw", [b"{}", b"null", b'{"eventName": 1}', b'{"eventName":"x","s3":{"bucket":{"name":"b"},"object":{}}}']
 )

@@ -1,13 +1,15 @@
 """Our rules in a bucket's notification document."""
 
+from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
 import pytest
 from wisp_api.source import BucketRule
-from wisp_events.sources.s3_rules import Rule, id_prefix, merge, wanted_rules
+from wisp_events.sources.s3_rules import Change, Rule, change, id_prefix, wanted_rules
 
 ARNS = ["arn:minio:sqs::WISP:webhook", "arn:minio:sqs::WISPQUEUE:webhook"]
 PREFIX = id_prefix("media", "my-s3")
+TOPIC = "arn:aws:sns:default::wisp"
 EMPTY = b'<?xml version="1.0" encoding="UTF-8"?><NotificationConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/"/>'
 THEIRS = b"""<NotificationConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">
 <QueueConfiguration><Id>theirs</Id><Queue>arn:minio:sqs:here:WISP:webhook</Queue><Event>s3:ObjectCreated:*</Event></QueueConfiguration>
@@ -18,13 +20,20 @@ THEIRS = b"""<NotificationConfiguration xmlns="http://s3.amazonaws.com/doc/2006-
 </NotificationConfiguration>"""
 
 
-def wanted(*subscriptions: str) -> set[Rule]:
+def wanted(*subscriptions: str, arns: Sequence[str] = ARNS) -> set[Rule]:
     """The rules of these Subscriptions."""
     rules = [
         BucketRule(subscription=name, bucket="b", events=["s3:ObjectCreated:*"], prefix="in/&<", suffix=".jpg")
         for name in subscriptions
     ]
-    return wanted_rules(PREFIX, rules, ARNS)
+    return wanted_rules(PREFIX, rules, arns)
+
+
+def merge(document: bytes, wanted: set[Rule], prefix: str, arns: Sequence[str]) -> bytes | None:
+    """What is put to a server that replaces the document."""
+    needed = change(document, wanted, prefix, arns)
+    assert needed is None or not needed.gone
+    return needed.document if needed else None
 
 
 def ids(document: bytes | None) -> list[str | None]:
@@ -78,3 +87,26 @@ def test_a_document_that_is_no_xml_is_an_error() -> None:
     """Never a reason to write over it."""
     with pytest.raises(ValueError, match="can't be read"):
         merge(b"<html", wanted("a"), PREFIX, ARNS)
+
+
+def test_a_topics_rules_are_put_alone() -> None:
+    """Ceph's gateway adds what is put, and refuses all of it for a rule of somebody else's whose topic is gone."""
+    needed = change(THEIRS, wanted("a", arns=[TOPIC]), PREFIX, [TOPIC])
+    assert needed
+    assert ids(needed.document) == ["wisp.media.my-s3.a.0"]
+    assert TOPIC.encode() in (needed.document or b"")
+    assert needed.gone == ()
+
+
+def test_a_topics_rule_goes_by_its_id() -> None:
+    """What is put can't remove it; one whose filter changed is put over."""
+    both = change(EMPTY, wanted("a", "b", arns=[TOPIC]), PREFIX, [TOPIC])
+    assert both
+    assert both.document
+    assert change(both.document, wanted("a", "b", arns=[TOPIC]), PREFIX, [TOPIC]) is None
+    assert change(both.document, wanted("b", arns=[TOPIC]), PREFIX, [TOPIC]) == Change(None, ("wisp.media.my-s3.a.0",))
+    other = {rule._replace(prefix="out/") for rule in wanted("a", arns=[TOPIC])}
+    needed = change(both.document, other, PREFIX, [TOPIC])
+    assert needed
+    assert ids(needed.document) == ["wisp.media.my-s3.a.0"]
+    assert needed.gone == ("wisp.media.my-s3.b.0",)

@@ -9,6 +9,7 @@ requests wait with what their socket buffers hold, and nothing of a body is read
 """
 
 import asyncio
+import base64
 import contextlib
 import hmac
 import logging
@@ -157,9 +158,20 @@ class App:
             token = b""
         if not token:
             raise Refusal(404, f"no S3 server {server} is configured")
-        scheme, _, given = authorization.partition(b" ")
-        if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), token):
+        if not hmac.compare_digest(_given(authorization), token):
             raise Refusal(401, "wrong or missing bearer token", www_authenticate="Bearer")
+
+
+def _given(authorization: bytes) -> bytes:
+    """The bearer token of a request, or the password of one that has a user and a password: what a URL can hold (Ceph)."""
+    scheme, _, given = authorization.partition(b" ")
+    if scheme.lower() == b"bearer":
+        return given.strip()
+    if scheme.lower() != b"basic":
+        return b""
+    with contextlib.suppress(ValueError):
+        return base64.b64decode(given.strip(), validate=True).partition(b":")[2]
+    return b""
 
 
 def _said(status: int, message: str, headers: dict[str, str]) -> Answer:

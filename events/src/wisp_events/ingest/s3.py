@@ -1,10 +1,13 @@
 """S3 event notifications -> CloudEvents, as docs/decisions/0003 lays down.
 
-Spec: Amazon S3 User Guide, "Event message structure"; MinIO's differences: `s3:` before event names, one record a message.
+Spec: Amazon S3 User Guide, "Event message structure"; MinIO's differences: `s3:` before event names, one record a message; those of
+Ceph's gateway: keys not escaped, and a sequencer that each rule's record has its own of (docs/decisions/0056).
 Invariant: the same notification, by whatever target and however often, gives the same event under the same id.
 """
 
 import hashlib
+import re
+import struct
 from typing import Final
 from urllib.parse import unquote_plus
 
@@ -14,6 +17,8 @@ from wisp_api.cloudevent import Event
 TYPE_PREFIX: Final = "com.amazonaws.s3."
 SEQUENCE_DIGITS: Final = 32
 _ID_DIGITS: Final = 32
+_CEPH: Final = "ceph:"
+_CEPH_MOMENT = re.compile("[0-9A-Fa-f]{16}")
 
 
 class Malformed(ValueError):  # noqa: N818 - the reason that dead letters carry
@@ -42,6 +47,7 @@ class _ResponseElements(msgspec.Struct):
 class _Record(msgspec.Struct, rename="camel"):
     event_name: str
     s3: _Entity
+    event_source: str = ""
     event_time: str | None = None
     response_elements: _ResponseElements = msgspec.field(default_factory=_ResponseElements)
 
@@ -88,10 +94,13 @@ def object_event(server: str, raw: msgspec.Raw) -> ObjectEvent:
         raise Malformed(f"no S3 event record: {error}") from error
     bucket, entity = record.s3.bucket.name, record.s3.object
     name = record.event_name.removeprefix("s3:")
-    key = unquote_plus(entity.key)
+    ceph = record.event_source.startswith(_CEPH)
+    key = entity.key if ceph else unquote_plus(entity.key)
     if not (bucket and key and name):
         raise Malformed("no S3 event record: event name, bucket or key is empty")
-    parts = (name, bucket, key, entity.version_id, entity.sequencer, record.response_elements.request_id)
+    moment = record.event_time or "" if ceph else entity.sequencer
+    parts = (name, bucket, key, entity.version_id, moment, record.response_elements.request_id)
+    sequencer = _sorted_as_text(entity.sequencer) if ceph else entity.sequencer
     event = Event(
         id=hashlib.sha256("\0".join(parts).encode()).hexdigest()[:_ID_DIGITS],
         source=f"urn:wisp:s3:{server}:{bucket}",
@@ -100,10 +109,17 @@ def object_event(server: str, raw: msgspec.Raw) -> ObjectEvent:
         time=record.event_time or None,
         datacontenttype="application/json",
         partitionkey=key,
-        sequence=entity.sequencer.zfill(SEQUENCE_DIGITS) if entity.sequencer else None,
+        sequence=sequencer.zfill(SEQUENCE_DIGITS) if sequencer else None,
         data=raw,
     )
     return ObjectEvent(bucket, name, event)
+
+
+def _sorted_as_text(sequencer: str) -> str:
+    """Ceph's sequencer, the bytes of seconds and nanoseconds as x86 and ARM hold them, in digits that grow with time; empty if it is another."""
+    if not _CEPH_MOMENT.fullmatch(sequencer):
+        return ""
+    return "{:08X}{:08X}".format(*struct.unpack("<II", bytes.fromhex(sequencer)))
 
 
 def bucket_of(raw: msgspec.Raw) -> str:

@@ -17,7 +17,7 @@ from wisp_api.source import BucketRule, ItemStatus, ReaderStatus, S3Config, S3Se
 
 from wisp_events.sources.reader import Reader, Trouble, Wish
 from wisp_events.sources.s3_client import Refused, S3Client, origin
-from wisp_events.sources.s3_rules import id_prefix, merge, wanted_rules
+from wisp_events.sources.s3_rules import change, id_prefix, wanted_rules
 
 CHECK_SECONDS: Final = 30.0
 """Between looks for drift; the proof is renewed as often."""
@@ -25,6 +25,8 @@ RETRY_SECONDS: Final = 5.0
 SETTLE_SECONDS: Final = 1.0
 """Between writing a document and reading it back."""
 SWEPT_BUCKETS: Final = 1000
+_NO_TOPIC: Final = "NoSuchKey"
+"""What Ceph's gateway says of a topic that it does not have."""
 
 
 async def run(reader: Reader, js: JetStreamContext) -> None:  # noqa: ARG001 - every source gets the log; this one writes none
@@ -130,7 +132,7 @@ def _apply(client: S3Client, server: S3Server, prefix: str, buckets: dict[str, l
             troubles[bucket] = _explain(refused, bucket, "s3:GetBucketNotification")
             continue
         wanted = wanted_rules(prefix, buckets[bucket], server.notification_arns)
-        if merge(document, wanted, prefix, server.notification_arns) is not None:
+        if change(document, wanted, prefix, server.notification_arns) is not None:
             troubles[bucket] = Trouble(
                 conditions.NOTIFICATION_REFUSED,
                 "the rules were not there a moment after they were written: somebody else changes them, or the server "
@@ -149,11 +151,14 @@ def _write(client: S3Client, server: S3Server, prefix: str, bucket: str, rules: 
     try:
         document = client.get_notification(bucket)
         wanted = wanted_rules(prefix, rules, server.notification_arns)
-        merged = merge(document, wanted, prefix, server.notification_arns)
-        if merged is None:
+        needed = change(document, wanted, prefix, server.notification_arns)
+        if needed is None:
             return False
         action = "s3:PutBucketNotification"
-        client.put_notification(bucket, merged)
+        if needed.document is not None:
+            client.put_notification(bucket, needed.document)
+        for gone in needed.gone:
+            client.delete_notification(bucket, gone)
     except ValueError as error:
         raise Trouble(conditions.NOTIFICATION_REFUSED, str(error)) from None
     except Refused as refused:
@@ -163,7 +168,7 @@ def _write(client: S3Client, server: S3Server, prefix: str, bucket: str, rules: 
 
 def _explain(refused: Refused, bucket: str, action: str) -> Trouble:
     """What a refusal about a bucket means, and the cure."""
-    if refused.code == "NoSuchBucket" or refused.status == 404:  # noqa: PLR2004 - HTTP's not found
+    if refused.code == "NoSuchBucket" or (refused.status == 404 and refused.code != _NO_TOPIC):  # noqa: PLR2004 - HTTP's not found
         return Trouble(conditions.BUCKET_NOT_FOUND, f"there is no bucket {bucket}; create it, or correct the name")
     if refused.status == 403:  # noqa: PLR2004 - HTTP's forbidden
         return Trouble(
@@ -173,8 +178,8 @@ def _explain(refused: Refused, bucket: str, action: str) -> Trouble:
         )
     return Trouble(
         conditions.NOTIFICATION_REFUSED,
-        f"the server refuses the rules of bucket {bucket}: {refused}; do the server's notification targets and the "
-        "notificationArns in the chart's s3.servers agree?",
+        f"the server refuses the rules of bucket {bucket}: {refused}; do the server's notification targets or "
+        "topics and the notificationArns in the chart's s3.servers agree?",
     )
 
 

@@ -1,4 +1,4 @@
-"""The four S3 requests that the reader needs, each by a presigned URL.
+"""The five S3 requests that the reader needs, each by a presigned URL.
 
 One way of signing serves both: the reader's own requests, and the HEAD request that it hands to the operator as proof.
 Buckets are addressed by path; redirects are not followed, so that a key is used at the endpoint that the Secret names and
@@ -76,6 +76,14 @@ class S3Client:
         """
         self._request("PUT", bucket, {"notification": ""}, document)
 
+    def delete_notification(self, bucket: str, rule: str) -> None:
+        """Remove one rule of a bucket by its id: a request of Ceph's gateway. For other servers it could mean to delete the bucket.
+
+        Raises:
+            Refused, Trouble: as `_request`.
+        """
+        self._request("DELETE", bucket, {"notification": rule})
+
     def list_buckets(self) -> list[str]:
         """The buckets that the key sees.
 
@@ -116,7 +124,7 @@ class S3Client:
             raise Trouble(
                 conditions.SERVER_UNREACHABLE, f"{self.endpoint} does not answer: {reason}; trying again"
             ) from None
-        if answer.status == http.client.OK:
+        if answer.status in (http.client.OK, http.client.NO_CONTENT):
             return content
         raise self._refusal(answer.status, content)
 

@@ -3,11 +3,14 @@
 Invariant: elements that are not ours come out as they went in, whatever they are. Ours are known by their id, which names
 namespace and connection, together with a destination of this installation, so that neither another connection nor
 another installation on the same server takes them for its own.
+
+Two kinds of server (docs/decisions/0056): most replace the document by what is put. Ceph's gateway, whose destinations are topics, adds what
+is put to what it has, and removes a rule by its id; there only ours are put, for a rule of somebody else's whose topic is gone would be refused.
 """
 
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Final, NamedTuple
 from xml.etree import ElementTree as ET
 
@@ -18,6 +21,9 @@ NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
 LONGEST_PART: Final = 60
 """Of an id, whose three parts have to fit into the 255 characters that S3 takes."""
 
+_TOPIC_ARN: Final = "arn:aws:sns:"
+_KINDS: Final = {"QueueConfiguration": "Queue", "TopicConfiguration": "Topic"}
+"""The elements that hold rules, and where each has its destination."""
 _MINIO_REGION = re.compile(r"^(arn:minio:sqs):[^:]*:")
 
 ET.register_namespace("", NAMESPACE)
@@ -53,8 +59,17 @@ def wanted_rules(prefix: str, rules: Collection[BucketRule], arns: Collection[st
     }
 
 
-def merge(document: bytes, wanted: set[Rule], prefix: str, arns: Collection[str]) -> bytes | None:
-    """The document with our rules as wanted; None where it is so already.
+class Change(NamedTuple):
+    """What brings a bucket's rules in line."""
+
+    document: bytes | None
+    """To be put."""
+    gone: tuple[str, ...]
+    """Ids to be removed one by one."""
+
+
+def change(document: bytes, wanted: set[Rule], prefix: str, arns: Collection[str]) -> Change | None:
+    """What makes the bucket's document hold our rules as wanted; None where it does.
 
     Raises:
         ValueError: the document is not XML.
@@ -64,21 +79,37 @@ def merge(document: bytes, wanted: set[Rule], prefix: str, arns: Collection[str]
     except ET.ParseError as error:
         raise ValueError(f"the server's notification document can't be read: {error}") from error
     space = root.tag.partition("}")[0] + "}" if root.tag.startswith("{") else ""
-    destinations = {_plain(arn) for arn in arns}
-    missing = set(wanted)
-    changed = False
-    for element in root.findall(f"{space}QueueConfiguration"):
-        rule = _read(element, space)
-        if not rule.id.startswith(prefix) or rule.arn not in destinations:
-            continue
+    missing, unwanted = set(wanted), {}
+    for element, rule in _ours(root, space, prefix, arns):
         if rule in missing:
             missing.remove(rule)
         else:
-            root.remove(element)
-            changed = True
-    for rule in sorted(missing):
+            unwanted[element] = rule.id
+    if not missing and not unwanted:
+        return None
+    if all(arn.startswith(_TOPIC_ARN) for arn in arns):
+        gone = set(unwanted.values()) - {rule.id for rule in missing}
+        return Change(_written(ET.Element(root.tag), space, missing) if missing else None, tuple(sorted(gone)))
+    for element in unwanted:
+        root.remove(element)
+    return Change(_written(root, space, missing), ())
+
+
+def _ours(root: ET.Element, space: str, prefix: str, arns: Collection[str]) -> Iterator[tuple[ET.Element, Rule]]:
+    """The rules that are ours."""
+    destinations = {_plain(arn) for arn in arns}
+    for kind in _KINDS:
+        for element in root.findall(f"{space}{kind}"):
+            rule = _read(element, space)
+            if rule.id.startswith(prefix) and rule.arn in destinations:
+                yield element, rule
+
+
+def _written(root: ET.Element, space: str, rules: set[Rule]) -> bytes:
+    """The document with these rules added."""
+    for rule in sorted(rules):
         _append(root, space, rule)
-    return ET.tostring(root) if changed or missing else None
+    return ET.tostring(root)
 
 
 def _read(element: ET.Element, space: str) -> Rule:
@@ -88,7 +119,7 @@ def _read(element: ET.Element, space: str) -> Rule:
     }
     return Rule(
         element.findtext(f"{space}Id") or "",
-        _plain(element.findtext(f"{space}Queue") or ""),
+        _plain(element.findtext(f"{space}Queue") or element.findtext(f"{space}Topic") or ""),
         frozenset(event.text or "" for event in element.findall(f"{space}Event")),
         filters.get("prefix", ""),
         filters.get("suffix", ""),
@@ -96,9 +127,10 @@ def _read(element: ET.Element, space: str) -> Rule:
 
 
 def _append(root: ET.Element, space: str, rule: Rule) -> None:
-    element = ET.SubElement(root, f"{space}QueueConfiguration")
+    kind = "TopicConfiguration" if rule.arn.startswith(_TOPIC_ARN) else "QueueConfiguration"
+    element = ET.SubElement(root, f"{space}{kind}")
     ET.SubElement(element, f"{space}Id").text = rule.id
-    ET.SubElement(element, f"{space}Queue").text = rule.arn
+    ET.SubElement(element, f"{space}{_KINDS[kind]}").text = rule.arn
     for event in sorted(rule.events):
         ET.SubElement(element, f"{space}Event").text = event
     filters = [(name, value) for name, value in (("prefix", rule.prefix), ("suffix", rule.suffix)) if value]
