@@ -1,5 +1,6 @@
 """Where a Subscription's events go that are for no Function: any Addressable of the namespace, or a URL that an administrator admits."""
 
+import re
 from typing import Annotated, Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -9,6 +10,10 @@ from wisp_api.kube import SubdomainName, rules
 
 API_VERSION_PATTERN: Final = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?v[0-9][a-z0-9]*$"
 _PORTS: Final = {"http": 80, "https": 443}
+_HOST: Final = re.compile(
+    r"(?=.{1,254}$)([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?|[0-9a-f:.]*:[0-9a-f:.]*(%[a-z0-9_.-]+)?"
+)
+"""A name, as far as a resolver takes it, or an address."""
 
 
 class SinkReference(Struct, rename="camel", kw_only=True):
@@ -48,7 +53,11 @@ class Sink(Struct, rename="camel", omit_defaults=True, kw_only=True):
                 (
                     "self.matches('^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[!-\"$-~]*)?$')",
                     "write https://host[:port][/path], without user and fragment",
-                )
+                ),
+                (
+                    "self.matches('^https?://([A-Za-z0-9-]{1,63}[.])*[A-Za-z0-9-]{1,63}[.]?([:/].*)?$')",
+                    "the host is no name: write 1 to 63 letters, digits and '-' between its dots",
+                ),
             ),
         ]
         | None
@@ -57,6 +66,16 @@ class Sink(Struct, rename="camel", omit_defaults=True, kw_only=True):
 
 
 SINK_RULES: Meta = rules(("has(self.ref) != has(self.uri)", "write exactly one of sink.ref and sink.uri"))
+
+
+def check_host(host: str | None) -> None:
+    """See that a URL's host is one that can be looked up.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not host or not _HOST.fullmatch(host):
+        raise ValueError(f"the host {(host or '')[:253]!r} is no name")
 
 
 def admitted(uri: str, allowed: list[str]) -> bool:

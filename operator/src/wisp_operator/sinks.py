@@ -14,7 +14,7 @@ import aiohttp
 import msgspec
 from wisp_api import conditions
 from wisp_api.route import Target
-from wisp_api.sink import API_VERSION_PATTERN, Sink, SinkReference, admitted
+from wisp_api.sink import API_VERSION_PATTERN, Sink, SinkReference, admitted, check_host
 
 from wisp_operator.api import SERVICES, Api, ApiError, Object, Resource
 from wisp_operator.config import OperatorConfig
@@ -129,6 +129,7 @@ async def _target(api: Api, config: OperatorConfig, namespace: str, sink: Sink, 
         if not admitted(sink.uri, config.allowed_sinks):
             text = f"{what}: {_not_admitted(sink.uri)}; the events wait"
             raise _UnusableError(conditions.SINK_NOT_ALLOWED, text)
+        check_host(urlsplit(sink.uri).hostname)
         return Target(url=sink.uri, reach=PUBLIC)
     assert sink.ref  # noqa: S101 - the CRD admits exactly one
     if (sink.ref.api_version, sink.ref.kind) == ("v1", "Service"):
@@ -142,6 +143,7 @@ async def _target(api: Api, config: OperatorConfig, namespace: str, sink: Sink, 
             f"{what}: its status.address.url is no Service of this cluster, and {_not_admitted(url)}; the events wait"
         )
         raise _UnusableError(conditions.SINK_NOT_ALLOWED, text)
+    check_host(urlsplit(url).hostname)
     return Target(url=url, reach=PUBLIC)
 
 

@@ -145,6 +145,14 @@ def test_function(cluster: Kube, case: str, function: dict[str, Any], message: s
     assert message in cluster.refusal(plain(function)), case
 
 
+def make_sink(uri: str) -> dict[str, Any]:
+    """A Subscription with this sink."""
+    made = make_subscription()
+    del made["spec"]["function"]
+    made["spec"]["sink"] = {"uri": uri}
+    return made
+
+
 @pytest.mark.parametrize(
     ("case", "subscription", "message"),
     [
@@ -161,6 +169,8 @@ def test_function(cluster: Kube, case: str, function: dict[str, Any], message: s
         ),
         ("schedule and bucket", make_subscription(source=bucket() | schedule()), "exactly one source"),
         ("two sources", make_subscription(source=bucket() | postgres()), "exactly one source"),
+        ("no host", make_sink("https://a..example.com/x"), "1 to 63 letters"),
+        ("long label", make_sink(f"https://{'a' * 64}.example.com"), "1 to 63 letters"),
         ("no source", make_subscription(source={"bucket": None}), "exactly one source"),
         ("table without database", make_subscription(source=mysql("orders")), "as shop.orders"),
         ("collection without database", make_subscription(source=mongodb("orders")), "as shop.orders"),

@@ -1,7 +1,7 @@
 """The hosts that an installation admits."""
 
 import pytest
-from wisp_api.sink import admitted
+from wisp_api.sink import admitted, check_host
 
 ALLOWED = ["https://hooks.example.com", "https://*.example.org:8443", "http://plain.example.com"]
 
@@ -42,3 +42,20 @@ def test_admitted(uri: str) -> None:
 def test_not_admitted(uri: str) -> None:
     """Nothing else, whatever it looks like."""
     assert not admitted(uri, ALLOWED)
+
+
+@pytest.mark.parametrize(
+    "host", ["a", "a.b-c.example", "a.example.", "a_b.example", "10.0.0.1", "::1", "fe80::1%eth0", "a" * 63, "a." * 126]
+)
+def test_hosts(host: str) -> None:
+    """What a resolver takes, and addresses."""
+    check_host(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["", None, ".", "a..b", ".a", "a" * 64, "a." * 127 + "a", "\u00fc.example", "a b", "a/b"]
+)
+def test_no_hosts(host: str | None) -> None:
+    """What the standard library fails at with an error of its own, before anybody is asked."""
+    with pytest.raises(ValueError, match="is no name"):
+        check_host(host)

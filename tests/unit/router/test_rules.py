@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from wisp_api.cloudevent import Event
-from wisp_api.route import Retry, Target
+from wisp_api.route import Retry, Route, Target
 from wisp_events.router.ownership import ALIVE, LEASE_SECONDS, LEAVING, LOST_SECONDS, Members, owner
 from wisp_events.router.plan import InvalidRoute, compile_route
 from wisp_events.router.request import address, pick, render
@@ -151,6 +151,14 @@ def test_bad_target(url: str) -> None:
     """What is no URL of HTTP is refused."""
     with pytest.raises(ValueError, match=r"target|[Pp]ort"):
         address(url)
+
+
+def test_a_route_whose_target_has_no_name() -> None:
+    """A host that nobody can look up makes the route invalid at once, with that as its reason, and not each delivery a surprise."""
+    route = Route(namespace="n", name="r", uid="u", generation=3, stream="s", subjects=["a"], filters=[])
+    raw = msgspec.json.encode(msgspec.structs.replace(route, targets=[Target(url="http://hello..svc/")]))
+    with pytest.raises(InvalidRoute, match=r"the host 'hello\.\.svc' is no name"):
+        compile_route(raw)
 
 
 def test_pick_respects_shares_and_is_stable() -> None:

@@ -15,6 +15,7 @@ import msgspec
 from wisp_api import cloudevent
 from wisp_api.cloudevent import Event
 from wisp_api.route import Target
+from wisp_api.sink import check_host
 
 MAX_HOPS: Final = 16
 _PORTS: Final = {"http": 80, "https": 443}
@@ -43,11 +44,12 @@ def address(url: str, reach: str = "", service: str = "") -> Address:
     """Parse a target's URL.
 
     Raises:
-        ValueError: it is not `http[s]://host[:port][/path]`.
+        ValueError: it is not `http[s]://host[:port][/path]`, with a host that can be looked up.
     """
     parts = urlsplit(url)
     if parts.scheme not in _PORTS or not parts.hostname or "@" in parts.netloc or re.search(r"[\x00-\x20\x7f]", url):
         raise ValueError(f"target {url!r}: write http[s]://host[:port][/path]")
+    check_host(parts.hostname)
     path = parts.path or "/"
     if parts.query:
         path += f"?{parts.query}"
