@@ -2,13 +2,15 @@
 
 A client calls a function through the ingress all the time, half of it over connections that it keeps, half over new ones, and a
 request of 3 seconds is always under way. Meanwhile the function gets other code, 20 times; then the operator other pods by
-`helm upgrade`. A request has failed if its answer is not a 200 of the function's. Of the upgrade it is told, too, what it started
-anew: pods of functions, revisions. Target: 0 of each. The times are those of the short requests.
+`helm upgrade`; then it, and all functions, another image of the runtime. A request has failed if its answer is not a 200 of the
+function's. Of the upgrade of the operator alone it is told, too, what it started anew: pods of functions, revisions. Target: 0 of
+each. The times are those of the short requests.
 """
 
 import argparse
 import http.client
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -22,8 +24,10 @@ from urllib.parse import urlsplit
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fixtures.functions import function
-from fixtures.platform import upgrade_operator
-from wisp_cluster.kubectl import Kubectl
+from fixtures.platform import upgrade as upgrade_chart
+from wisp_cluster.components import ctr
+from wisp_cluster.images import built_images
+from wisp_cluster.kubectl import Kubectl, condition
 from wisp_cluster.paths import http_port
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -127,12 +131,31 @@ def until(condition: Callable[[], bool], what: str) -> None:
 def upgrade(own: Kubectl, url: str) -> None:
     """Other pods for the operator, and back again; then what else that started anew."""
     before = standing(own)
-    with load("2 operator upgrades", url):
+    with load("2 upgrades of the operator", url):
         for level in ("DEBUG", "INFO"):
-            upgrade_operator(own, level)
+            upgrade_chart(own, f"operator.logLevel={level}")
     after = standing(own)
     for kind, names in before.items():
         print(f"| {kind}: {len(names)} | started anew or changed: {len(names ^ after[kind])} |", flush=True)
+
+
+def upgrade_runtime(own: Kubectl, url: str) -> None:
+    """Another image of the runtime and other pods for the operator, and back again, until the function's new revision takes all requests."""
+    reference = built_images()["wisp-python"]
+    subprocess.run(ctr("images", "tag", "--force", reference, f"{reference}-again"), check=True, capture_output=True)
+    tag = reference.rpartition(":")[2]
+    with load("2 upgrades of operator and runtime", url):
+        for level, wanted in (("DEBUG", f"{tag}-again"), ("INFO", tag)):
+            upgrade_chart(own, f"operator.logLevel={level}", f"images.runtimePython.tag={wanted}")
+            until(lambda wanted=wanted: serves(own, wanted), f"the runtime's image {wanted} serves")  # type: ignore[misc]
+
+
+def serves(own: Kubectl, tag: str) -> bool:
+    """Whether all requests go to a revision with the runtime's image of this tag, and no pod of another is left."""
+    function = own.get("functions", "rolling") or {}
+    images = [pod["spec"]["containers"][0]["image"] for pod in own.items("pods", "wisp.dev/function=rolling")]
+    ready = condition(function, "Ready").get("status") == "True"
+    return ready and bool(images) and all(image.endswith(f":{tag}") for image in images)
 
 
 def stand(own: Kubectl) -> None:
@@ -146,8 +169,9 @@ def stand(own: Kubectl) -> None:
 
 def standing(own: Kubectl) -> dict[str, set[str]]:
     """What an upgrade has no reason to touch: pods of functions, revisions and Knative Services with their generations."""
+    pods = [pod["metadata"] for pod in own.items("pods", "wisp.dev/function!=rolling")]
     return {
-        "pods of functions": {pod["metadata"]["uid"] for pod in own.items("pods", "wisp.dev/function!=rolling")},
+        "pods of functions": {pod["uid"] for pod in pods if "deletionTimestamp" not in pod},
         "revisions": generations(own, "revisions.serving.knative.dev"),
         "Knative Services": generations(own, "services.serving.knative.dev"),
     }
@@ -183,6 +207,7 @@ def main() -> None:
         if chosen.only != "updates":
             stand(own)
             upgrade(own, url)
+            upgrade_runtime(own, url)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
 from fixtures.functions import answering, call, function
-from fixtures.platform import upgrade_operator
+from fixtures.platform import upgrade
 from fixtures.process import wait_until
 from wisp_cluster.kubectl import Kubectl, Object, condition
+from wisp_cluster.progress import ClusterError
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -147,12 +149,54 @@ def test_an_upgrade_of_the_operator_starts_nothing_anew(namespace: Kubectl) -> N
     asking = threading.Thread(target=ask)
     asking.start()
     try:
-        upgrade_operator(namespace, "DEBUG")
+        upgrade(namespace, "operator.logLevel=DEBUG")
         namespace.apply(function("second", answering("made by the new one")))
         namespace.wait_ready("functions", "second")
     finally:
         stop.set()
         asking.join()
-        upgrade_operator(namespace, "INFO")
+        upgrade(namespace, "operator.logLevel=INFO")
     assert set(answers) == {(200, '"here"')}
     assert set(before) <= set(standing())
+
+
+def test_a_quota_bounds_what_functions_may_grow_to(namespace: Kubectl) -> None:
+    """What a Function leaves out the quota's defaults say; one that the quota has no room for is refused when it is applied, until there is room."""
+    spec = {"instances": 3, "defaults": {"instances": 2}}
+    quota = {"apiVersion": "wisp.dev/v1alpha1", "kind": "FunctionQuota", "metadata": {"name": "default"}, "spec": spec}
+    namespace.apply(json.dumps(quota))
+    namespace.apply(function("first", answering("one")))
+    assert namespace.wait_ready("functions", "first")["status"]["reserved"]["instances"] == 2
+    second = function("second", answering("two"), scale={"max": 2})
+    with pytest.raises(ClusterError, match="instances is 3, other functions have 2, this function asks for 2"):
+        namespace.apply(second)
+
+    def used() -> Object:
+        status: Object = (namespace.get("functionquotas", "default") or {}).get("status", {})
+        return status
+
+    wait_until(lambda: used().get("instances") == 2, "the quota says what is used")
+    namespace("delete", "function", "first", "--timeout=60s")
+    namespace.apply(second)
+    namespace.wait_ready("functions", "second")
+    wait_until(lambda: used().get("functions") == 1, "the quota says what is used")
+
+
+def test_a_changed_config_map_rolls_out(namespace: Kubectl) -> None:
+    """A value that a function uses is the new one soon after it changed, with nothing else said; one that it doesn't use changes nothing."""
+
+    def configure(**data: str) -> None:
+        namespace.apply(
+            json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "texts"}, "data": data})
+        )
+
+    configure(greeting="good morning", other="a")
+    code = {"files": {"app.py": "import os\n\n\ndef handler(event, context):\n    return os.environ['GREETING']\n"}}
+    env = [{"name": "GREETING", "valueFrom": {"configMapKeyRef": {"name": "texts", "key": "greeting"}}}]
+    namespace.apply(function("greeter", code, env=env, scale={"min": 1}))
+    before = namespace.wait_ready("functions", "greeter")["status"]
+    assert call(before["url"]) == (200, '"good morning"')
+    configure(greeting="good morning", other="b")
+    configure(greeting="good evening", other="b")
+    wait_until(lambda: call(before["url"]) == (200, '"good evening"'), "the new value answers", 120)
+    assert len(namespace.items("revisions.serving.knative.dev", "wisp.dev/function=greeter")) == 2
