@@ -1,24 +1,30 @@
 """`python tests/bench/bench_platform.py`: what a user of the running cluster waits for, and what the platform's pods take.
 
-Cold start of `hello` (no pod -> first answer through the ingress), object put -> function called and row committed ->
+Cold starts by kind of code (no pod -> first answer through the ingress), object put -> function called and row committed ->
 function called, warm and cold, and the memory of the platform's own pods at rest. All loops are bounded.
 """
 
 import argparse
 import contextlib
+import hashlib
 import io
+import json
+import random
 import statistics
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import psycopg2
 from fixtures.collector import Collector, collector
-from fixtures.functions import call
+from fixtures.functions import answering, call, function
+from fixtures.package_index import PASSWORD, USER, package_index
 from fixtures.platform import (
     bucket_connection,
     deploy_recorder,
@@ -26,9 +32,12 @@ from fixtures.platform import (
     postgres_connection,
     subscribe,
 )
+from minio import Minio
+from wisp_cluster.demo import manifests, write_secret
+from wisp_cluster.images import built_images
 from wisp_cluster.kubectl import Kubectl
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+NODE = "export const handler = async () => 'hello';"
 WARM_RUNS = 200
 QUIET_SECONDS = 0.05
 """Between two warm measurements, so that each finds the platform at rest."""
@@ -49,18 +58,72 @@ def to_zero(own: Kubectl, function: str) -> None:
     own.wait_pods(f"wisp.dev/function={function}", lambda count: count == 0, f"{function} goes to zero", 240)
 
 
-def cold_starts(own: Kubectl, runs: int) -> list[float]:
-    """Seconds from request to answer of `hello` with no pod running."""
-    own.apply(EXAMPLES / "hello")
-    url = own.wait_ready("functions", "hello")["status"]["url"]
-    taken = []
+def kinds(own: Kubectl) -> dict[str, str]:
+    """URLs of functions with code of each kind, by what they are."""
+    images = built_images()
+    for example in ("hello", "hello-node", "hello-provided", "hello-image"):
+        own.apply(manifests(example, images))
+    minio = bucket_connection(own, "my-s3", ["bench-code"])
+    small, large = packed(minio, "code.zip", 5), packed(minio, "layer.zip", 100)
+    scale, node = {"idleSeconds": 15}, {"runtime": "nodejs24"}
+    own.apply(function("zipped", {"zip": small}, scale=scale))
+    own.apply(function("zipped-node", {"zip": small}, scale=scale, **node))
+    own.apply(function("layered", answering("hello"), layers=[large], scale=scale))
+    own.apply(function("layered-node", {"files": {"app.mjs": NODE}}, layers=[large], scale=scale, **node))
+    served = json.loads(function("served", {"image": images["template-container"]}, runtime="container", scale=scale))
+    del served["spec"]["handler"]
+    own.apply(json.dumps(served))
+    require(own, scale)
+    names = {
+        "hello": "files",
+        "zipped": "zip of 5 MiB",
+        "layered": "files and a layer of 100 MiB",
+        "required": "files and requirements",
+        "hello-node": "files, Node.js",
+        "zipped-node": "zip of 5 MiB, Node.js",
+        "layered-node": "files and a layer of 100 MiB, Node.js",
+        "hello-provided": "bootstrap, a shell script",
+        "served": "image that serves HTTP",
+        "hello-image": "image made for AWS Lambda, Python",
+    }
+    return {told: own.wait_ready("functions", name)["status"]["url"] for name, told in names.items()}
+
+
+def packed(minio: Minio, key: str, size: int) -> dict[str, Any]:
+    """A zip of so many MiB that don't compress, in a bucket: as code, and as a layer."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("app.py", answering("hello")["files"]["app.py"])
+        archive.writestr("app.mjs", NODE)
+        archive.writestr("data.bin", random.Random(1).randbytes(size << 20))
+    minio.put_object("bench-code", key, io.BytesIO(made.getvalue()), len(made.getvalue()))
+    sha256 = hashlib.sha256(made.getvalue()).hexdigest()
+    return {"bucket": "bench-code", "key": key, "sha256": sha256, "connection": {"name": "my-s3"}}
+
+
+def require(own: Kubectl, scale: dict[str, int]) -> None:
+    """A function whose answer is in a package, from an index that is gone afterwards."""
+    with package_index(host=host_address(own)) as index:
+        index.offer("greeting", "1.0", {"greeting.py": "TEXT = 'hello'\n"})
+        write_secret(own, "wisp-package-index", {"url": index.url, "username": USER, "password": PASSWORD})
+        code = {"files": {"app.py": "import greeting\n\n\ndef handler(event, context):\n    return greeting.TEXT\n"}}
+        own.apply(function("required", code, requirements=["greeting==1.0"], scale=scale))
+        own.wait_ready("functions", "required")
+
+
+def cold_starts(own: Kubectl, runs: int) -> None:
+    """Print the time from request to answer with no pod running, for each kind of code; the kinds take turns."""
+    urls = kinds(own)
+    taken: dict[str, list[float]] = {told: [] for told in urls}
     for _ in range(runs):
-        to_zero(own, "hello")
-        start = time.monotonic()
-        status, _ = call(url)
-        taken.append(time.monotonic() - start)
-        assert status == 200
-    return taken
+        for told, url in urls.items():
+            to_zero(own, url.removeprefix("http://").partition(".")[0])
+            start = time.monotonic()
+            status, body = call(url)
+            taken[told].append(time.monotonic() - start)
+            assert status == 200, body
+    for told, seconds in taken.items():
+        figures(f"{told}: no pod -> first answer", seconds)
 
 
 def until_called(reports: Collector, act: Callable[[], None]) -> float:
@@ -100,8 +163,6 @@ def cold(own: Kubectl, reports: Collector, runs: int, act: Callable[[], None]) -
 
 def memory(own: Kubectl) -> None:
     """Print the memory of each of the platform's own processes (resident, from the kubelet) and the sum."""
-    import json  # noqa: PLC0415
-
     node = own.items("nodes")[0]["metadata"]["name"]
     summary = json.loads(own("get", "--raw", f"/api/v1/nodes/{node}/proxy/stats/summary"))
     wanted = {"operator", "router", "ingest", "reader", "nats"}
@@ -133,11 +194,15 @@ def main() -> None:
     """Measure all, print a Markdown table."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--runs", type=int, default=10, help="cold starts of each kind")
-    runs = options.parse_args().runs
+    options.add_argument("--cold", action="store_true", help="cold starts by kind of code alone")
+    chosen = options.parse_args()
+    runs = chosen.runs
     kubectl = Kubectl.of_cluster()
     with bench_namespace(kubectl) as own, collector(host_address(kubectl)) as reports:
         print("| what | runs | p50 ms | p95 ms | max ms |\n|---|---|---|---|---|")
-        figures("hello: no pod -> first answer", cold_starts(own, runs))
+        cold_starts(own, runs)
+        if chosen.cold:
+            return
         deploy_recorder(own, "recorder", reports)
         minio = bucket_connection(own, "my-s3", ["bench"])
         dsn = postgres_connection(own)
