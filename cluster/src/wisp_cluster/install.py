@@ -23,6 +23,8 @@ IMAGES = {
     "minio": "minio",
 }
 """The chart's name of an image -> its name in images.yaml."""
+GATEWAYS = ["kourier-internal.kourier-system", "traefik-private.knative-ingress"]
+"""Where the name of a Knative Service leads to, with kind and on one node: sinks of all namespaces may (the chart's sinks.services)."""
 
 
 def image_values(references: dict[str, str]) -> dict[str, dict[str, str]]:
@@ -43,7 +45,7 @@ def install(kubectl: Kubectl, references: dict[str, str]) -> None:
     """
     steps = Steps(2)
     with steps.step(f"installing the Helm chart as {NAMESPACE}/{RELEASE}"):
-        values = json.dumps({"images": image_values(references)})
+        values = json.dumps({"images": image_values(references), "sinks": {"services": GATEWAYS}})
         command = [str(binary("helm")), "upgrade", "--install", RELEASE, str(checkout() / "charts" / "wisp")]
         options = ["--namespace", NAMESPACE, "--create-namespace", "--values", "-", "--history-max", "3"]
         run([*command, *options], stdin=values, env=kubectl.env, what="helm upgrade --install")
