@@ -164,13 +164,22 @@ class EventLog:
         )
 
     async def streams(self, namespace: str) -> dict[str, Config]:
-        """The event streams of a namespace, by name."""
+        """The event streams of a namespace, by name.
+
+        Raises:
+            nats.errors.Error: a cluster's servers did not tell of all of them: what is not named may be there.
+        """
         found: dict[str, Config] = {}
+        seen = 0
         while True:
-            query = {"subject": f"wisp.events.{namespace}.>", "offset": len(found)}
+            query = {"subject": f"wisp.events.{namespace}.>", "offset": seen}
             page = await self._server.call("STREAM.LIST", query)
-            found |= {item["config"]["name"]: item["config"] for item in page.get("streams") or []}
-            if len(found) >= page["total"] or not page.get("streams"):
+            if missing := page.get("missing"):
+                raise nats.errors.Error(f"no server answers for {', '.join(missing)}")
+            listed = page.get("streams") or []
+            seen += len(listed)
+            found |= {item["config"]["name"]: item["config"] for item in listed}
+            if seen >= page["total"] or not listed:
                 return {name: config for name, config in found.items() if name.startswith(f"events_{namespace}_")}
 
     async def ensure_streams(self, namespace: str, wanted: dict[str, str], live: dict[str, Config]) -> dict[str, str]:

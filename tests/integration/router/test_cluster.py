@@ -90,7 +90,9 @@ def cluster(directory: Path, seeds: dict[str, str]) -> Iterator[dict[str, NatsSe
             own = directory / f"nats-{number}"
             own.mkdir()
             routes = make_cluster_config(seeds, peers, peer)
-            config = f"server_name: nats-{number}\n{nats_auth.make_server_config(seeds)}{routes}"
+            config = (
+                f"server_name: nats-{number}\nserver_tags: nats-{number}\n{nats_auth.make_server_config(seeds)}{routes}"
+            )
             made[f"nats-{number}"] = one = NatsServer(own, config)
             one.start()
             running.callback(one.stop)
@@ -202,3 +204,31 @@ async def caught_up(scene: Scene) -> None:
                 if info and info.replicas and all(one.current and not one.offline for one in info.replicas):
                     return
             await asyncio.sleep(0.2)
+
+
+async def test_a_stream_that_no_server_tells_of_is_not_taken_for_gone(scene: Scene) -> None:
+    """While the only server that has a stream is away, the list of streams is refused and not short; back again, it is whole."""
+    wanted = {names.stream("lone", "bus", server): server for server in scene.servers}
+    for name, own in wanted.items():
+        subjects = [f"wisp.events.lone.bus.{own}.>"]
+        config = {"name": name, "subjects": subjects, "storage": "file", "placement": {"tags": [own]}}
+        answer = await scene.client.request(f"$JS.API.STREAM.CREATE.{name}", json.dumps(config).encode(), timeout=30)
+        assert json.loads(answer.data)["cluster"]["leader"] == own
+    assert await listed(scene) == wanted.keys()
+    scene.servers["nats-0"].kill()
+    async with asyncio.timeout(120):
+        while (told := await listed(scene)) != "no server answers":
+            assert isinstance(told, str) or told == wanted.keys()
+    scene.servers["nats-0"].start()
+    async with asyncio.timeout(120):
+        while (told := await listed(scene)) != wanted.keys():
+            assert isinstance(told, str)
+
+
+async def listed(scene: Scene) -> set[str] | str:
+    """The streams of the namespace `lone`, or why nobody tells."""
+    try:
+        return set(await scene.control.streams("lone"))
+    except nats.errors.Error as error:
+        await asyncio.sleep(0.2)
+        return "no server answers" if "no server answers" in str(error) else "away"
