@@ -1,6 +1,7 @@
 """The reader, MariaDB and the log are killed while rows change, or take something away: nothing is lost, doubled or silent."""
 
 import json
+import re
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -31,7 +32,9 @@ def data(event: Event) -> dict[str, Any]:
 def own(plane: DataPlane, tmp_path: Path) -> Iterator[MariaShop]:
     """A shop on a MariaDB of its own."""
     with (
-        mariadb(tmp_path, sync_binlog="1", innodb_flush_log_at_trx_commit="1") as server,
+        mariadb(
+            tmp_path, sync_binlog="1", innodb_flush_log_at_trx_commit="1", binlog_expire_logs_seconds="100000"
+        ) as server,
         maria_shop_on(plane, server, tmp_path) as made,
     ):
         yield made
@@ -131,6 +134,26 @@ def test_what_the_server_purged_is_a_gap(own: MariaShop) -> None:
     assert before
     assert after
     assert after.epoch > before.epoch
+
+
+def test_what_may_be_purged_unread_is_warned_of(own: MariaShop) -> None:
+    """While the log takes nothing, a transaction is nearly as old as the server's log may get: beside the trouble stands a warning, until it is stored."""
+    follow(own)
+    reader = own.reader
+    assert reader
+    own.plane.server.kill()
+    own.server.execute("SET timestamp = unix_timestamp() - 80000", f"INSERT INTO {own.table('orders')} VALUES (100, 0)")
+    wait_until(lambda: "binlog_expire_logs_seconds" in own.log(), "no warning")
+    wait_until(lambda: 0 < left(reader.fetch("/metrics")) <= 20000, "the metric does not tell")
+    own.plane.server.start()
+    own.wait_events(ROWS + 1)
+    own.wait_status(lambda status: status.ready and not status.reason and not status.message, "the warning stays")
+
+
+def left(metrics: str) -> float:
+    """Seconds until what is not stored may be purged."""
+    found = re.search(r"^wisp_reader_binlog_left_seconds (\S+)$", metrics, re.MULTILINE)
+    return float(found[1]) if found else 0
 
 
 def purged(shop: MariaShop, last: str) -> bool:

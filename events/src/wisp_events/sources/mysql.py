@@ -13,7 +13,15 @@ from nats.js import JetStreamContext
 from wisp_api import conditions, names
 from wisp_api.source import MysqlConfig, ReaderStatus
 
-from wisp_events.sources import mysql_catalog, mysql_gtid, mysql_position, mysql_session, mysql_stream, row_log
+from wisp_events.sources import (
+    mysql_catalog,
+    mysql_gtid,
+    mysql_position,
+    mysql_retention,
+    mysql_session,
+    mysql_stream,
+    row_log,
+)
 from wisp_events.sources.mysql_catalog import Prepared
 from wisp_events.sources.mysql_position import Position
 from wisp_events.sources.mysql_session import Purged
@@ -115,8 +123,9 @@ async def _tend(
     while True:
         away = f"{stream.trouble}; events wait in the binary log"
         stuck = Trouble(conditions.LOG_UNAVAILABLE, away) if stream.trouble else None
+        risk = mysql_retention.warning(found.server.kept_seconds, stream.oldest)
         told = "; ".join(filter(None, beside()))
-        await reader.report(_with_told(wish.report(trouble or stuck, found.items), told))
+        await reader.report(_with_told(wish.report(trouble or stuck, found.items), risk, told))
         newest = await reader.changed(wish, 1) or wish
         if newest == wish and loop.time() - checked < (RETRY_SECONDS[-1] if trouble else CHECK_SECONDS):
             continue
@@ -131,9 +140,11 @@ async def _tend(
         stream.tables = found.tables
 
 
-def _with_told(status: ReaderStatus, told: str) -> ReaderStatus:
-    """The report with what is to be told, where it has no other trouble."""
-    return msgspec.structs.replace(status, message=status.message or told)
+def _with_told(status: ReaderStatus, risk: str, told: str) -> ReaderStatus:
+    """The report with what threatens beside its trouble, or else with what is to be told."""
+    reason = status.reason or (conditions.BINLOG_AT_RISK if risk else "")
+    message = "; ".join(text for text in (status.message, risk) if text) or told
+    return msgspec.structs.replace(status, reason=reason, message=message)
 
 
 def _same_place(one: Wish, other: Wish) -> bool:

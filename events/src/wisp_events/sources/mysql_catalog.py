@@ -9,7 +9,7 @@ from typing import Any, Final
 from wisp_api import conditions
 from wisp_api.source import ItemStatus, MysqlConfig
 
-from wisp_events.sources import mysql_gtid
+from wisp_events.sources import mysql_gtid, mysql_retention
 from wisp_events.sources.mysql_session import connect
 from wisp_events.sources.reader import Trouble
 from wisp_events.sources.row_events import Table
@@ -40,6 +40,8 @@ class Server:
     """GTIDs of all transactions that are in its binary log."""
     charsets: dict[int, str]
     """By collation."""
+    kept_seconds: float = 0
+    """How long it keeps its binary log; 0: for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ def _server(cursor: Any) -> Server:
     cursor.execute("SELECT VERSION(), @@server_id")
     version, number = cursor.fetchone()
     mariadb = "mariadb" in version.lower()
-    cursor.execute(f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({', '.join(['%s'] * len(_WANTED))})", [*_WANTED])
+    asked = [*_WANTED, *mysql_retention.SETTINGS]
+    cursor.execute(f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({', '.join(['%s'] * len(asked))})", asked)
     found = {name.lower(): value for name, value in cursor.fetchall()}
     _check(found, version, mariadb=mariadb)
     if mariadb:
@@ -95,7 +98,8 @@ def _server(cursor: Any) -> Server:
         "SHOW BINARY LOGS"
     )  # asks for the right that the dump needs on MySQL; on MariaDB the dump itself tells
     cursor.execute("SELECT id, character_set_name FROM information_schema.collations WHERE id IS NOT NULL")
-    return Server(mariadb, identity, "".join(position.split()), dict(cursor.fetchall()))
+    kept = mysql_retention.kept_seconds(found)
+    return Server(mariadb, identity, "".join(position.split()), dict(cursor.fetchall()), kept)
 
 
 def _check(found: dict[str, str], version: str, *, mariadb: bool) -> None:

@@ -52,6 +52,11 @@ class Progress:
         """Who has which tables' rows."""
         return self._position.given
 
+    @property
+    def oldest(self) -> float:
+        """When the first transaction committed that was read and is not in the log; 0 without any."""
+        return self._pending[0][2] if self._pending else 0
+
     def begin(self) -> None:
         """Number the next transaction."""
         self.count += 1

@@ -88,6 +88,11 @@ class Stream:
         """Why the log takes nothing now; empty while it does."""
         return self._writer.trouble
 
+    @property
+    def oldest(self) -> float:
+        """When the first transaction committed that is not in the log, as far as it was read; 0 without any."""
+        return self._progress.oldest or (self._seconds if self._gtid else 0)
+
     async def given(self) -> Given:
         """Who has which table's rows."""
         return self._progress.given
