@@ -90,7 +90,7 @@ def test_who_dies_in_the_middle_begins_anew_and_nobody_gets_rows_twice(maria: Ma
     wait_until(lambda: applied_loosely(maria.events()) == ids, "the table", seconds=120)
     keys = {event.id: event.partitionkey for event in rows(maria)}
     assert len(set(keys.values())) == len(keys), "one id for each row"
-    given = Given({orders: ["uid-1"]})
+    given = Given({orders: ["uid-1"]}, round=1)
     wait_until(lambda: (kept := maria.position()) is not None and kept.given == given, "it is not remembered")
     count = len(rows(maria))
     maria.reader.stop()

@@ -54,8 +54,14 @@ def test_what_was_purged_is_a_gap_from_now_on() -> None:
 
 def test_rows_come_anew_behind_a_gap() -> None:
     """Whoever had some has none, under ids that no rows had before, also where the position was lost."""
-    known = Position(epoch=100, gtids="0-1-5", server="1@db", mariadb=True, given=Given({"shop.orders": ["1"]}, 4))
-    assert after_gap(known, HERE, [], "purged").given == Given(round=5)
+    known = Position(
+        epoch=100,
+        gtids="0-1-5",
+        server="1@db",
+        mariadb=True,
+        given=Given({"shop.orders": ["1"]}, {"shop.late": {"1": 4}}, 4),
+    )
+    assert after_gap(known, HERE, [], "purged").given == Given(round=4)
     assert begin(None, HERE, [Place(2**31, 1, 2)]).given == Given(round=2**31 + 1)
     moved = Server(mariadb=True, identity="2@other", position="0-2-20", charsets={})
     assert begin(known, moved, []).given == known.given

@@ -4,9 +4,10 @@ Invariants:
 - The rows stand in the log behind every change that they contain and before every change that they don't: the stream stands still at the
   snapshot's place while they are written.
 - Only the Subscription that asked reads them: they have a subject of its own. It gets them once, which is remembered after the log has
-  all of the table's. Whoever dies before takes a new snapshot: rows that come again have the ids of the first time.
-- Where changes may be missing between the rows and those that follow, the rows come anew, under ids of their own: after a lost place, and to a
-  Subscription that left the table out for a time.
+  all of the table's. That it begins is remembered before the first row, with a number that the ids tell: whoever dies in between takes a
+  new snapshot, and rows that come again have the ids of the first time.
+- Where changes may be missing between the rows and those that follow, the rows come anew, under ids of their own, whether all had been
+  written or some: after a lost place, and to a Subscription that left the table out for a time. To no other.
 - A table that can't be read holds up neither the others nor the stream.
 """
 
@@ -43,6 +44,7 @@ ROWS: Final = (1, 10, 2000)
 """Fetched at once: at least, at first, at most."""
 P_co = TypeVar("P_co", covariant=True)
 P = TypeVar("P")
+Kept = TypeVar("Kept", bound=Collection[str])
 
 
 class Given(msgspec.Struct, rename="camel", frozen=True, omit_defaults=True):
@@ -50,8 +52,11 @@ class Given(msgspec.Struct, rename="camel", frozen=True, omit_defaults=True):
 
     snapshots: dict[str, list[str]] = {}
     """Table -> uids of the Subscriptions that have its rows."""
+    begun: dict[str, dict[str, int]] = {}
+    """Table -> uids of the Subscriptions that its rows are being written for -> the number of that, which is none of an earlier time: who passes
+    over ids that are known would miss what changed meanwhile."""
     round: int = 0
-    """How often rows had to be given anew: ids tell it, or who passes over ids that are known would miss what changed meanwhile."""
+    """The highest number that was given."""
 
 
 class Wanted(NamedTuple):
@@ -126,23 +131,44 @@ def missing(tables: Collection[TableConfig], given: Given, followed: Mapping[str
     return {name: wanted for name, wanted in found.items() if wanted.uids}
 
 
+def begun(given: Given, wanted: Mapping[str, Wanted]) -> Given:
+    """What is remembered before these rows are written: who began earlier goes on under the same number."""
+    new = {
+        name: [uid for uid in one.uids if uid not in given.begun.get(name, ())] for name, one in sorted(wanted.items())
+    }
+    numbers = itertools.count(given.round + 1)
+    found = {name: given.begun.get(name, {}) | dict(zip(uids, numbers)) for name, uids in new.items() if uids}  # noqa: B905 - a count has no end
+    return Given(given.snapshots, given.begun | found, given.round + sum(map(len, new.values())))
+
+
 def remembered(given: Given, written: Mapping[str, Wanted]) -> Given:
     """Who has which rows when these tables' are written."""
-    found = {name: {*given.snapshots.get(name, ()), *wanted.uids} for name, wanted in written.items()}
-    return Given(given.snapshots | {name: sorted(uids) for name, uids in found.items()}, given.round)
+    found = {name: sorted({*given.snapshots.get(name, ()), *wanted.uids}) for name, wanted in written.items()}
+    open_ = {
+        name: {uid: number for uid, number in numbers.items() if uid not in found.get(name, ())}
+        for name, numbers in given.begun.items()
+    }
+    return Given(given.snapshots | found, _filled(open_), given.round)
 
 
 def forgotten(tables: Collection[TableConfig], given: Given) -> Given:
     """Who has which rows, without those who don't ask any more: they miss changes from now on."""
     asked = {table.name: table.snapshots for table in tables}
-    found = {name: [uid for uid in uids if uid in asked.get(name, ())] for name, uids in given.snapshots.items()}
-    kept = {name: uids for name, uids in found.items() if uids}
-    return given if kept == given.snapshots else Given(kept, given.round + 1)
+    kept = {name: [uid for uid in uids if uid in asked.get(name, ())] for name, uids in given.snapshots.items()}
+    open_ = {
+        name: {uid: number for uid, number in numbers.items() if uid in asked.get(name, ())}
+        for name, numbers in given.begun.items()
+    }
+    return Given(_filled(kept), _filled(open_), given.round)
 
 
 def anew(given: Given) -> Given:
-    """Nobody has any rows, because changes may be missing after them."""
-    return Given(round=given.round + 1) if given.snapshots else given
+    """Nobody has any rows, nor a part of them, because changes may be missing after them."""
+    return Given(round=given.round)
+
+
+def _filled(tables: Mapping[str, Kept]) -> dict[str, Kept]:
+    return {name: uids for name, uids in tables.items() if uids}
 
 
 class Filling(Generic[P]):
@@ -162,8 +188,10 @@ class Filling(Generic[P]):
         """Tables that can't be read."""
         self._rested: dict[str, float] = {}
         """When tables that can't be read, or broke off, are tried again, so that nobody waits for them but at times."""
-        self._given: Given | None = None
+        self._given = Given()
         """As it was read or written last."""
+        self._asked = False
+        """Whether it was."""
         self.message = ""
         """What is under way, or in the way; empty when nothing is."""
 
@@ -182,8 +210,8 @@ class Filling(Generic[P]):
         tables = config.database.tables if config.database and not config.draining else None
         wanted: dict[str, Wanted] = {}
         if tables is not None and not self._nobody(tables):
-            given = await self._ask(tables)
-            wanted = missing(tables, given, self._origin.followed)
+            await self._ask(tables)
+            wanted = missing(tables, self._given, self._origin.followed)
         if not wanted:
             self.message = ""
             return
@@ -194,6 +222,7 @@ class Filling(Generic[P]):
         self._failed = {
             name: one for name, one in self._failed.items() if name in wanted and now < self._rested.get(name, 0)
         }
+        await self._remember(begun(self._given, wanted))
         try:
             await self._give(wanted)
         except Trouble as trouble:
@@ -203,22 +232,26 @@ class Filling(Generic[P]):
                 self._snapshot.close()
             self._snapshot = None
         if self._written:
-            await self._origin.remember(remembered(given, self._written))
+            await self._remember(remembered(self._given, self._written))
         self.message = ""
         if self._failed:
             raise _still_to_come(self._failed)
 
     def _nobody(self, tables: Collection[TableConfig]) -> bool:
         """Whether nobody asks for rows, nor is remembered to have some."""
-        return not any(table.snapshots for table in tables) and self._given is not None and not self._given.snapshots
+        some = self._given.snapshots or self._given.begun
+        return self._asked and not some and not any(table.snapshots for table in tables)
 
-    async def _ask(self, tables: Collection[TableConfig]) -> Given:
-        """Who has which rows, after those who left were forgotten."""
-        held = await self._origin.given()
-        self._given = given = forgotten(tables, held)
-        if given != held:
+    async def _ask(self, tables: Collection[TableConfig]) -> None:
+        """See who has which rows, and forget those who left."""
+        self._given = await self._origin.given()
+        self._asked = True
+        await self._remember(forgotten(tables, self._given))
+
+    async def _remember(self, given: Given) -> None:
+        if given != self._given:
             await self._origin.remember(given)
-        return given
+            self._given = given
 
     async def _give(self, wanted: dict[str, Wanted]) -> None:
         """Write the rows of the tables that can be read now."""
@@ -261,12 +294,12 @@ class Filling(Generic[P]):
     async def _write_table(
         self, snapshot: Snapshot[P], name: str, wanted: Wanted, begin: Begin, numbers: Iterator[int], *, put: Put
     ) -> None:
-        relation = await asyncio.to_thread(snapshot.open, name)
+        relation, begun = await asyncio.to_thread(snapshot.open, name), self._given.begun[name]
         while relation and (rows := await asyncio.to_thread(snapshot.fetch)):
             events: list[tuple[str, Event]] = []
             for row, number in zip(rows, numbers, strict=False):
                 try:
-                    events += self._events(relation, row, begin, number, wanted)
+                    events += self._events(relation, row, begin, number, table=wanted.table, begun=begun)
                 except ValueError as error:
                     message = f"row {number} of {name}: {error}"
                     await row_letters.bury(self._js, row_letters.letter(self._mapper, "Malformed", message))
@@ -274,30 +307,22 @@ class Filling(Generic[P]):
             COUNTED[OPERATION].inc(len(rows))
 
     def _events(
-        self, relation: Relation, row: tuple[Value, ...], begin: Begin, number: int, wanted: Wanted
+        self,
+        relation: Relation,
+        row: tuple[Value, ...],
+        begin: Begin,
+        number: int,
+        *,
+        table: Table,
+        begun: Mapping[str, int],
     ) -> Iterator[tuple[str, Event]]:
         """A row, for each who asked."""
         change = Change(OPERATION, relation, None, old_is_key=False, new=row)
-        for _, event in self._mapper.change(change, wanted.table, begin, number):
-            for uid in wanted.uids:
-                yield (
-                    names.snapshot_subject(
-                        self._mapper.namespace,
-                        self._mapper.connection,
-                        relation.schema,
-                        relation.table,
-                        uid,
-                        kind=self._mapper.kind,
-                    ),
-                    msgspec.structs.replace(event, id=self._identity(uid, event)),
-                )
-
-    def _identity(self, uid: str, event: Event) -> str:
-        """Of a row with a key the same in every snapshot of a round for a Subscription."""
-        if (event.partitionkey or "").endswith(":[]"):
-            return event.id
-        anew = [str(self._given.round)] if self._given and self._given.round else []
-        return log.fingerprint(OPERATION, uid, event.partitionkey or "", *anew)[:32]
+        own = self._mapper.namespace, self._mapper.connection, relation.schema, relation.table
+        for _, event in self._mapper.change(change, table, begin, number):
+            for uid, under in begun.items():
+                subject = names.snapshot_subject(*own, uid, kind=self._mapper.kind)
+                yield subject, msgspec.structs.replace(event, id=_identity(uid, under, event))
 
 
 def _still_to_come(failed: Mapping[str, Trouble]) -> Trouble:
@@ -307,3 +332,10 @@ def _still_to_come(failed: Mapping[str, Trouble]) -> Trouble:
         tables.setdefault(trouble.message, []).append(name)
     told = [f"the rows of {', '.join(those)} are still to come: {message}" for message, those in tables.items()]
     return Trouble(next(iter(failed.values())).reason, "; ".join(told))
+
+
+def _identity(uid: str, number: int, event: Event) -> str:
+    """Of a row with a key the same in every snapshot under one number for a Subscription."""
+    if (event.partitionkey or "").endswith(":[]"):
+        return event.id
+    return log.fingerprint(OPERATION, uid, event.partitionkey or "", str(number))[:32]
