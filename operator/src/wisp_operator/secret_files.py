@@ -1,8 +1,9 @@
 """Secrets that variables come from, mounted beside them: a container gets its variables once, files follow their Secret (decision 0054).
 
 Pure. The runtime compares the files with what its processes were started with, and starts them anew where they differ; `WISP_ENV` tells it
-how the variables are made (`wisp_runtime.variables` says its form). Invariants: no more of a Secret is mounted than the variables hold
-anyway, and no pod waits for a file: a Secret that is missing is told of by the variable that needs it.
+how the variables are made (`wisp_runtime.variables` says its form). Invariants: of a Secret that is named by keys those keys alone are
+mounted, of one in `envFrom` all, also keys that make no variable or a hidden one; what is told holds no value of a Secret; and no pod waits
+for a file: a Secret that is missing is told of by the variable that needs it.
 """
 
 import re
@@ -28,7 +29,8 @@ def add_secret_files(pod_spec: Object, spec: FunctionSpec) -> None:
     keys = _keys(spec)
     if not any(place.startswith("secrets/") for place in keys) or serves_itself(spec) or brings_client(spec):
         return
-    told = msgspec.json.encode(_recipe(spec)).decode()
+    # The kubelet puts variables in the place of $(NAME) in any value: as JSON's escape, each $ comes as it is.
+    told = msgspec.json.encode(_recipe(spec)).decode().replace("$", r"\u0024")
     if len(told) > _MOST_BYTES:
         return
     container = pod_spec["containers"][0]

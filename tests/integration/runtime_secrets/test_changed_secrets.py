@@ -240,6 +240,16 @@ def test_values_stay_out_of_the_log(function: Serve, secret: Mounted) -> None:
     assert not [line for line in running.raw_lines if "verysecret" in line]
 
 
+@pytest.mark.parametrize("told", ['{"env":[{"value":"a"x"}]}', '{"env":[{"at":"secrets/shop"}]}', "[]", '{"from":[7]}'])
+def test_what_can_not_be_read_stops_no_start(serve: Serve, told: str) -> None:
+    """A function whose variables' making is told wrong serves with those that it has, says so, and shows none of them."""
+    process = serve(PYTHON, WISP_ENV=told, KEY="one", DSN="u:one")
+    assert process.invoke(None).json == ["one", "u:one"]
+    line = process.log(lambda line: "WISP_ENV can't be read" in line["message"])
+    assert line["level"] == "WARNING"
+    assert not [text for text in process.raw_lines if "u:one" in text or told in text]
+
+
 def test_end_while_another_start_is_tried(function: Serve, secret: Mounted) -> None:
     """SIGTERM ends all processes, the one that is being tried included."""
     slow = PYTHON + "time.sleep(600 if os.environ['KEY'] == 'two' else 0)\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,6 +16,8 @@ from wisp_runtime.variables import Variables, VariablesError, expand
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+NAMED = re.compile(r"\$(?:\$|\((?P<name>[^)]*)\)|.?)", re.DOTALL)
 
 
 @pytest.fixture
@@ -33,8 +36,23 @@ def variables(mounted: Mounted, has: dict[str, str] | None = None, **spec: Any) 
     function = make_function(**spec)
     made = make_knative_service(function, msgspec.convert(function["spec"], FunctionSpec), "image")
     container = made["spec"]["template"]["spec"]["containers"][0]
-    told = {one["name"]: one["value"] for one in container["env"] if "value" in one and one["name"][:5] == "WISP_"}
-    return Variables({**told, **(has or {}), "WISP_ENV_DIR": str(mounted.folder)})
+    return Variables({**start(container["env"], has or {}), **(has or {}), "WISP_ENV_DIR": str(mounted.folder)})
+
+
+def start(env: list[dict[str, str]], has: dict[str, str]) -> dict[str, str]:
+    """The platform's variables as the kubelet gives them, where the earlier ones in the container include what it has."""
+    made = dict(has)
+    for one in env:
+        if "value" in one and one["name"].startswith("WISP_"):
+            made[one["name"]] = NAMED.sub(lambda found: _named(found, made), one["value"])
+    return made
+
+
+def _named(found: re.Match[str], made: dict[str, str]) -> str:
+    """What Kubernetes puts in the place of `$$`, `$(NAME)` or another `$` with the sign behind it."""
+    if found[0] == "$$":
+        return "$"
+    return found[0] if found["name"] is None else made.get(found["name"], found[0])
 
 
 @pytest.mark.parametrize(
@@ -68,6 +86,18 @@ def test_single_keys_and_what_names_them(mounted: Mounted) -> None:
     mounted.write("secrets/s", password="new", other="hidden")
     made = variables(mounted, {"HOST": "db", "USER": "shop", "PASSWORD": "old"}, env=env)
     assert made.read() == {"DSN": "pg://shop:new@db/media", "PASSWORD": "new"}
+
+
+@pytest.mark.parametrize("password", ["old", 'a"b', "abc\n", "a\\b", "$$(X)"])
+def test_the_kubelet_leaves_the_recipe_alone(mounted: Mounted, password: str) -> None:
+    """What a container's Secrets hold neither breaks what is told of the variables, nor is in it, nor stays in what is made."""
+    env = [{"name": "DSN", "value": "pg://u:$(PASSWORD)@h"}, {"name": "USAGE", "value": "$$(PASSWORD) is it, $$"}]
+    mounted.write("secrets/s", PASSWORD=password)
+    has = {"PASSWORD": password, "DSN": f"pg://u:{password}@h", "USAGE": "$(PASSWORD) is it, $"}
+    made = variables(mounted, has, envFrom=[{"secretRef": {"name": "s"}}], env=env)
+    assert made.read() == {"DSN": f"pg://u:{password}@h", "PASSWORD": password}
+    mounted.write("secrets/s", PASSWORD="new")
+    assert made.read() == {"DSN": "pg://u:new@h", "PASSWORD": "new"}
 
 
 def test_whole_objects_in_their_order(mounted: Mounted) -> None:

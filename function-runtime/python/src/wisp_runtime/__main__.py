@@ -142,12 +142,18 @@ class Server:
             Watcher(self._loop, self._function.processes, self._settings.code_dir)
 
     def _follow_secrets(self) -> None:
-        """Start anew when variables change that the container has from Secrets."""
+        """Start anew when variables change that the container has from Secrets, as far as it is known how they are made."""
         from wisp_runtime.renewal import Renewal  # noqa: PLC0415 - for functions that have such variables
         from wisp_runtime.variables import Variables  # noqa: PLC0415
 
         processes = self._function.processes
-        processes.renewal = Renewal(self._loop, processes, Variables(os.environ))
+        try:
+            variables = Variables(os.environ)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it: a function serves without following, too
+            text = f"WISP_ENV can't be read ({type(error).__name__}): the function keeps the Secrets that it has until it is restarted (wisp restart)"
+            journal.emit("WARNING", text)
+            return
+        processes.renewal = Renewal(self._loop, processes, variables)
 
     def _stop(self) -> None:
         """Let the processes end."""
