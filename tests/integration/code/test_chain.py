@@ -181,18 +181,48 @@ def test_answer_that_breaks_off_is_asked_for_again(tenant: Tenant, start: Start)
     assert parts == []
 
 
+def begin_upload(tenant: Tenant) -> socket.socket:
+    """A connection on which the beginning of an archive was sent."""
+    request = (
+        f"PUT /v1/code/{tenant.namespace}/{'0' * 64} HTTP/1.1\r\nhost: store\r\ncontent-length: 100000\r\n"
+        f"authorization: Bearer {tenant.path('write').read_text()}\r\n\r\nPK"
+    )
+    connection = socket.create_connection(("127.0.0.1", tenant.store.port))
+    connection.sendall(request.encode())
+    return connection
+
+
 def test_slow_uploads_of_one_namespace_hold_up_no_other(tenant: Tenant, upload: Upload, store: CodeStore) -> None:
     """A namespace that sends archives slowly takes one of the store's turns, not all."""
     slow = Tenant(tenant.directory.parent / "slow", store, f"{tenant.namespace}-slow")
-    request = (
-        f"PUT /v1/code/{slow.namespace}/{'0' * 64} HTTP/1.1\r\nhost: store\r\ncontent-length: 1000\r\n"
-        f"authorization: Bearer {slow.path('write').read_text()}\r\n\r\nPK"
-    )
     with contextlib.ExitStack() as held:
         for _ in range(4):
-            connection = held.enter_context(socket.create_connection(("127.0.0.1", store.port)))
-            connection.sendall(request.encode())
+            held.enter_context(begin_upload(slow))
         fetched(tenant, upload, {"app.py": APP})
+
+
+def test_uploads_that_trickle_give_their_turns_to_who_waits(tenant: Tenant, upload: Upload, store: CodeStore) -> None:
+    """However many namespaces keep them alive with a byte now and then."""
+    names = [f"{tenant.namespace}-slow{number}" for number in range(2)]
+    slow = [Tenant(tenant.directory.parent / name, store, name) for name in names]
+    ended = threading.Event()
+
+    def trickle(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while not ended.wait(0.5):
+                connection.sendall(b"x")
+
+    with contextlib.ExitStack() as held:
+        connections = [held.enter_context(begin_upload(one)) for one in slow]
+        threads = [threading.Thread(target=trickle, args=(connection,)) for connection in connections]
+        for thread in threads:
+            thread.start()
+        try:
+            fetched(tenant, upload, {"app.py": APP})
+        finally:
+            ended.set()
+            for thread in threads:
+                thread.join()
 
 
 def test_sigterm_while_waiting_ends_at_once(tenant: Tenant, start: Start) -> None:

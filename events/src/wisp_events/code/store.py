@@ -12,13 +12,14 @@ store serves them itself, so that a hundred pods that start at once cost this pr
 """
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import logging
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import IO, Any, Final, TypeVar
 from urllib.parse import parse_qs
 
@@ -38,6 +39,10 @@ CHUNK_SECONDS: Final = 30
 UPLOAD_SECONDS: Final = 120
 UPLOADS: Final = 2
 """At once, of different namespaces; others wait. Each takes an archive's size of disk, and a processor while it is verified."""
+SLOWEST: Final = 1024 * 1024
+"""Bytes a second of an upload that others wait for, on average from GRACE_SECONDS on."""
+GRACE_SECONDS: Final = 5
+LOOK_SECONDS: Final = 1
 _PATH = re.compile(r"/v1/code/([a-z0-9][-a-z0-9]{0,62})/([0-9a-f]{64})")
 _LIST: Final = "/v1/code"
 
@@ -54,6 +59,8 @@ class Store:
         self._key = key
         self._turn = asyncio.Semaphore(UPLOADS)
         self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(1))
+        self._waiting = 0
+        """Namespaces that wait for a turn."""
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -126,13 +133,9 @@ class Store:
         Raises:
             Refusal: it is not what its address says, or breaks a rule.
         """
-        async with self._turns[namespace], self._turn:
+        async with self._own_turn(namespace):
             with tempfile.TemporaryFile() as file:
-                try:
-                    async with asyncio.timeout(UPLOAD_SECONDS):
-                        found = await _receive(receive, file)
-                except TimeoutError:
-                    raise Refusal(408, f"the body took longer than {UPLOAD_SECONDS} s", connection="close") from None
+                found = await self._take(receive, file)
                 if found != sha256:
                     raise Refusal(422, f"HashMismatch: the bytes have SHA-256 {found}")
                 try:
@@ -142,6 +145,45 @@ class Store:
                 size = file.seek(0, 2)
                 file.seek(0)
                 await _in_thread(lambda: self._bucket.put(namespace, sha256, file, size))
+
+    @contextlib.asynccontextmanager
+    async def _own_turn(self, namespace: str) -> AsyncIterator[None]:
+        """One of the turns, in the order in which they are asked for; a namespace asks for one at a time."""
+        async with self._turns[namespace]:
+            self._waiting += 1
+            try:
+                await self._turn.acquire()
+            finally:
+                self._waiting -= 1
+            try:
+                yield
+            finally:
+                self._turn.release()
+
+    async def _take(self, receive: Receive, file: IO[bytes]) -> str:
+        """Write the body to the file, its SHA-256; a body that trickles keeps its turn only while nobody waits for one.
+
+        Raises:
+            Refusal: it is too large, slow, stalled, or was cut off.
+        """
+        loop = asyncio.get_running_loop()
+        began, taking = loop.time(), asyncio.create_task(_receive(receive, file))
+        try:
+            while not (await asyncio.wait([taking], timeout=LOOK_SECONDS))[0]:
+                took = loop.time() - began
+                if took > UPLOAD_SECONDS:
+                    raise Refusal(408, f"the body took longer than {UPLOAD_SECONDS} s", connection="close")
+                if self._waiting and took > GRACE_SECONDS and file.tell() < SLOWEST * took:
+                    raise Refusal(
+                        503,
+                        "others wait, and the body comes too slowly; try again",
+                        connection="close",
+                        retry_after="5",
+                    )
+            return taking.result()
+        finally:
+            taking.cancel()
+            await asyncio.wait([taking])
 
 
 async def _receive(receive: Receive, file: IO[bytes]) -> str:
