@@ -280,6 +280,7 @@ def test_a_version_is_fetched_though_a_newer_one_is_there(tenant: Tenant, minio:
         ("AuthenticationFailed", source("good.zip") | {"connection": "wrong"}, "Secret wrong"),
         ("InvalidConnection", source("good.zip") | {"connection": "empty"}, "endpoint"),
         ("InvalidConnection", source("good.zip") | {"connection": "leaky"}, "write http(s)://host:port"),
+        ("InvalidConnection", source("good.zip") | {"connection": "nameless"}, "write http(s)://host:port"),
     ],
 )
 def test_what_is_wrong_is_told(tenant: Tenant, upload: Upload, reason: str, wanted: dict[str, Any], says: str) -> None:
@@ -289,6 +290,7 @@ def test_what_is_wrong_is_told(tenant: Tenant, upload: Upload, reason: str, want
     upload("evil.zip", make_zip({"../evil.py": ""}))
     tenant.connect("wrong", secretKey="not-the-key")
     tenant.connect("empty", endpoint="")
+    tenant.connect("nameless", endpoint=f"http://{'a' * 64}.example.com:9000")
     tenant.connect("leaky", endpoint="http://me:not-the-key@host:9000")
     result = tenant.fetch(wanted)
     assert (result["reason"], result["status"]) == (reason, 1), result

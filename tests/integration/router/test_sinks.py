@@ -155,13 +155,6 @@ async def test_an_address_that_is_dead_does_not_hide_the_next(client: Client, mo
     server.close()
 
 
-async def test_no_name_is_an_outcome(client: Client) -> None:
-    """A label that no name can have ends the request, not the connection that it waits for."""
-    outcome = await post(client, f"http://{'a' * 64}.example.com/")
-    assert isinstance(outcome, Failure)
-    assert "is no name" in outcome.message
-
-
 async def test_redirects_are_not_followed(client: Client) -> None:
     """An answer that sends elsewhere is an answer, and nobody is called there."""
     called = 0

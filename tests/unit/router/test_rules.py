@@ -145,7 +145,17 @@ def test_what_http_cannot_carry_is_refused(event: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://x/", "http://u:p@x/", "x", "http:///", "http://a b/", "http://x/\r\nevil", "http://x:99999/"]
+    "url",
+    [
+        "ftp://x/",
+        "http://u:p@x/",
+        "http://:p@x/",
+        "x",
+        "http:///",
+        "http://a b/",
+        "http://x/\r\nevil",
+        "http://x:99999/",
+    ],
 )
 def test_bad_target(url: str) -> None:
     """What is no URL of HTTP is refused."""

@@ -216,7 +216,16 @@ def test_the_end_of_a_stream_has_a_reason() -> None:
 
 @pytest.mark.parametrize(
     "dsn",
-    ["", "postgres://a:b@c", "mysql://host", "mysql://a:b@c:port", "mysql://a:b@c?x=1", "mysql://a:b@c?ssl-mode=maybe"],
+    [
+        "",
+        "postgres://a:b@c",
+        "mysql://host",
+        "mysql://a:b@c..d",
+        f"mysql://a:b@{'c' * 64}",
+        "mysql://a:b@c:port",
+        "mysql://a:b@c?x=1",
+        "mysql://a:b@c?ssl-mode=maybe",
+    ],
 )
 def test_a_wrong_dsn_is_refused_without_being_quoted(dsn: str) -> None:
     """The message shows the form, never what was written."""

@@ -17,6 +17,7 @@ import re
 import tempfile
 from pathlib import Path
 from typing import IO, Final
+from urllib.parse import urlsplit
 
 import msgspec
 from wisp_api import conditions
@@ -118,11 +119,21 @@ def _access(name: str, namespace: str, connections: Path) -> Access:
     for key in ("endpoint", "accessKey", "secretKey"):
         if not held.get(key):
             raise Trouble(conditions.INVALID_CONNECTION, f"Secret {name} has no key {key}; add it")
-    if not _ENDPOINT.fullmatch(held["endpoint"].rstrip("/")):
+    if not _is_address(held["endpoint"].rstrip("/")):
         raise Trouble(
             conditions.INVALID_CONNECTION, f"key endpoint of Secret {name} is no address; write http(s)://host:port"
         )
     return Access(held["endpoint"].rstrip("/"), held["accessKey"], held["secretKey"], held.get("region") or "us-east-1")
+
+
+def _is_address(endpoint: str) -> bool:
+    """Whether a host and port can be read from it, and the host be a name."""
+    try:
+        parts = urlsplit(endpoint)
+        name = (parts.hostname or "").encode("idna")
+        return bool(name and parts.port != 0 and _ENDPOINT.fullmatch(endpoint))
+    except ValueError:
+        return False
 
 
 def _meaning(error: S3Error, wanted: ArchiveTask, access: Access) -> Exception:

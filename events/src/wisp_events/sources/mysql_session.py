@@ -51,6 +51,7 @@ def parse(dsn: str, authority: str = "") -> dict[str, Any]:
     try:
         parts = urlsplit(dsn)
         options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        (parts.hostname or "").encode("idna")  # the driver would raise it where nobody expects it
         mode, port = options.pop("ssl-mode", "disabled"), parts.port or 3306
         fits = parts.scheme in ("mysql", "mariadb") and parts.hostname and parts.username and not options
     except ValueError:  # its message may quote the DSN, password and all
