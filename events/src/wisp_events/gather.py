@@ -6,7 +6,7 @@ does for readers), and a lone one waits for nobody.
 Invariants:
 - `append` returns when the log has all its events; an event is acknowledged only by the server's own answer.
 - Events with one partition key stand in the stream in the order in which they were given: they share a queue, and no later one
-  overtakes.
+  overtakes. Where one can't be stored, those that wait behind it with its key are not either: it will come after them.
 - The same event (by `same`) given again within REMEMBERED_SECONDS is stored once: a frame is sent again under its own message id until
   the server answers, and what was stored lately is remembered. After a failure, or by another process, it may be there twice, with one id.
 """
@@ -104,6 +104,7 @@ class Gatherer:
                 await self._publish(place[0], [entry for entry, _ in run])
             except Exception as error:  # noqa: BLE001 - whoever waits has to be told
                 failure = error
+                run += _take_behind(queue, run)
             self._settle(run, failure)
         del self._queues[place]
 
@@ -139,6 +140,16 @@ class Gatherer:
             if now - when < REMEMBERED_SECONDS and len(self._stored) <= REMEMBERED:
                 return
             del self._stored[oldest]
+
+
+def _take_behind(queue: "deque[_Waiting]", run: list[_Waiting]) -> list[_Waiting]:
+    """Remove what has a key of these."""
+    keys = {entry.key for entry, _ in run} - {None}
+    behind = [waiting for waiting in queue if waiting[0].key in keys]
+    left = [waiting for waiting in queue if waiting[0].key not in keys]
+    queue.clear()
+    queue.extend(left)
+    return behind
 
 
 def take(queue: "deque[_Waiting]") -> list[_Waiting]:

@@ -12,9 +12,10 @@ from fixtures.nats import NatsServer, nats_server
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, StreamConfig
 from wisp_api import cloudevent, names
-from wisp_api.cloudevent import Event
+from wisp_api.cloudevent import FRAME_BYTES, Event
 from wisp_api.route import DeadLetter
 from wisp_events import log
+from wisp_events.gather import Entry, Gatherer
 
 STREAM = names.stream("shop", "postgres", "db")
 LETTERS = names.dead_letter_stream("shop")
@@ -59,12 +60,12 @@ def event(number: int, size: int = 10) -> Event:
     )
 
 
-async def stored(js: JetStreamContext, subject: str) -> list[int]:
+async def stored(js: JetStreamContext, subject: str, stream: str = STREAM) -> list[int]:
     """Ids of a subject's events, in the log's order."""
-    info = await js.stream_info(STREAM)
+    info = await js.stream_info(stream)
     ids: list[int] = []
     for sequence in range(info.state.first_seq, info.state.last_seq + 1):
-        message = await js.get_msg(STREAM, sequence)
+        message = await js.get_msg(stream, sequence)
         if message.subject == subject:
             ids += [int(cloudevent.decode(raw).id) for raw in cloudevent.decode_frame(message.data or b"")]
     return ids
@@ -189,7 +190,7 @@ async def test_append_once_and_dead_letters_are_idempotent(tmp_path: Path) -> No
             for _ in range(2):
                 await log.append_once(js, STREAM, SUBJECT, [event(number) for number in range(600)])
             assert await stored(js, SUBJECT) == list(range(600))
-            with pytest.raises(log.EventTooLarge, match="bytes; the log takes"):
+            with pytest.raises(log.EventTooLarge, match="the log takes"):
                 await log.append_once(js, STREAM, SUBJECT, [event(1, cloudevent.EVENT_BYTES)])
             await js.add_stream(name=LETTERS, subjects=[names.dead_letter_subjects("shop")])
             letter = DeadLetter(
@@ -213,3 +214,19 @@ async def test_log_that_is_away_is_reported(tmp_path: Path) -> None:
             await js.delete_stream(STREAM)
             with pytest.raises(log.LogUnavailable, match="does not exist or has no leader"):
                 await log.append_once(js, STREAM, SUBJECT, [event(1)])
+
+
+async def test_no_event_overtakes_one_of_its_key_that_was_refused(tmp_path: Path) -> None:
+    """What waits behind it in another frame is refused, too, and comes after it when all of it comes again; other keys go on."""
+    with nats_server(tmp_path) as server:
+        async with log_at(server) as js:
+            await js.add_stream(name="bus", subjects=["bus"], max_msg_size=10_000)
+            gatherer = Gatherer(js, patience=0)
+            given = [(event(1, FRAME_BYTES), "k"), (event(2), "k"), (event(3), "other")]
+            entries = [Entry("bus", 0, key, one.id, log.encode(one)) for one, key in given]
+            with pytest.raises(log.LogUnavailable):
+                await gatherer.append("bus", entries)
+            assert await stored(js, "bus", "bus") == [3]
+            await js.update_stream(name="bus", subjects=["bus"])
+            await gatherer.append("bus", entries)
+            assert await stored(js, "bus", "bus") == [3, 1, 2]
