@@ -21,8 +21,12 @@ else:
 
 FRAME_EVENTS: Final = 256
 FRAME_BYTES: Final = 512 * 1024
-EVENT_BYTES: Final = 1024 * 1024
-"""The largest encoded event that the log takes; a frame of one event may be this long."""
+PAYLOAD_BYTES: Final = 6_000_000
+"""The largest payload: what every function takes as a body (6 MiB), and what the log takes also in base64."""
+EVENT_BYTES: Final = 8 * 1024 * 1024 - 256 * 1024
+"""The largest encoded event that the log takes; a frame of one event may be this long. With what a dead letter adds it fits NATS' max_payload."""
+LARGE_BYTES: Final = 1024 * 1024
+"""A larger event is not held while it waits: the log has its content."""
 TYPE_LENGTH: Final = 256
 """The longest type that a bus takes: it is part of the subject."""
 CONTENT_TYPE: Final = "application/cloudevents-batch+json"

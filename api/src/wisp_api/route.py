@@ -140,7 +140,7 @@ class DeadLetter(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=Tru
     """An event that was not delivered, with all that is needed to understand it without the logs. Subject: `names.dead_letter_subject`."""
 
     reason: str
-    """MaxAttempts, MaxAge, Rejected, RecursionLimit, FilterError, BadReply, DestinationFailed; from a source: Malformed, EventTooLarge, LogFull."""
+    """MaxAttempts, MaxAge, Rejected, RecursionLimit, FilterError, BadReply, RecordGone, DestinationFailed; from a source: Malformed, EventTooLarge, LogFull."""
     message: str
     time: str
     namespace: str

@@ -29,7 +29,7 @@ import nats.js.errors
 from nats.js import JetStreamContext
 from nats.js.api import Header, RawStreamMsg
 from wisp_api import cloudevent, names
-from wisp_api.cloudevent import EVENT_BYTES, FRAME_BYTES, FRAME_EVENTS, Event
+from wisp_api.cloudevent import EVENT_BYTES, FRAME_BYTES, FRAME_EVENTS, PAYLOAD_BYTES, Event
 from wisp_api.route import DeadLetter
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class LogMissing(LogUnavailable):
 
 
 class EventTooLarge(ValueError):  # noqa: N818 - the reason that dead letters carry
-    """Raised when an encoded event is longer than EVENT_BYTES."""
+    """Raised when an event's data is longer than PAYLOAD_BYTES, or all of it than EVENT_BYTES."""
 
 
 class Fenced(Exception):  # noqa: N818 - the term of the field
@@ -74,8 +74,12 @@ def encode(event: Event) -> bytes:
         EventTooLarge: with its size and the limit.
     """
     encoded = cloudevent.encode(event)
-    if len(encoded) > EVENT_BYTES:
-        raise EventTooLarge(f"event {event.id} has {len(encoded)} bytes; the log takes {EVENT_BYTES}")
+    if len(encoded) > PAYLOAD_BYTES:
+        payload = len(event.data_base64) * 3 // 4 - 2 if event.data_base64 else len(event.data or b"")
+        if payload > PAYLOAD_BYTES:
+            raise EventTooLarge(f"event {event.id} has {payload} bytes of data; the log takes {PAYLOAD_BYTES}")
+        if len(encoded) > EVENT_BYTES:
+            raise EventTooLarge(f"event {event.id} has {len(encoded)} bytes; the log takes {EVENT_BYTES}")
     return encoded
 
 

@@ -1,5 +1,6 @@
 """Events posted to a bus, and asynchronous invocations: what is accepted is in the log, what is not has a reason, and nobody posts who may not."""
 
+import base64
 import json
 import time
 import urllib.error
@@ -15,7 +16,7 @@ from fixtures.process import wait_until
 from fixtures.tokens import Issuer, token_keys
 from fixtures.webhook import Webhook
 from wisp_api import names
-from wisp_api.cloudevent import Event
+from wisp_api.cloudevent import PAYLOAD_BYTES, Event
 from wisp_api.source import Inbox
 
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
@@ -113,7 +114,7 @@ def test_a_binary_event_is_in_the_log(buses: Buses) -> None:
 
 def test_of_a_batch_each_rejected_event_is_named(buses: Buses) -> None:
     """The valid ones are stored, the others have their index and what is wrong; all valid 202, some 207, none 400."""
-    wrong = [event(2, type=""), event(3, Upper=1), event(4, data={"x": "y" * 1_100_000}), "no event", event(5, id=None)]
+    wrong = [event(2, type=""), event(3, Upper=1), event(4, data={"x": "y" * 6_000_001}), "no event", event(5, id=None)]
     status, _, told = buses.post([event(1), *wrong, event(6)], BATCH)
     assert (status, told["accepted"]) == (207, 2)
     assert [rejected["index"] for rejected in told["rejected"]] == [1, 2, 3, 4, 5]
@@ -167,7 +168,7 @@ def test_requests_that_hold_no_events_are_told_so(buses: Buses) -> None:
         ({"hello": 1}, "application/json", 400, "that is no CloudEvent"),
         (b"[", BATCH, 400, "the batch is no JSON array"),
         ([event(n) for n in range(1001)], BATCH, 413, "at most 1000"),
-        (b"x" * 5_000_000, STRUCTURED, 413, "at most 4194304"),
+        (b"x" * 8_200_000, STRUCTURED, 413, "at most 8126464"),
         (event(), "application/cloudevents+xml", 415, STRUCTURED),
         (event(), f"{STRUCTURED}; charset=latin-1", 415, "UTF-8"),
     ]
@@ -299,7 +300,7 @@ def test_an_invocation_is_in_the_log(buses: Buses, function: str) -> None:
 def test_invocations_that_are_not_taken(buses: Buses, function: str) -> None:
     """Each answer says why: no JSON, several events, too large, no right, no such function, full."""
     other = buses.issuer.token("shop", "checkout")
-    large = {"x": "y" * 1_100_000}
+    large = {"x": "y" * 6_000_001}
     assert buses.post(b"no json", "text/plain", path=function)[0] == 400
     assert buses.post([event(1), event(2)], BATCH, path=function)[0] == 400
     assert buses.post(event(1, type=""), path=function)[0] == 400
@@ -309,3 +310,30 @@ def test_invocations_that_are_not_taken(buses: Buses, function: str) -> None:
     assert (status, "async: {}" in told) == (404, True)
     answers = [buses.post({"x": "y" * 40_000}, "application/json", path=function)[0] for _ in range(5)]
     assert (answers[0], answers[-1]) == (202, 429)
+    assert buses.post({"x": "y" * 5_000_000}, "application/json", path=function)[0] == 429
+
+
+def test_a_large_body_is_taken_whole(buses: Buses) -> None:
+    """As many bytes as are taken, whatever they are, once though they come again; one more is refused, and a body without length sooner."""
+    attributes = {"ce_specversion": "1.0", "ce_source": "/shop", "ce_type": "t"}
+    bodies = {
+        "json": (b'"' + b"x" * (PAYLOAD_BYTES - 2) + b'"', "application/json"),
+        "lines": (b"\n" * PAYLOAD_BYTES, "text/plain"),
+        "image": (b"\xff" * PAYLOAD_BYTES, "image/png"),
+    }
+    for name, (body, kind) in bodies.items():
+        for _ in range(2):
+            assert buses.post(body, kind, ce_id=name, **attributes)[0] == 202
+        assert buses.post(body[:2] + body[1:], kind, ce_id=f"more {name}", **attributes)[0] == 400
+    stored = {one.id: one for one in buses.events()}
+    assert len(stored) == len(buses.events()) == len(bodies)
+    assert bytes(stored["json"].data or b"") == bodies["json"][0]
+    for name in ("lines", "image"):
+        assert base64.b64decode(stored[name].data_base64 or "") == bodies[name][0]
+    url = f"http://127.0.0.1:{buses.webhook.port}/v1/namespaces/media/buses/orders/events"
+    headers = {"authorization": f"Bearer {buses.issuer.token()}", "content-type": STRUCTURED}
+    chunked = urllib.request.Request(url, iter([b"x" * 5_000_000]), headers)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(chunked, timeout=60)
+    with refused.value as answer:
+        assert (answer.code, b"content-length" in answer.read()) == (413, True)

@@ -180,6 +180,21 @@ async def test_one_letter_is_shown_sent_and_dropped_by_its_id(door: Door) -> Non
     assert (await door("POST", "/redrive", {"ids": [two["id"]]}))[0] == 404
 
 
+async def test_a_large_event_is_shown_and_sent_again(door: Door) -> None:
+    """Its letter has all of it, and so has what comes again."""
+    w, pad = door.world, "x" * 5_900_000
+    w.function.answer = refusing("1")
+    await door.subscribe()
+    await w.publish(event(1, data={"pad": pad}))
+    [letter] = await letters(door, 1)
+    assert (await door("GET", f"/{letter['id']}"))[1]["event"]["data"] == {"pad": pad}
+    w.function.answer = ok
+    assert (await door("POST", "/redrive", {}))[1]["done"] == 1
+    assert await w.delivered(1) == ["1"]
+    assert w.function.finished[0].json() == {"pad": pad}
+    assert (await door("GET"))[1] == {"letters": [], "more": False}
+
+
 async def test_large_orders_go_on_after_the_last(door: Door) -> None:
     """What is above the limit is left for the next request, which names the last letter; none is passed over."""
     js = door.world.client.jetstream()

@@ -45,7 +45,7 @@ class Post:
 
     async def times(self, namespace: str) -> list[str]:
         """What `bury` numbered, as `wisp dead list` finds it."""
-        return [letter.content.time for letter in await self.letters.following(namespace, None, 0, 1000)]
+        return [letter.content.time async for letter in self.letters.following(namespace, None, 0)]
 
     async def share(self, *namespaces: str) -> None:
         """Make the stream of earlier versions, with a letter of each of these."""
@@ -125,8 +125,8 @@ async def test_letters_of_before_stay_until_they_are_gone(post: Post) -> None:
         await post.control.ensure_letters(namespace)
         await post.bury(namespace, 1)
     assert await post.times("media") == ["old media", "old media", "1"]
-    assert [letter.id for letter in await post.letters.following("media", "sub", 0, 10)] == [1, 3, 4]
-    assert [letter.id for letter in await post.letters.following("media", None, 1, 10, until=3)] == [3]
+    assert [letter.id async for letter in post.letters.following("media", "sub", 0)] == [1, 3, 4]
+    assert [letter.id async for letter in post.letters.following("media", None, 1, until=3)] == [3]
     assert [await post.letters.last(namespace) for namespace in ("media", "none")] == [4, 3]
     assert await post.letters.one("media", 2) is None
     for number in (1, 3, 4):

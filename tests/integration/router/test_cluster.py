@@ -60,6 +60,7 @@ class Scene:
             {"specversion": "1.0", "id": str(number), "source": "/shop", "type": "t", "partitionkey": "k"}
             for number in range(first, first + 10)
         ]
+        events[0]["data"] = "x" * 1_500_000  # fetched again, from any replica
         headers = {"authorization": f"Bearer {self.token}", "content-type": "application/cloudevents-batch+json"}
         request = urllib.request.Request(self.url, json.dumps(events).encode(), headers)
         async with asyncio.timeout(120):

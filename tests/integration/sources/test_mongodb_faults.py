@@ -136,10 +136,10 @@ def test_an_idle_collection_outlives_the_oplog(mongo: MongoShop) -> None:
 def test_poison_passes(mongo: MongoShop) -> None:
     """What is too large for the log, and what is too large for the server itself, are dead letters; what follows is delivered."""
     follow(mongo)
-    mongo.server.event_bytes = 4_000_000
-    mongo.server.insert(ORDERS, {"_id": 100, "body": "x" * 3_000_000})
+    mongo.server.event_bytes = 8_000_000
+    mongo.server.insert(ORDERS, {"_id": 100, "body": "x" * 7_000_000})
     mongo.server.insert(ORDERS, {"_id": 101})
-    mongo.server.insert(ORDERS, {"_id": 102, "body": "x" * 5_000_000})
+    mongo.server.insert(ORDERS, {"_id": 102, "body": "x" * 9_000_000})
     mongo.server.insert(ORDERS, {"_id": 103})
     events = mongo.wait_events(ROWS + 2)[-2:]
     assert sorted(data(event)["key"]["_id"] for event in events) == [101, 103]

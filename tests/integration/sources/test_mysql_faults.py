@@ -216,7 +216,7 @@ def test_poison_passes(maria: MariaShop) -> None:
     maria.sql("CREATE TABLE t (id int PRIMARY KEY, body longtext)")
     maria.wish((maria.table("t"), ALL))
     maria.wait_ready()
-    maria.sql("INSERT INTO t VALUES (1, repeat('x', 3000000))")
+    maria.sql("INSERT INTO t VALUES (1, repeat('x', 7000000))")
     maria.sql("INSERT INTO t VALUES (2, 'small')")
     (event,) = maria.wait_events(1)
     assert data(event)["key"] == {"id": 2}

@@ -165,7 +165,7 @@ def test_no_table_left_means_no_slot(orders: Shop) -> None:
 
 def test_rows_that_can_not_become_events_are_dead_letters_and_hold_up_nothing(orders: Shop) -> None:
     """A row above the log's limit is dead-lettered with its key; the next one is delivered, and the slot passes both."""
-    orders.sql("INSERT INTO orders VALUES (1, repeat('x', 3000000))")
+    orders.sql("INSERT INTO orders VALUES (1, repeat('x', 7000000))")
     orders.sql("INSERT INTO orders VALUES (2, 'small')")
     [event] = orders.wait_events(1)
     assert event.partitionkey == "public.orders:[2]"

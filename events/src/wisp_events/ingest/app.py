@@ -39,7 +39,7 @@ LONGEST_BODY: Final = 64 * 1024 * 1024
 CONCURRENT: Final = 32
 START_BYTES: Final = 4096
 ROOM_BYTES: Final = 32 * 1024 * 1024
-CALLER_BYTES: Final = 12 * 1024 * 1024
+CALLER_BYTES: Final = 16 * 1024 * 1024
 """Of these, what the requests of one namespace may hold."""
 _S3 = re.compile(r"/v1/s3/([A-Za-z0-9][A-Za-z0-9.-]{0,252})")
 _BUS = re.compile(r"/v1/namespaces/([a-z0-9-]{1,63})/buses/([a-z0-9-]{1,63})/events")

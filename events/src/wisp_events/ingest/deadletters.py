@@ -9,7 +9,9 @@ dropped. Whoever is interrupted between the two sends the event a second time, u
 """
 
 import asyncio
+import contextlib
 from collections import defaultdict
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -17,7 +19,7 @@ import msgspec
 from nats.aio.client import Client
 from nats.js.api import Header
 from wisp_api import cloudevent, names
-from wisp_api.route import Route
+from wisp_api.route import DeadLetter, Route
 from wisp_api.source import Inbox
 from wisp_api.subscription import BUS, FUNCTION
 
@@ -45,6 +47,12 @@ class Summary(msgspec.Struct, rename="camel", omit_defaults=True):
     event_id: str | None = None
     event_type: str | None = None
     attempts: int = 0
+
+
+class Shown(DeadLetter, rename="camel", kw_only=True, omit_defaults=True):
+    """A letter by itself."""
+
+    id: int
 
 
 class Page(msgspec.Struct, rename="camel"):
@@ -110,7 +118,7 @@ class DeadLetters:
         try:
             if what.isdigit():
                 found = await self._one(namespace, int(what))
-                return _json({"id": found.id} | msgspec.json.decode(msgspec.json.encode(found.content)))
+                return _json(Shown(id=found.id, **msgspec.structs.asdict(found.content)))
             if not what:
                 return _json(await self._list(namespace, scope.get("query_string", b"").decode()))
             async with self._room.hold(namespace, headers, BODY_BYTES):
@@ -127,32 +135,52 @@ class DeadLetters:
         after, limit = given.get("after", "0"), given.get("limit", str(LIST_LIMIT))
         if not (after.isdecimal() and limit.isdecimal() and int(limit) and int(after) < LAST):
             raise Refusal(400, f"after and limit are whole numbers, limit at least 1, after below {LAST}")
-        found = await self._letters.following(
-            namespace, given.get("subscription"), int(after), min(int(limit), LIST_LIMIT) + 1
-        )
-        shown = found[: min(int(limit), LIST_LIMIT)]
-        return Page([_summary(letter) for letter in shown], len(found) > len(shown))
+        most = min(int(limit), LIST_LIMIT)
+        page = Page([], more=False)
+        async with contextlib.aclosing(
+            self._letters.following(namespace, given.get("subscription"), int(after))
+        ) as found:
+            async for letter in found:
+                page.more = len(page.letters) == most
+                if page.more:
+                    break
+                page.letters.append(_summary(letter))
+        return page
 
     async def _act(self, namespace: str, order: Order, *, redrive: bool) -> Done:
         until = order.until or await self._letters.last(namespace)
         limit = max(1, min(order.limit, ACT_LIMIT))
         if order.ids is not None:
             ids = sorted({one for one in order.ids if order.after < one})
-            found = [await self._one(namespace, one) for one in ids[: limit + 1]]
+            for one in ids[: limit + 1]:
+                await self._one(namespace, one)  # before anything is done
+            found = self._named(namespace, ids)
         else:
-            found = await self._letters.following(namespace, order.subscription, order.after, limit + 1, until)
-        done = Done(0, [], order.after, until, len(found) > limit)
-        for letter in found[:limit]:
-            done.after = letter.id
-            try:
-                if redrive:
-                    await self._redrive(namespace, letter)
-            except ValueError as error:
-                done.kept.append(Kept(letter.id, str(error)))
-                continue
+            found = self._letters.following(namespace, order.subscription, order.after, until)
+        done = Done(0, [], order.after, until, more=False)
+        async with contextlib.aclosing(found):
+            async for letter in found:
+                done.more = done.done + len(done.kept) == limit
+                if done.more:
+                    break
+                done.after = letter.id
+                await self._treat(namespace, letter, done, redrive=redrive)
+        return done
+
+    async def _named(self, namespace: str, ids: list[int]) -> AsyncGenerator[Letter, None]:
+        for one in ids:
+            yield await self._one(namespace, one)
+
+    async def _treat(self, namespace: str, letter: Letter, done: Done, *, redrive: bool) -> None:
+        """Send a letter's event again, or not, and remove the letter."""
+        try:
+            if redrive:
+                await self._redrive(namespace, letter)
+        except ValueError as error:
+            done.kept.append(Kept(letter.id, str(error)))
+        else:
             await self._letters.remove(namespace, letter.id)
             done.done += 1
-        return done
 
     async def _redrive(self, namespace: str, letter: Letter) -> None:
         """Store the letter's event where its Subscription reads.

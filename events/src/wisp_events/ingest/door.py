@@ -1,7 +1,7 @@
 """What every door of the ingest shares: how a request is refused, and how much of its body is held.
 
 Invariant: bodies under way hold at most as many bytes as their `Room` has, and one caller at most a share of it; a request is let in
-by the length that it announces (without one: by the longest that is taken) before a byte of its body is read.
+by the length that it announces (without one: by `unannounced`, the longest that it may then have) before a byte of its body is read.
 """
 
 import asyncio
@@ -66,7 +66,10 @@ async def read(receive: Receive, limit: int) -> bytes:
         async for part in coming:
             size += len(part)
             if size > limit:
-                raise Refusal(413, f"a body of more than {limit} bytes: send less at once", connection="close")
+                message = (
+                    f"a body of more than {limit} bytes: send less at once, or say how long it is (content-length)"
+                )
+                raise Refusal(413, message, connection="close")
             parts.append(part)
     return b"".join(parts)
 
@@ -105,16 +108,19 @@ class Room:
         self._freed = asyncio.Condition()
 
     @contextlib.asynccontextmanager
-    async def hold(self, caller: str, headers: Headers, longest: int) -> AsyncIterator[None]:
-        """Room for one request until the block ends; waits for it behind other callers.
+    async def hold(
+        self, caller: str, headers: Headers, longest: int, unannounced: int | None = None
+    ) -> AsyncIterator[int]:
+        """Room for one request until the block ends; waits for it behind other callers. Gives how long the body may be.
 
         Raises:
             Refusal: it is too long, or the caller holds its share already.
         """
         length = header(headers, b"content-length")
-        size = max(int(length), _LEAST_BYTES) if length.isdigit() else longest
-        if size > max(longest, _LEAST_BYTES):
-            raise Refusal(413, f"a body of {size} bytes; at most {longest} are taken at once")
+        if length.isdigit() and int(length) > longest:
+            raise Refusal(413, f"a body of {int(length)} bytes; at most {longest} are taken at once")
+        most = int(length) if length.isdigit() else unannounced or longest
+        size = max(most, _LEAST_BYTES)
         if self._held.get(caller, 0) + size > self._share:
             raise Refusal(429, f"namespace {caller} has too much under way here: wait for answers", retry_after="1")
         self._held[caller] = self._held.get(caller, 0) + size
@@ -123,7 +129,7 @@ class Room:
                 await self._freed.wait_for(lambda: self._free >= size)
                 self._free -= size
             try:
-                yield
+                yield most
             finally:
                 async with self._freed:
                     self._free += size

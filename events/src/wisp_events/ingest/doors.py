@@ -11,7 +11,7 @@ import msgspec
 import prometheus_client
 from nats.js import JetStreamContext
 from wisp_api import names
-from wisp_api.cloudevent import EVENT_BYTES, Event
+from wisp_api.cloudevent import EVENT_BYTES, LARGE_BYTES, Event
 from wisp_api.source import Inbox
 
 from wisp_events import log
@@ -22,7 +22,8 @@ from wisp_events.ingest.tokens import Caller, Tokens
 from wisp_events.router import bucket
 from wisp_events.web import Receive, Refusal
 
-BODY_BYTES: Final = 4 * 1024 * 1024
+UNANNOUNCED_BYTES: Final = 4 * 1024 * 1024
+"""Of a batch whose length was not said beforehand."""
 FOUND_SECONDS: Final = 1.0
 """How long a bus that was found is believed to be as it was."""
 _FOUND: Final = 10_000
@@ -83,8 +84,8 @@ class Doors:
         """
         caller = await self._tokens.caller(headers)
         bus, made = await self._authorized("bus", namespace, name, caller)
-        async with self._room.hold(caller.namespace, headers, BODY_BYTES):
-            found = posted.events(headers, await read(receive, BODY_BYTES))
+        async with self._room.hold(caller.namespace, headers, EVENT_BYTES, UNANNOUNCED_BYTES) as longest:
+            found = posted.events(headers, await read(receive, longest))
             entries: list[Entry] = []
             rejected: list[Rejected] = []
             for index, event in enumerate(found):
@@ -94,6 +95,7 @@ class Doors:
                     entries.append(entry(namespace, name, made, event))
                 except ValueError as error:
                     rejected.append(Rejected(index, str(error)))
+            del found  # what waits for the log is the entries
             await self._store("bus", name, bus, entries)
         EVENTS.labels("accepted").inc(len(entries))
         EVENTS.labels("rejected").inc(len(rejected))
@@ -104,19 +106,20 @@ class Doors:
         """Answer an asynchronous invocation of a Function once the log has it; raises as `post`."""
         caller = await self._tokens.caller(headers)
         inbox, made = await self._authorized("function", namespace, name, caller)
-        async with self._room.hold(caller.namespace, headers, EVENT_BYTES):
-            body = await read(receive, EVENT_BYTES)
-            event = invocation.event(headers, body, f"urn:wisp:serviceaccount:{caller.namespace}:{caller.name}")
-            source = inbox.stream.removeprefix(names.stream(namespace, "function", ""))
+        async with self._room.hold(caller.namespace, headers, EVENT_BYTES, LARGE_BYTES) as longest:
+            by = f"urn:wisp:serviceaccount:{caller.namespace}:{caller.name}"
+            event = invocation.event(headers, await read(receive, longest), by)
+            source, request_id = inbox.stream.removeprefix(names.stream(namespace, "function", "")), event.id
             try:
                 encoded = log.encode(event)
             except log.EventTooLarge as error:
                 raise Refusal(413, str(error)) from None
             same = log.fingerprint(namespace, name, str(made), event.source, event.id)
             one = Entry(names.invocation_subject(namespace, source), 0, None, same, encoded)
+            del event  # what waits for the log is the entry
             await self._store("function", name, inbox, [one])
         INVOCATIONS.inc()
-        return _json(202, Accepted(event.id))
+        return _json(202, Accepted(request_id))
 
     async def _store(self, kind: str, name: str, inbox: Inbox, entries: list[Entry]) -> None:
         try:

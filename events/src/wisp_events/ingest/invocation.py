@@ -7,7 +7,6 @@ id of its own may send it again.
 import time
 import uuid
 
-import msgspec
 from wisp_api.cloudevent import Event
 
 from wisp_events import log
@@ -33,8 +32,7 @@ def event(headers: Headers, body: bytes, source: str) -> Event:
             raise Refusal(400, found[0])
         return found[0]
     try:
-        if body:
-            msgspec.json.decode(body)
+        data = posted.checked(body) if body else None
     except (ValueError, RecursionError) as error:
         raise Refusal(400, f"the payload is no JSON: {error}") from None
     return Event(
@@ -44,5 +42,5 @@ def event(headers: Headers, body: bytes, source: str) -> Event:
         time=log.rfc3339(time.time()),
         datacontenttype="application/json" if body else None,
         traceparent=header(headers, b"traceparent").decode("latin-1") or None,
-        data=msgspec.Raw(body) if body else None,
+        data=data,
     )

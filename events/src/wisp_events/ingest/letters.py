@@ -8,6 +8,7 @@ one's come first, and a number stands for one letter.
 """
 
 import contextlib
+from collections.abc import AsyncGenerator
 from typing import Final, NamedTuple
 
 import msgspec
@@ -81,21 +82,19 @@ class Letters:
         return None
 
     async def following(
-        self, namespace: str, subscription: str | None, after: int, limit: int, until: int = LAST
-    ) -> list[Letter]:
-        """The next letters of a namespace or of one of its Subscriptions."""
+        self, namespace: str, subscription: str | None, after: int, until: int = LAST
+    ) -> AsyncGenerator[Letter, None]:
+        """The next letters of a namespace or of one of its Subscriptions, one at a time: each may have several MiB."""
         subjects = names.dead_letter_subjects(namespace)
         if subscription:
             subjects = names.dead_letter_subject(namespace, "subscription", subscription)
-        found: list[Letter] = []
         for stream in (self._shared, self._of(namespace)):
-            while len(found) < limit and after < until:
+            while after < until:
                 message = await stream.get(after + 1, subjects)
                 if message is None or (message.seq or 0) > until:
                     break
                 after = message.seq or 0
-                found.append(Letter(after, _decode(namespace, message.data or b"")))
-        return found
+                yield Letter(after, _decode(namespace, message.data or b""))
 
     async def remove(self, namespace: str, number: int) -> None:
         """Remove a letter; one that another replica or its age has just removed is removed, too."""

@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 from wisp_api import cloudevent
-from wisp_api.cloudevent import TYPE_LENGTH, Event
+from wisp_api.cloudevent import PAYLOAD_BYTES, TYPE_LENGTH, Event
 
 from wisp_events.ingest.door import Headers, header
 from wisp_events.web import Refusal
@@ -31,6 +31,7 @@ _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\
 _TEXT: Final = ("id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "partitionkey", "sequence")
 _TRACE: Final = ("traceparent", "tracestate")
 _UNREADABLE: Final = (ValueError, RecursionError)
+_json = msgspec.json.Decoder(msgspec.Raw)
 
 
 def events(headers: Headers, body: bytes) -> list[Event | str]:
@@ -111,14 +112,27 @@ def _data(content_type: str, body: bytes) -> dict[str, Any]:
         return attributes
     kind = content_type.partition(";")[0].strip().lower()
     if kind.endswith(("/json", "+json")):
-        msgspec.json.decode(body)
-        return attributes | {"data": msgspec.Raw(body)}
+        return attributes | {"data": checked(body)}
     if kind.startswith("text/"):
         try:
-            return attributes | {"data": msgspec.Raw(msgspec.json.encode(body.decode()))}
+            data = msgspec.json.encode(body.decode())
         except UnicodeDecodeError:
-            pass  # in another charset: carried as bytes
+            data = b""  # in another charset: carried as bytes, as what escapes make too long
+        if 0 < len(data) <= PAYLOAD_BYTES:
+            return attributes | {"data": msgspec.Raw(data)}
     return attributes | {"data_base64": base64.b64encode(body).decode()}
+
+
+def checked(body: bytes) -> msgspec.Raw:
+    """A body that is JSON, found out without making its values, which may take fifty times the memory.
+
+    Raises:
+        ValueError, RecursionError: it is none.
+    """
+    found = _json.decode(body)
+    if not body.isascii():
+        body.decode()
+    return found
 
 
 def _mistake(event: Event) -> str:

@@ -2,7 +2,8 @@
 
 Invariants: every request sent gets exactly one outcome, at the latest SWEEP_SECONDS after its deadline; a connection that
 answered in any unclear way is closed, never used again. A request is repeated without telling the caller only where the
-target closed a kept-alive connection before any byte of an answer: the race that every keep-alive client has. Names are
+target closed a kept-alive connection before any byte of an answer: the race that every keep-alive client has, but not where a
+large one (`Exchange.sent`) had been written out. Names are
 resolved at each new connection, and connections are replaced after MAX_AGE_SECONDS, so that changed addresses and new
 pods behind one address are found.
 
@@ -10,12 +11,14 @@ Why not an existing client: at 10,000s of requests a second the client is most o
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final, cast
 
 import httptools
+from wisp_api.cloudevent import LARGE_BYTES
 
 from wisp_events.router.dial import connect
 from wisp_events.router.lookup import Names
@@ -37,7 +40,7 @@ _TOLD: Final = frozenset((b"content-type", b"traceparent", b"tracestate", ERROR)
 class Exchange:
     """One request and who waits for its outcome."""
 
-    __slots__ = ("deadline", "done", "keep", "repeated", "request", "seconds")
+    __slots__ = ("deadline", "done", "keep", "large", "repeated", "request", "seconds", "sent")
 
     def __init__(self, request: bytes, seconds: float, done: Callable[[Outcome], None], keep: int = BODY_BYTES) -> None:
         """`seconds`: how long the answer may take once the request is sent; `keep`: bytes wanted of a success's body."""
@@ -47,6 +50,16 @@ class Exchange:
         self.done = done
         self.deadline = 0.0
         self.repeated = False
+        self.sent: Callable[[], None] | None = None
+        """Called when the request is written and held no more; not called where the outcome came first."""
+        self.large: Callable[[Callable[[], None]], None] | None = None
+        """Gets, when the body turns out to be over LARGE_BYTES, what to call for the rest of it; until then the answer waits."""
+
+    def written(self) -> None:
+        """All of the request is with the system."""
+        if self.sent:
+            sent, self.sent, self.request = self.sent, None, b""
+            sent()
 
 
 class _Connection(asyncio.Protocol):
@@ -58,6 +71,7 @@ class _Connection(asyncio.Protocol):
         self.exchange: Exchange | None = None
         self.born = self.idle_since = time.monotonic()
         self.used = False
+        self._writing = self._paused = False
         self._reset()
 
     def _reset(self) -> None:
@@ -73,7 +87,8 @@ class _Connection(asyncio.Protocol):
         self._reusable = False
         self._marked = self._stranger = False
         self._retry_after = 0.0
-        self._body = b""
+        self._body: list[bytes] = []
+        self._size = 0
         self._headers: list[tuple[bytes, bytes]] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -84,7 +99,23 @@ class _Connection(asyncio.Protocol):
         """Write a request; the deadline begins."""
         self.exchange = exchange
         exchange.deadline = time.monotonic() + exchange.seconds
-        cast("asyncio.Transport", self.transport).write(exchange.request)
+        transport = cast("asyncio.Transport", self.transport)
+        if exchange.sent:
+            transport.set_write_buffer_limits(0)  # `resume_writing` when all is written
+        transport.write(exchange.request)
+        if exchange.sent and not self._writing:
+            exchange.written()
+
+    def pause_writing(self) -> None:
+        """Something of the request is not with the system yet."""
+        self._writing = True
+
+    def resume_writing(self) -> None:
+        """All of it is."""
+        self._writing = False
+        if self.exchange and self.exchange.sent:
+            cast("asyncio.Transport", self.transport).set_write_buffer_limits()
+            self.exchange.written()
 
     def data_received(self, data: bytes) -> None:
         """Parse a part of the answer."""
@@ -101,7 +132,7 @@ class _Connection(asyncio.Protocol):
                 return
             self._surplus = True
         if self._status:
-            self._finish(self._status, reusable=self._reusable and not self._surplus)
+            self._complete()
         elif self._received > HEADER_BYTES and not self._headers_done:
             self.fail(Failure(f"the answer's header is longer than {HEADER_BYTES} bytes"))
 
@@ -130,8 +161,11 @@ class _Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         """A part of the body; what is not kept is dropped."""
         keep = self.exchange.keep if self.exchange and self._parser.get_status_code() < 300 else BODY_BYTES  # noqa: PLR2004
-        if len(self._body) < keep:
-            self._body += body[: keep - len(self._body)]
+        if self._size < keep:
+            self._body.append(body[: keep - self._size])
+            self._size += len(self._body[-1])
+            if self._size > LARGE_BYTES and self.exchange and self.exchange.large:
+                self._wait(self.exchange, self.exchange.large)
 
     def on_message_complete(self) -> None:
         """The answer is there; an interim one (1xx) is passed over."""
@@ -142,13 +176,39 @@ class _Connection(asyncio.Protocol):
             self._status = status
             self._reusable = self._parser.should_keep_alive()
 
+    def _wait(self, exchange: Exchange, large: Callable[[Callable[[], None]], None]) -> None:
+        """Read on when there is room for a large answer; until then there is no deadline."""
+        exchange.large = exchange.sent = None
+        exchange.deadline = math.inf
+        self._paused = True
+        cast("asyncio.Transport", self.transport).pause_reading()
+
+        def go_on() -> None:
+            if self.exchange is exchange:
+                exchange.deadline = time.monotonic() + exchange.seconds
+                self._paused = False
+                cast("asyncio.Transport", self.transport).resume_reading()
+                if self._status:
+                    self._complete()
+
+        large(go_on)
+
+    def _complete(self) -> None:
+        if not self._paused:
+            self._finish(self._status, reusable=self._reusable and not self._surplus)
+
     def _finish(self, status: int, *, reusable: bool) -> None:
         exchange, self.exchange = self.exchange, None
         if exchange is None:
             self.close()
             return
         answer = Answer(
-            status, self._marked, self._retry_after, self._body, self._stranger and self._marked, tuple(self._headers)
+            status,
+            self._marked,
+            self._retry_after,
+            b"".join(self._body),
+            self._stranger and self._marked,
+            tuple(self._headers),
         )
         now = time.monotonic()
         self.used, self.idle_since = True, now
@@ -169,7 +229,7 @@ class _Connection(asyncio.Protocol):
             self._finish(self._parser.get_status_code(), reusable=False)  # a body that ends with the connection
             return
         self.exchange = None
-        if self.used and not self._received and not exchange.repeated:
+        if self.used and not self._received and not exchange.repeated and exchange.request:
             exchange.repeated = True
             self.pool.send(exchange, fresh=True)
             return
@@ -296,13 +356,16 @@ class Client:
         self, to: Address, request: bytes, seconds: float, done: Callable[[Outcome], None], keep: int = BODY_BYTES
     ) -> None:
         """Send a request; `done` gets its outcome, never before this returns, with `keep` bytes of a success's body at most."""
+        self.pool(to).send(Exchange(request, seconds, done, keep))
+
+    def pool(self, to: Address) -> Pool:
+        """The connections to an address."""
         key = (to.host, to.port, to.tls, to.reach, to.service)
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = Pool(
-                to, self._limit, self._sinks if to.reach in {CLUSTER, PUBLIC} else self._functions
-            )
-        pool.send(Exchange(request, seconds, done, keep))
+            names = self._sinks if to.reach in {CLUSTER, PUBLIC} else self._functions
+            pool = self._pools[key] = Pool(to, self._limit, names)
+        return pool
 
     async def _sweep(self) -> None:
         while True:

@@ -5,7 +5,7 @@ dead letter, both not before the log has what goes to a destination, or at once 
 is written after, never before. Whoever loses the cursor's revision stops at once and writes nothing more.
 
 Memory: the window between the cursor and the read position holds WINDOW_EVENTS or WINDOW_BYTES, and all routes together
-what `Budget` allows; beyond that the events stay in the log.
+what `Budget` allows; beyond that the events stay in the log. Of large events it holds no more than attributes (`contents`).
 """
 
 import asyncio
@@ -18,12 +18,14 @@ from typing import Final
 import msgspec
 from nats.aio.client import Client as Nats
 from wisp_api import cloudevent, names
+from wisp_api.cloudevent import LARGE_BYTES
 from wisp_api.route import DeadLetter
 
 from wisp_events.gather import Gatherer
 from wisp_events.router import letter, results, verdict
-from wisp_events.router.client import BODY_BYTES
 from wisp_events.router.client import Client as Http
+from wisp_events.router.client import Exchange
+from wisp_events.router.contents import AT_ONCE, Contents
 from wisp_events.router.cursor import Cursor, Trouble, Window
 from wisp_events.router.feed import Branch, Feeds, is_shared
 from wisp_events.router.intake import Intake
@@ -65,6 +67,8 @@ class Shared:
     leased: Callable[[], bool]
     """Whether this replica may start attempts."""
     budget: Budget = field(default_factory=Budget)
+    turns: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, AT_ONCE))
+    """Of large events."""
     signer: Signer = field(default_factory=Signer)
     gatherer: Gatherer = field(init=False)
     """Writes what goes to destinations; of all routes, so that they share frames."""
@@ -79,6 +83,9 @@ class Shared:
 
 class Delivery:
     """Delivers one route's events."""
+
+    _forgets = True
+    """Whether large events that wait hold no content."""
 
     def __init__(self, shared: Shared, plan: Plan, cursor: Cursor, revision: int) -> None:
         """Continue from a claimed cursor, which is at this revision of its bucket."""
@@ -101,6 +108,7 @@ class Delivery:
         self._ended = False
         self.last_error = ""
         self._outbox = Outbox(self._js, shared.gatherer)
+        self._contents = Contents(self._js, plan.route.stream, shared.turns)
         self._timer: asyncio.TimerHandle | None = None
         self._expired_at = 0.0
         route = plan.route
@@ -146,8 +154,8 @@ class Delivery:
 
     @property
     def in_flight(self) -> int:
-        """Attempts under way, and what of them is on its way into the log."""
-        return self._attempts + len(self._outbox)
+        """Attempts under way, what of them is on its way into the log, and large events on their way out of it."""
+        return self._attempts + len(self._outbox) + len(self._contents)
 
     @property
     def stalled(self) -> bool:
@@ -162,6 +170,7 @@ class Delivery:
     def gauge(self) -> None:
         """Set the metrics that are levels."""
         self.metrics.in_flight.set(self.in_flight)
+        self.metrics.large.set(len(self._contents))
         self.metrics.pending.set(self.pending)
         self.metrics.filtered.inc(self.intake.left_out())
         oldest = self._window.oldest
@@ -199,6 +208,7 @@ class Delivery:
         await self._finish()
 
     async def _finish(self) -> None:
+        await self._contents.stop()
         await self._outbox.stop()
         await self._keeper.stop()
         self._shared.budget.used -= self._bytes
@@ -255,8 +265,11 @@ class Delivery:
             item.tries, item.attempts = trouble.tries, trouble.attempts
             item.first, item.due = trouble.first, trouble.due
             self.failing[item.place] = item
-        self._bytes += len(raw)
-        self._shared.budget.used += len(raw)
+        if item.size > LARGE_BYTES and self._forgets:
+            item.forget()
+            item.size = len(item.raw)
+        self._bytes += item.size
+        self._shared.budget.used += item.size
         if reason:
             item.burial = (reason, message)
         self._admit(item)
@@ -306,6 +319,9 @@ class Delivery:
         if now >= self._expiry(item):
             self._bury_expired(item)
             return
+        if item.absent:
+            self._contents.fetch(item, partial(self._fetched, item))
+            return
         plan = self.plan
         index = pick(plan.route.targets, item.event.id)
         to = plan.addresses[index]
@@ -317,10 +333,21 @@ class Delivery:
         item.first = item.first or now
         self._attempts += 1
         self._retries += item.tries > 0
-        keep = results.REPLY_BYTES if plan.route.reply or plan.route.on_success else BODY_BYTES
-        self._shared.http.send(
-            to, request, plan.route.timeout_seconds + GRACE_SECONDS, partial(self._answered, item, now), keep
-        )
+        exchange = Exchange(request, plan.route.timeout_seconds + GRACE_SECONDS, partial(self._answered, item, now))
+        if plan.route.reply or plan.route.on_success:
+            exchange.keep, exchange.large = results.REPLY_BYTES, partial(self._contents.turn, item)
+        if self._contents.has_turn(item):
+            item.forget()  # the request has it
+            exchange.sent = partial(self._contents.release, item)
+        self._shared.http.pool(to).send(exchange)
+
+    def _fetched(self, item: Item) -> None:
+        """A large event has its content: attempt it, unless that has to wait now."""
+        if self._draining or self.lost or self._paused or not self._shared.leased():
+            self._contents.release(item)
+            self.schedule.put_back(item)
+        else:
+            self._attempt(item, time.time())
 
     def _sign(self, index: int) -> bytes:
         """The header line with the token that a target asks for, if it does."""
@@ -345,6 +372,9 @@ class Delivery:
 
     def _delivered(self, item: Item, answer: Answer) -> None:
         """The function took the event: it is done when the log has what goes on."""
+        if item.absent and self.plan.route.on_success:  # its record tells what the event was
+            self._contents.fetch(item, partial(self._delivered, item, answer))
+            return
         try:
             parcel = results.of_success(self.plan.route, item, answer)
         except results.BadReply as error:
@@ -382,6 +412,7 @@ class Delivery:
             return
         due = min(now + verdict.pause(retry, item.tries, outcome), self._expiry(item))
         self.failing[item.place] = item
+        self._contents.release(item)
         self.schedule.again(item, due)
         self._keeper.touch()
         self._wake()
@@ -410,8 +441,9 @@ class Delivery:
         self.schedule.out(item)
         if self.failing:
             self.failing.pop(item.place, None)
-        self._bytes -= len(item.raw)
-        self._shared.budget.used -= len(item.raw)
+        self._bytes -= item.size
+        self._shared.budget.used -= item.size
+        self._contents.release(item)
         self._keeper.touch()
         self.intake.more()
 
@@ -437,6 +469,9 @@ class Delivery:
 
     def _bury(self, item: Item, reason: str, message: str) -> None:
         """Store a dead letter, then the event is done."""
+        if item.absent:
+            self._contents.fetch(item, partial(self._bury, item, reason, message))
+            return
         parcel = results.of_failure(self.plan.route, item, reason)
         self._store(letter.of_event(self.plan.route, reason, message, item), partial(self._pass_on, item, parcel))
 

@@ -36,6 +36,8 @@ INACTIVE_SECONDS: Final = 30
 """After which the server removes a consumer that nobody pulls."""
 PULL_FRAMES: Final = 256
 PULL_BYTES: Final = 4 * 1024 * 1024
+LARGEST_PULL: Final = 8 * 1024 * 1024 + 64 * 1024
+"""Of one frame, where it is too long for a usual pull: more than NATS' max_payload."""
 RETRY_SECONDS: Final = 1.0
 
 Frame = Callable[[int, bytes, float, str], None]
@@ -65,6 +67,8 @@ class Intake:
         self._consumer = ""
         self._delivered = 0
         self._expected = 0  # frames that the pull under way may still bring
+        self._asked = 0  # that it was to bring
+        self._long = False  # the next frame is longer than a usual pull
         self._alive = 0.0
         self._opening: asyncio.Task[None] | None = None
         self._pulling: asyncio.Task[None] | None = None
@@ -98,7 +102,7 @@ class Intake:
             return
         room = self._room()
         if room > 0:
-            self._expected = min(room, PULL_FRAMES)
+            self._asked = self._expected = 1 if self._long else min(room, PULL_FRAMES)
             self._alive = time.monotonic()
             self._pulling = asyncio.get_running_loop().create_task(self._pull(self._expected))
 
@@ -164,7 +168,7 @@ class Intake:
     async def _pull(self, frames: int) -> None:
         request = {
             "batch": frames,
-            "max_bytes": PULL_BYTES,
+            "max_bytes": LARGEST_PULL if self._long else PULL_BYTES,
             "expires": EXPIRES_SECONDS * 1_000_000_000,
             "idle_heartbeat": BEAT_SECONDS * 1_000_000_000,
         }
@@ -193,6 +197,7 @@ class Intake:
             return
         self._delivered = delivered
         self._expected -= 1
+        self._long = False
         try:
             self._frame(sequence, message.data, stored / 1e9, message.subject)
         except Exception as error:  # passing it over would lose it; ending the process would stop every route
@@ -207,6 +212,7 @@ class Intake:
         code, text = headers.get("Status", ""), headers.get("Description", "")
         if code == "100":
             return
+        self._long = code == "409" and "MaxBytes" in text and self._expected == self._asked
         self._expected = 0
         if code in ("404", "408") or (code == "409" and ("MaxBytes" in text or "Batch Completed" in text)):
             self.more()

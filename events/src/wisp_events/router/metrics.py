@@ -19,12 +19,13 @@ SECONDS = Histogram(
     buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10, 60, 300, 900),
 )
 IN_FLIGHT = Gauge("wisp_router_in_flight", "Attempts and dead letters under way.", _LABELS)
+LARGE = Gauge("wisp_router_large_waiting", "Events over 1 MiB that wait for their turn to be in memory.", _LABELS)
 PENDING = Gauge("wisp_router_pending", "Events read and not done, and records not read yet.", _LABELS)
 OLDEST = Gauge("wisp_router_oldest_seconds", "Age of the oldest event that was read and is not done.", _LABELS)
 ROUTES = Gauge("wisp_router_routes", "Routes that this replica serves.")
 PURGED = Counter("wisp_router_purged_records", "Records removed from streams after delivery.")
 
-_PER_ROUTE: Final = (ATTEMPTS, DEAD_LETTERS, PASSED_ON, FILTERED, SECONDS, IN_FLIGHT, PENDING, OLDEST)
+_PER_ROUTE: Final = (ATTEMPTS, DEAD_LETTERS, PASSED_ON, FILTERED, SECONDS, IN_FLIGHT, LARGE, PENDING, OLDEST)
 
 
 class RouteMetrics:
@@ -38,6 +39,7 @@ class RouteMetrics:
         self.filtered = FILTERED.labels(*self._labels)
         self.seconds = SECONDS.labels(*self._labels)
         self.in_flight = IN_FLIGHT.labels(*self._labels)
+        self.large = LARGE.labels(*self._labels)
         self.pending = PENDING.labels(*self._labels)
         self.oldest = OLDEST.labels(*self._labels)
 

@@ -14,8 +14,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
-from wisp_api import cloudevent, names
-from wisp_api.cloudevent import EVENT_BYTES, Event, OptionalRaw
+from wisp_api import names
+from wisp_api.cloudevent import EVENT_BYTES, PAYLOAD_BYTES, Event, OptionalRaw
 from wisp_api.route import Outlet, Route
 from wisp_api.subscription import BUS, FUNCTION
 
@@ -178,7 +178,7 @@ def _record(route: Route, item: Item, condition: str, outcome: Answer | Failure 
     )
     for left_out in ([], ["responsePayload"], ["requestPayload"], ["responsePayload", "requestPayload"]):
         event.data = msgspec.Raw(msgspec.json.encode(_without(record, left_out)))
-        if len(cloudevent.encode(event)) <= EVENT_BYTES:
+        if len(event.data) <= PAYLOAD_BYTES:
             break
     return event
 
@@ -202,7 +202,6 @@ def _payload(body: bytes) -> msgspec.Raw | None:
     if not body:
         return None
     try:
-        msgspec.json.decode(body)
+        return posted.checked(body)
     except (ValueError, RecursionError):
         return msgspec.Raw(msgspec.json.encode(body.decode(errors="replace")))
-    return msgspec.Raw(body)

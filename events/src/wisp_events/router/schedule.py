@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 import msgspec
+from wisp_api import cloudevent
 from wisp_api.cloudevent import Event
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class Item:
     """An event on its way, with what happened to it so far."""
 
     __slots__ = (
+        "absent",
         "attempts",
         "burial",
         "due",
@@ -35,6 +37,7 @@ class Item:
         "last",
         "raw",
         "sequence",
+        "size",
         "stored",
         "tries",
     )
@@ -48,6 +51,10 @@ class Item:
         self.event = event
         self.raw = raw
         """Its encoded form."""
+        self.absent = False
+        """Whether `event` and `raw` have no data: the log has it (see `contents`)."""
+        self.size = len(raw)
+        """Bytes that it holds while it waits."""
         self.stored = stored
         self.lane = lane
         self.key = event.partitionkey
@@ -61,6 +68,16 @@ class Item:
         """Of the last attempt in this session."""
         self.burial: tuple[str, str] | None = None
         """Reason and message of the dead letter, where no attempt is due."""
+
+    def forget(self) -> None:
+        """Hold the attributes alone."""
+        self.event = msgspec.structs.replace(self.event, data=None, data_base64=None)
+        self.raw = msgspec.Raw(cloudevent.encode(self.event))
+        self.absent = True
+
+    def remember(self, raw: msgspec.Raw) -> None:
+        """Hold all of it again, as the log has it."""
+        self.event, self.raw, self.absent = cloudevent.decode(raw), raw, False
 
     @property
     def place(self) -> str:

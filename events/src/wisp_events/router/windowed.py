@@ -32,6 +32,8 @@ SKEW_SECONDS: Final = 2.0
 class Windowed(Delivery):
     """Delivers one route's events in windows."""
 
+    _forgets = False  # a batch has all its events at once, within BATCH_BYTES
+
     def __init__(self, shared: Shared, plan: Plan, cursor: Cursor, revision: int) -> None:
         """Continue from a claimed cursor, which is at this revision of its bucket."""
         super().__init__(shared, plan, cursor, revision)
