@@ -2,11 +2,13 @@
 
 import random
 import threading
+from typing import Any, cast
 
 from fixtures.mariadb_shop import MariaShop
 from fixtures.process import wait_until
 from fixtures.rows import applied, applied_loosely, data, rows
 from fixtures.shop import ALL
+from wisp_events.sources.mysql_snapshot import Origin
 from wisp_events.sources.row_fill import Given
 
 from .test_mysql_changes import TYPES
@@ -73,6 +75,40 @@ def test_events_make_the_table_whoever_writes_to_it_meanwhile(maria: MariaShop) 
     wait_until(lambda: applied(maria.events()) == table, "the events make the table")
     assert {event.subject for event in rows(maria)} == {orders}, "nobody asked for the other table's rows"
     assert data(rows(maria)[0])["old"] is None
+
+
+def test_a_snapshot_has_the_transactions_of_its_position_and_no_other(maria: MariaShop) -> None:
+    """However often one is taken while four connections count up, a transaction each time: rows and position count the same."""
+    maria.sql(
+        "CREATE TABLE counters (id int PRIMARY KEY, n int)", "INSERT INTO counters VALUES (1,0), (2,0), (3,0), (4,0)"
+    )
+    stop, table = threading.Event(), maria.table("counters")
+    origin = Origin(maria.server.dsn(), "", not maria.server.mysql, cast("Any", None))
+
+    def count(row: int) -> None:
+        with maria.server.session() as cursor:
+            while not stop.is_set():
+                cursor.execute(f"UPDATE {table} SET n = n + 1 WHERE id = {row}")
+
+    def difference() -> int:
+        snapshot = origin.take([table])
+        try:
+            assert snapshot.open(table)
+            counted = sum(int(n) for _, n in cast("Any", snapshot.fetch()))
+            return int(str(snapshot.position).rpartition("-")[2]) - counted
+        finally:
+            snapshot.close()
+
+    before = difference()
+    writers = [threading.Thread(target=count, args=(row,)) for row in (1, 2, 3, 4)]
+    for writer in writers:
+        writer.start()
+    try:
+        assert {difference() for _ in range(100)} == {before}
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
 
 
 def test_who_dies_in_the_middle_begins_anew_and_nobody_gets_rows_twice(maria: MariaShop) -> None:
