@@ -76,7 +76,7 @@ class Call:
         fields = request.fields
         self.connection: Connection | WebSocketConnection = connection
         self.request = request
-        self._follow(begin_trace(request, sane(fields.get("x-amzn-trace-id", ""))))
+        self._follow(begin_trace(request, sane(fields["x-amzn-trace-id"]) if "x-amzn-trace-id" in fields else ""))
         self.id = find_id(fields)
         self.head: dict[str, Any] = {}
         self.body = b""
@@ -86,7 +86,7 @@ class Call:
         self.streaming = self.quiet = False
         self._took = 0.0
         self._is_url = False
-        self.about: tuple[str, str, str] | None = None  # as ``journal`` writes it
+        self.about: tuple[str, str] | None = None  # as ``journal`` has written it at its start
         self._accept = ""  # what a WebSocket's handshake is to be answered with
         self._tail: list[bytes] | None = [] if fields.get("x-amz-log-type") == "Tail" else None
 
@@ -119,7 +119,9 @@ class Call:
             BadRequestError: The request can't become an event for it.
         """
         request = self.request
-        if signature in ("http", "asgi"):
+        if signature == "lambda" and request.fields.get(EVENT_FORMAT) == "lambda":
+            self.head, self.body = JSON_FORM, request.body
+        elif signature in ("http", "asgi"):
             if signature == "asgi" and request.asks_for_websocket:
                 from wisp_runtime.handshake import accept_handshake  # noqa: PLC0415 - for functions that are asked to
 
@@ -149,8 +151,6 @@ class Call:
         fields = request.fields
         self.head = JSON_FORM
         self.body = request.body
-        if signature == "lambda" and fields.get(EVENT_FORMAT) == "lambda":
-            return
         content_type = fields.get("content-type", "")
         mode = media_type(content_type)
         if mode in (STRUCTURED, BATCH) or (not mode and is_binary(fields)):  # these are parsed here

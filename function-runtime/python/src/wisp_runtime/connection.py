@@ -185,9 +185,14 @@ class Connection:
                 request.keep_alive = request.keep_alive and front.lender is None
                 self._send(request, front.health() if request.target == HEALTH_PATH else front.life())
                 continue
-            self.front.deadlines.pop(self.fd, None)
+            front = self.front
+            if front.deadlines:
+                front.deadlines.pop(self.fd, None)
             self.request = request
-            self.front.loop.guard(self._submit, request)  # lest the one whose answer led here is blamed for a fault
+            try:
+                front.function.submit(self, request)
+            except Exception as error:  # noqa: BLE001 - lest the one whose answer led here is blamed for it
+                front.loop.blame(self._advance, error)
         self._advancing = False
         if self.request is None and self.state == _OPEN and not self.out:
             self._go_on()
@@ -220,9 +225,6 @@ class Connection:
             front.deadlines[self.fd] = front.grace_ends
         elif front.deadlines:
             front.deadlines.pop(self.fd, None)
-
-    def _submit(self, request: HttpRequest) -> None:
-        self.front.function.submit(self, request)
 
     def failed(self, error: Exception) -> None:
         """End it because of a fault of ours: 500 where no answer has begun."""

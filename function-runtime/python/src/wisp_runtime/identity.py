@@ -16,8 +16,16 @@ _MAX_ID = 256
 
 
 def find_id(fields: dict[str, str]) -> str:
-    """Return a request's id: the event's, the caller's, or a fresh one, in this order."""
-    return _given_id(fields) or new_id()
+    """Return a request's id: the event's, or else the caller's if it is sane, or else a fresh one.
+
+    That is unique by the process's own prefix and a number; a random one each time would cost 1 us.
+    """
+    if "ce-id" in fields and (event_id := percent_decode(fields["ce-id"])):
+        return event_id
+    for name in _ID_HEADERS:
+        if name in fields and _is_sane(fields[name]):
+            return fields[name]
+    return f"{_prefix}{next(_numbers):012x}"
 
 
 def sane(given: str) -> str:
@@ -30,16 +38,6 @@ def _is_sane(identifier: str) -> bool:
     return (
         0 < len(identifier) <= _MAX_ID and identifier.isascii() and identifier.isprintable() and " " not in identifier
     )
-
-
-def _given_id(fields: dict[str, str]) -> str:
-    """Return the id that the request brings: the event's, or else the caller's if it is sane."""
-    if "ce-id" in fields and (event_id := percent_decode(fields["ce-id"])):
-        return event_id
-    for name in _ID_HEADERS:
-        if name in fields and _is_sane(fields[name]):
-            return fields[name]
-    return ""
 
 
 def _make_prefix() -> str:
@@ -56,8 +54,3 @@ def renew() -> None:
     """Make other ids than the process that this one was forked from."""
     global _prefix  # noqa: PLW0603 - once a process
     _prefix = _make_prefix()
-
-
-def new_id() -> str:
-    """Make an id that is unique: the process's own prefix and a number; a random one each time would cost 1 us."""
-    return f"{_prefix}{next(_numbers):012x}"

@@ -39,6 +39,7 @@ from wisp_runtime.lent_connection import LentConnection
 from wisp_runtime.loop import READ, Loop
 from wisp_runtime.memory import used_mib
 from wisp_runtime.metrics import Counts
+from wisp_runtime.unread import watch_unread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,28 +61,30 @@ class Here:
     def __init__(self, board: Board) -> None:
         """Run nothing yet."""
         self._board = board
+        self._peak = board.peak
         self.pid = os.getpid()
         self.calls: dict[int, Call] = {}
         self.log = self
         self.quick = False
         self.init_ms = self.measured = 0.0
+        # Plain lines are in the same pipe as ours.
+        self.is_unread = _never if journal.plain() else watch_unread(logs.output())
 
     @property
     def peak(self) -> int:
         """The most MiB that it was seen to have."""
-        return self._board.peak
+        return self._peak
 
     @peak.setter
     def peak(self, value: int) -> None:
-        self._board.peak = value
+        self._peak = self._board.peak = value
 
     def read(self) -> None:
         """Let the front read what children and C libraries have written, which is this invocation's."""
-        until = 0.0
-        while not journal.plain() and logs.is_unread():  # plain lines are in the same pipe as ours
-            until = until or time.monotonic() + UNREAD_SECONDS
-            if time.monotonic() > until:
-                return
+        if not self.is_unread():
+            return
+        until = time.monotonic() + UNREAD_SECONDS
+        while self.is_unread() and time.monotonic() < until:
             time.sleep(_UNREAD_PAUSE)
 
     def finish(self) -> None:
@@ -125,6 +128,7 @@ class Serving:
         self.here = Here(board)
         self.exchange = Exchange(self)  # type: ignore[arg-type]
         self._handler = handler
+        self._plain = journal.plain()
         self._channel = channel
         self._frames = FrameReader()
         self._ending = False
@@ -206,9 +210,8 @@ class Serving:
         except BadRequestError as error:
             call.refuse(error)
             return
-        head = dict(call.head)
-        head["id"], head["trace"], head["xray"] = call.id, call.trace, call.xray
-        head["deadline"] = deadline_ms(self.settings.timeout)
+        deadline = deadline_ms(self.settings.timeout)
+        head = {**call.head, "id": call.id, "trace": call.trace, "xray": call.xray, "deadline": deadline}
         if call.trace_state:
             head["tracestate"] = call.trace_state
         body, call.head, call.body = call.body, {}, b""
@@ -217,7 +220,7 @@ class Serving:
         journal.start(call, self.settings.revision)
         if not watched:
             self.tell(BUSY, 0)
-        if journal.plain():
+        if self._plain:
             journal.flush()  # what the handler writes then goes there by itself
         call.worker, call.number = self.here, 1  # type: ignore[assignment]
         self.here.calls[1] = call
@@ -236,21 +239,19 @@ class Serving:
     def _answer(self, kind: int, head: dict[str, Any], body: bytes) -> None:
         """Hand on what the handler answers."""
         call = self._call
-        if call is None or os.getpid() != self.here.pid:  # the handler forked, and the child came back here
+        here = self.here
+        if call is None or os.getpid() != here.pid:  # the handler forked, and the child came back here
             os._exit(0)
         if kind in (RESULT, ERROR, END):
-            self.here.read()
+            here.read()
             call.quiet = True  # there is nothing left to read
-        if kind == RESULT and not head and len(body) <= self.settings.max_body and self._takes_value(call):
+        plain = kind == RESULT and not head and call.takes_value and self.signature == "lambda"
+        if plain and len(body) <= self.settings.max_body and not self.front.draining:
             self._answer_value(call, body)
             return
         if len(body) > self.settings.max_body and (error := too_large(kind, len(body), self.settings.max_body)):
             kind, head, body = ERROR, error, b""
         self.exchange.on_frame(self.here, call, kind, head, body)  # type: ignore[arg-type]
-
-    def _takes_value(self, call: Call) -> bool:
-        """Whether a handler's value is the answer as it is."""
-        return self.signature == "lambda" and call.takes_value and not self.front.draining
 
     def _answer_value(self, call: Call, body: bytes) -> None:
         """Do what ``exchange`` does with nearly all results, at a third of the cost."""
@@ -278,6 +279,10 @@ class Serving:
 
     def retire(self, worker: Any) -> None:
         """Do nothing: only programs end after an answer."""
+
+
+def _never() -> bool:
+    return False
 
 
 def serve_in_place(channel: Channel, handler: Handler, board: Board) -> None:

@@ -143,7 +143,7 @@ def start(call: Call, version: str) -> None:
     if _text[0]:
         _platform(call, f"START RequestId: {call.id} Version: {version}\n")
         return
-    request, about = _about(call)
+    request, about = call.about = _about(call)
     _platform(
         call,
         f'{{"time":"{timestamp()}","level":"INFO","message":"START RequestId: {request} Version: {quote(version)[1:-1]}",'
@@ -171,7 +171,7 @@ def end(call: Call, memory: int, used: int, init_ms: float, status: str) -> None
     if text:
         _platform(call, f"END RequestId: {call.id}\nREPORT RequestId: {call.id}{report}\n")
         return
-    request, about = _about(call)
+    request, about = call.about or _about(call)
     begin = f'{{"time":"{timestamp()}","level":"INFO","message":'
     _platform(
         call,
@@ -187,11 +187,9 @@ def _about(call: Call) -> tuple[str, str]:
 
     The lines are made by hand, because each invocation has three.
     """
-    if call.about is None or call.about[2] is not call.id:
-        quoted = quote(call.id)
-        trace = f',"trace":{quote(call.trace)}' if call.trace else ""
-        call.about = quoted[1:-1], f'"requestId":{quoted}{trace}', call.id
-    return call.about[:2]
+    quoted = quote(call.id)
+    trace = f',"trace":{quote(call.trace)}' if call.trace else ""
+    return quoted[1:-1], f'"requestId":{quoted}{trace}'
 
 
 def _platform(call: Call, lines: str) -> None:

@@ -98,13 +98,12 @@ class LambdaContext:
 
 def decode(invocation: Invocation) -> tuple[tuple[Any, ...], Encode]:
     """Make event and context of an invocation."""
-    return (_event(invocation), LambdaContext(invocation)), encode
-
-
-def _event(invocation: Invocation) -> Any:
     head, body = invocation.head, invocation.body
-    if head["form"] == "json":
-        return parse_json(body, "The event")
+    event = parse_json(body, "The event") if head["form"] == "json" else _cloud_event(head, body)
+    return (event, LambdaContext(invocation)), encode
+
+
+def _cloud_event(head: dict[str, Any], body: bytes) -> dict[str, Any]:
     event: dict[str, Any] = head["attributes"]
     kind = head.get("data")
     if kind == "json":

@@ -56,7 +56,7 @@ class LentConnection(Connection):
     def answer_value(self, marks: str, body: bytes) -> None:
         """Answer with a JSON value."""
         request, self.request, self.call = self.request, None, None
-        if request is None or self.closed:
+        if request is None:  # the caller has gone
             return
         self.reader.release(request.held)
         self._slots[self.slot] = BROKEN

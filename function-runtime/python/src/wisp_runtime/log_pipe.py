@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 
 from wisp_runtime import journal
-from wisp_runtime.logs import log_line, unread_bytes
+from wisp_runtime.logs import log_line
 from wisp_runtime.loop import READ
+from wisp_runtime.unread import unread_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ the handler first imports it, because importing it here would cost every functio
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
 import sys
@@ -146,21 +145,9 @@ def timestamp() -> str:
     return text
 
 
-def is_unread() -> bool:
-    """Whether the front has not read yet all that was logged, by whomever."""
-    try:
-        return fcntl.ioctl(_out[0], _FIONREAD, _NOTHING) != _NOTHING
-    except OSError:  # no pipe
-        return True
-
-
-def unread_bytes(fd: int) -> int:
-    """Return how much a pipe holds, asked at either end."""
-    return int.from_bytes(fcntl.ioctl(fd, _FIONREAD, _NOTHING), sys.byteorder)
-
-
-_FIONREAD = 0x541B if sys.platform == "linux" else 0x4004667F  # termios would cost a start more
-_NOTHING = bytes(4)
+def output() -> int:
+    """Return the descriptor of the log."""
+    return _out[0]
 
 
 class LineStream(io.RawIOBase):

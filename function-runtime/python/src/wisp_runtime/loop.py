@@ -95,34 +95,45 @@ class Loop:
         for fd, events in self._poller.poll(timeout):
             handler = self._handlers.get(fd)
             if handler is not None:
-                self.guard(handler, events)
-        now = time.monotonic()  # once: a timer that sets itself again for at once comes in the next round
+                try:
+                    handler(events)
+                except Exception as error:  # noqa: BLE001 - as in guard
+                    self.blame(handler, error)
+        if timers:
+            self._run_timers(time.monotonic())
+        while self._due:
+            self.guard(self._due.pop())
+
+    def _run_timers(self, now: float) -> None:
+        """Call what is due; a timer that sets itself again for at once comes in the next round."""
+        timers = self._timers
         while timers and timers[0][0] <= now:
             call = heappop(timers)[2].call
             if call is not None:
                 self.guard(call)
-        while self._due:
-            self.guard(self._due.pop())
 
     def guard(self, call: Callable[..., None], *arguments: Any) -> None:
-        """Call what an unforeseen exception must not end the process for.
-
-        The object whose method it is gives up what it stands for: its ``failed(error)`` is called, or else its
-        ``close()``; one that has neither goes on, and so does what is no method.
-        """
+        """Call what an unforeseen exception must not end the process for."""
         try:
             call(*arguments)
         except Exception as error:  # noqa: BLE001 - whatever has gone wrong, the others are served
-            journal.fault("The runtime failed, which costs one connection or one worker", error)
-            owner = getattr(call, "__self__", None)
-            give_up = getattr(owner, "failed", None)
-            try:
-                if give_up is not None:
-                    give_up(error)
-                elif (close := getattr(owner, "close", None)) is not None:
-                    close()
-            except Exception as second:  # noqa: BLE001 - as above
-                journal.fault("The runtime failed at giving up what it had failed at", second)
+            self.blame(call, error)
+
+    def blame(self, call: Callable[..., None], error: Exception) -> None:
+        """Log an unforeseen exception, and have the object whose method was called give up what it stands for.
+
+        Its ``failed(error)`` is called, or else its ``close()``; one that has neither goes on, and so does what is no method.
+        """
+        journal.fault("The runtime failed, which costs one connection or one worker", error)
+        owner = getattr(call, "__self__", None)
+        give_up = getattr(owner, "failed", None)
+        try:
+            if give_up is not None:
+                give_up(error)
+            elif (close := getattr(owner, "close", None)) is not None:
+                close()
+        except Exception as second:  # noqa: BLE001 - it is given up as it is
+            journal.fault("The runtime failed at giving up what it had failed at", second)
 
     def close_in_child(self) -> None:
         """Let go of our descriptors in a process that was forked from this one and serves nobody."""

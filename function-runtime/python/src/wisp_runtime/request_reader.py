@@ -23,6 +23,7 @@ SLICE = 4096  # bytes that are parsed at once: no more requests than these hold 
 _REQUEST_COST, _HEADER_COST = 1024, 128  # what a request and a header take beside their text
 
 
+_methods = {name.encode(): name for name in ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")}
 _names: dict[bytes, str] = {}  # as callers write them, and in lower case
 _MOST_NAMES, _LONGEST_NAME = 512, 64
 
@@ -68,6 +69,7 @@ class RequestReader:
         self.continue_due = False
         self._peer = peer
         self._max_body = max_body
+        self._most_fed = MAX_HEAD + MAX_FRAMING * max_body
         self._parser = HttpRequestParser(self)
         self._unread = b""  # what came after more requests than are wanted at once
         self._start()
@@ -94,37 +96,33 @@ class RequestReader:
         """Take bytes from the connection; ``take`` and look at ``refusal`` afterwards."""
         if self._unread:
             data = self._unread + data
-        at = 0
-        while at < len(data) and self.refusal is None and len(self.ready) < MAX_PIPELINED and not self._halted:
-            piece = data[at : at + SLICE]
-            at += len(piece) - len(self._parse(piece))
-        self._unread = b"" if self.refusal is not None else data[at:]
+        at, size = 0, len(data)
+        while at < size and self.refusal is None and not self._halted and len(self.ready) < MAX_PIPELINED:
+            at += self._parse(data[at : at + SLICE])
+        self._unread = data[at:] if at < size and self.refusal is None else b""
 
-    def _parse(self, data: bytes) -> bytes:
-        """Have so much parsed, and see whether what is not complete yet is too long; return what must wait."""
-        while data and self.refusal is None and not self._halted:
-            self._fed += len(data)
-            try:
-                self._parser.feed_data(data)
-                data = b""
-            except HttpParserUpgrade as upgrade:
-                data = data[upgrade.args[0] :]
-                self._ignore_upgrade()
-            except HttpParserCallbackError:
-                if (
-                    self.refusal is None
-                ):  # a method or header that is no text can't come here; a bug of ours must not hang
-                    self._refuse(400, "BadRequest", "The request could not be read")
-            except HttpParserError as error:
-                if self.ready and not self.ready[-1].keep_alive:
-                    return b""  # bytes after the last request: not ours to judge
-                self._refuse(400, "BadRequest", f"The request is not valid HTTP/1.1: {error}")
+    def _parse(self, data: bytes) -> int:
+        """Have so much parsed, and see whether what is not complete yet is too long; return how much was read."""
+        read = len(data)
+        self._fed += read
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            read = upgrade.args[0]
+            self._ignore_upgrade()
+        except HttpParserCallbackError:
+            if self.refusal is None:  # a method or header that is no text can't come here; a bug of ours must not hang
+                self._refuse(400, "BadRequest", "The request could not be read")
+        except HttpParserError as error:
+            if self.ready and not self.ready[-1].keep_alive:
+                return read  # bytes after the last request: not ours to judge
+            self._refuse(400, "BadRequest", f"The request is not valid HTTP/1.1: {error}")
         if self.partial and self._request is None:
             self._check_head()
             self._charge(_HEADER_COST * len(self._headers) + self._fed - self._charged)
-        elif self._fed > MAX_HEAD + MAX_FRAMING * self._max_body:
+        elif self._fed > self._most_fed:
             self._refuse_body()
-        return data
+        return read
 
     def _ignore_upgrade(self) -> None:
         """Go on in HTTP/1.1, as RFC 9110, section 7.8 allows, where llhttp stops; it has skipped the request's body.
@@ -145,7 +143,7 @@ class RequestReader:
         self._headers: list[tuple[str, str]] = []
         self._request: HttpRequest | None = None
         self._body: bytes | bytearray = b""
-        self._fed = 0  # bytes of the message that is being read
+        self._fed = self._head_fed = 0  # bytes of the message that is being read, and those up to the end of its head
         self._charged = 0  # what is held of it
         self._body_follows = False  # llhttp will stop at an upgrade that has a body
 
@@ -190,29 +188,31 @@ class RequestReader:
             return  # ``_ignore_upgrade``'s own
         parser = self._parser
         headers = self._headers
-        method = parser.get_method().decode("latin-1")
+        method = parser.get_method()
+        method = _methods.get(method) or method.decode("latin-1")
         request = self._request = HttpRequest(method, self._target.decode("latin-1"), headers, self._peer)
         request.version = parser.get_http_version()
         request.keep_alive = parser.should_keep_alive()
-        self._check_head()
-        self._check_request(request)
+        length = int(request.fields.get("content-length", 0))  # llhttp has seen to it that it is a number
+        self._head_fed = self._fed or -1  # a piece that began with another message was charged to that
+        if len(headers) > MAX_HEADERS:
+            self._check_head()
+        self._check_request(request, length)
         self._charge(_REQUEST_COST + _HEADER_COST * len(headers) + self._fed - self._charged)
         if self.refusal is not None:
             raise ValueError(self.refusal.message)  # makes httptools stop; feed() has the refusal
-        fields = request.fields
-        has_body = "transfer-encoding" in fields or int(fields.get("content-length", 0)) > 0
-        upgrade = parser.should_upgrade()
-        self._body_follows = has_body and upgrade
-        request.upgrade = upgrade and not has_body
+        if parser.should_upgrade():
+            self._body_follows = length > 0 or "transfer-encoding" in request.fields
+            request.upgrade = not self._body_follows
 
-    def _check_request(self, request: HttpRequest) -> None:
+    def _check_request(self, request: HttpRequest, length: int) -> None:
         """Refuse a request that its head alone condemns."""
         headers, fields, version = request.headers, request.fields, request.version
         if "expect" in fields:
             self._expect(fields["expect"], version)
-        if int(fields.get("content-length", 0)) > self._max_body:  # llhttp has seen to it that it is a number
+        if length > self._max_body:
             self._refuse_body()
-        if version not in ("1.1", "1.0"):
+        if version != "1.1" and version != "1.0":  # noqa: PLR1714 - at each request
             self._refuse(505, "HttpVersionNotSupported", f"HTTP/{version} is not spoken here: use HTTP/1.1")
         elif "host" not in fields and version == "1.1":
             self._refuse(400, "BadRequest", "An HTTP/1.1 request has a Host header")
@@ -240,9 +240,10 @@ class RequestReader:
         if len(gathered) + len(body) > self._max_body:
             self._refuse_body()
             raise ValueError(self._max_body)
-        self._charge(len(body))
-        if self.refusal is not None:
-            raise ValueError(self.refusal.message)
+        if self._fed != self._head_fed:  # else it came with the head, which was charged for both
+            self._charge(len(body))
+            if self.refusal is not None:
+                raise ValueError(self.refusal.message)
         if not gathered:
             self._body = body
         elif isinstance(gathered, bytearray):

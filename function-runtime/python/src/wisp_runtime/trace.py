@@ -21,16 +21,28 @@ HEADERS = ("traceparent", "tracestate")
 _HEX = frozenset("0123456789abcdef")
 _LENGTH = 55
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
-_NOT_NOUGHT = 1 << 191 | 1 << 127  # a bit of the span and one of the trace's id, not among those that must be random
+_DIGITS, _AT_ONCE = 48, 64  # of a span and a trace's id; how many of both are drawn together, at a fifth of the cost
+_NOT_NOUGHT = int(
+    f"{1 << 191 | 1 << 127:x}" * _AT_ONCE, 16
+)  # a bit of each of them, not among those that must be random
 _SAMPLED, _KNOWN_FLAGS = 1, 3  # bit 0: sampled; bit 1: the trace's id is random
 _MOST_MEMBERS, _MOST_STATE = 32, 2048
 _random = Random(int.from_bytes(os.urandom(16), "big"))  # without ``random``'s 5 ms
-_draw = _random.getrandbits
+
+
+_drawn: list[str] = []
 
 
 def renew() -> None:
     """Draw other numbers than the process that this one was forked from."""
     _random.seed(int.from_bytes(os.urandom(16), "big"))
+    _drawn.clear()
+
+
+def _draw() -> None:
+    """Draw spans and traces' ids to come."""
+    text = f"{_random.getrandbits(4 * _DIGITS * _AT_ONCE) | _NOT_NOUGHT:x}"
+    _drawn.extend(text[at : at + _DIGITS] for at in range(0, len(text), _DIGITS))
 
 
 class Trace:
@@ -46,11 +58,13 @@ class Trace:
 
     def __init__(self, given: str, state: str, xray: str) -> None:
         """Go on with the caller's trace, if it gives one."""
-        known = _read(given) if given else None
-        drawn = f"{_draw(192) | _NOT_NOUGHT:048x}"
-        trace_id, flags = known or (drawn[16:], _SAMPLED | 2)
+        if not _drawn:
+            _draw()
+        drawn = _drawn.pop()
         span = drawn[:16]
-        self.parent = f"00-{trace_id}-{span}-{flags:02x}"
+        known = _read(given) if given else None
+        trace_id, flags = known or (drawn[16:], _KNOWN_FLAGS)
+        self.parent = f"00-{trace_id}-{span}-0{flags}"
         self.state = state if known and _is_state(state) else ""
         self.xray = xray or f"Root=1-{trace_id[:8]}-{trace_id[8:]};Parent={span};Sampled={flags & _SAMPLED}"
 

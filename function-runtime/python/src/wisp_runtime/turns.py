@@ -11,6 +11,7 @@ from time import monotonic_ns, time
 
 from wisp_runtime import logs
 from wisp_runtime.frames import END, ERROR, GO, INVOKE, READY, RESULT, STOP
+from wisp_runtime.unread import is_unread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,6 +76,6 @@ class Turns:
             os._exit(0)
         if kind in (RESULT, ERROR, END):
             head["took"] = max(1, (monotonic_ns() - self._begun) // 1000)
-            if kind == END or logs.is_unread():  # of a stream the front may still have parts to read
+            if kind == END or is_unread(logs.output()):  # of a stream the front may still have parts to read
                 head["waits"] = self._waits = True
         self._channel.send(kind, self._number, head, body)
