@@ -18,6 +18,7 @@ from wisp_runtime.lending import Lender
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from unit.runtime.conftest import FunctionProcess
 
@@ -31,6 +32,10 @@ def handler(event, context):
     if kind == "sleep":
         print("asleep")
         time.sleep(value)
+    elif kind == "wait":
+        print("waiting")
+        while not os.path.exists(value):
+            time.sleep(0.01)
     elif kind == "hold":
         print("holding")
         ctypes.PyDLL(None).sleep(value)  # C code that keeps the interpreter's lock
@@ -364,9 +369,57 @@ def handler(event, context):
 """
     with serve_here(code).socket() as sock:
         sock.sendall(encode(place).replace(b"\r\n\r\n", b"\r\nConnection: keep-alive\r\n\r\n"))
+        sock.shutdown(socket.SHUT_WR)  # an answer that the front has sent leaves it open
         data = read_all(sock)
     assert data.startswith(b"HTTP/1.1 " + status)
     assert data.count(b"HTTP/1.1 ") == data.count(b"wisp-request-id") == 1
+
+
+def ask_together(function: FunctionProcess, gate: Path, kind: str, value: Any) -> tuple[list[socket.socket], int]:
+    """Have four quick events and one of this kind come in one round; return the sockets and the process."""
+    socks = [function.socket() for _ in range(6)]
+    for sock in socks:
+        sock.sendall(encode("pid"))
+        pid = json.loads(sock.recv(65536).partition(b"\r\n\r\n")[2])
+    socks[0].sendall(encode("wait", str(gate)))
+    function.log(lambda line: line["message"] == "waiting")
+    for sock in socks[1:5]:
+        sock.sendall(encode("pid"))
+    socks[5].sendall(encode(kind, value))
+    gate.touch()
+    return socks, pid
+
+
+def receive(socks: list[socket.socket]) -> set[int]:
+    """Receive one good answer from each; return what they say."""
+    answers = [sock.recv(65536) for sock in socks]
+    assert all(answer.count(b"HTTP/1.1 ") == answer.count(b"HTTP/1.1 200 OK") == 1 for answer in answers)
+    return {json.loads(answer.partition(b"\r\n\r\n")[2]) for answer in answers}
+
+
+def test_an_answer_outlives_the_next_event(serve_here: Serve, tmp_path: Path) -> None:
+    """What was answered in the round of an event that ends the process reaches its caller once, whose connection goes on."""
+    socks, pid = ask_together(serve_here(), tmp_path / "gate", "exit", 1)
+    assert receive(socks[:5]) == {pid}
+    assert read_all(socks[5]).startswith(b"HTTP/1.1 500 ")
+    for sock in socks[:5]:
+        sock.sendall(encode("pid"))
+    assert pid not in receive(socks[:5])
+    for sock in socks:
+        sock.close()
+
+
+def test_an_answer_does_not_wait_for_the_next_event(serve_here: Serve, tmp_path: Path) -> None:
+    """What was answered before an event that takes long reaches its caller once, while that runs, and the connection goes on."""
+    function = serve_here(WISP_TIMEOUT_SECONDS="600")
+    socks, pid = ask_together(function, tmp_path / "gate", "wait", str(tmp_path / "other"))
+    assert receive(socks[:5]) == {pid}
+    for sock in socks[:5]:
+        sock.sendall(encode("pid"))
+    (tmp_path / "other").touch()
+    assert receive(socks) == {pid}
+    for sock in socks:
+        sock.close()
 
 
 class Changing:

@@ -1,12 +1,13 @@
 """What the front and the worker that serves its callers both see: memory that outlives the worker.
 
 Invariant: wherever the worker dies, the board tells the front whose event ran, which connections have something that is
-not answered, and which log lines are not written. The worker alone writes to it, and the front once that has ended; both
-count, and both may take ``watched`` back.
+not answered, and which answers are not sent and log lines not written. The worker alone writes to it, and the front once
+that has ended; both count, and both may take ``watched`` back.
 """
 
 from __future__ import annotations
 
+from _struct import Struct
 from mmap import mmap
 
 TYPE_CHECKING = False
@@ -17,11 +18,15 @@ if TYPE_CHECKING:
     from wisp_runtime.calls import Call
 
 SLOTS = 2048  # connections that can be lent at once, those included that are on their way back
-CLEAN, UNANSWERED, BROKEN = 0, 1, 2  # a connection: nothing was read of it, something was; an answer is half written
+# A connection: nothing was read of it; something was; an answer is half written; it stands on the board.
+CLEAN, UNANSWERED, BROKEN, ANSWERED = 0, 1, 2, 3
 _MOST_TEXT = 4096  # of what an invocation is called: its trace, then its id, which may be any text
-_NUMBERS, _SLOTS_AT, _TEXT_AT = 64, 512, 512 + SLOTS
+_NUMBERS, _SLOTS_AT, _TEXT_AT = 80, 512, 512 + SLOTS
 _LINES_AT = _TEXT_AT + _MOST_TEXT
 _LINES_SIZE = 256 * 1024
+_ANSWERS_AT = _LINES_AT + _LINES_SIZE
+_ANSWERS_SIZE = 64 * 1024
+_ENTRY = Struct("=II")  # whose connection's answer, and its size
 
 
 class Running:
@@ -55,12 +60,13 @@ class Board:
         counts: Room for the figures of ``metrics.Counts``.
         seconds: The same, for the sum of durations.
         lines: The log lines that are not written yet.
-        out: Where the worker writes them to.
+        answers: The answers that are not sent yet.
+        out: Where the worker writes its lines to.
     """
 
     def __init__(self) -> None:
         """Share it with all processes that are forked from now on."""
-        self._memory = mmap(-1, _LINES_AT + _LINES_SIZE)
+        self._memory = mmap(-1, _ANSWERS_AT + _ANSWERS_SIZE)
         view = memoryview(self._memory)
         self._begun: Any = view[0:8].cast("d")
         self._about: Any = view[8:48].cast("Q")  # number, slot, size of its text, whether it is watched, most MiB
@@ -70,6 +76,7 @@ class Board:
         self.slots: Any = view[_SLOTS_AT:_TEXT_AT]
         self.out = 1
         self.lines = Lines(self._memory, self._used)
+        self.answers = Answers(view[_ANSWERS_AT:], view[64:80].cast("Q"))
 
     # The worker's.
 
@@ -174,3 +181,45 @@ class Lines:
         """Have none any more."""
         self._used[0] = 0
         self._beyond.clear()
+
+
+class Answers:
+    """Answers that wait to be sent: what ``answers`` says of them, both see."""
+
+    def __init__(self, memory: memoryview, state: Any) -> None:
+        """Have none."""
+        self._memory = memory
+        self._state = state  # bytes used; whether the front holds them
+
+    @property
+    def held(self) -> bool:
+        """Whether the front is about to send them."""
+        return bool(self._state[1])
+
+    @held.setter
+    def held(self, value: bool) -> None:
+        self._state[1] = int(value)
+
+    def add(self, slot: int, data: bytes) -> bool:
+        """Add one; false where there is no room for it."""
+        begin: int = self._state[0]
+        middle = begin + _ENTRY.size
+        end = middle + len(data)
+        if end > _ANSWERS_SIZE:
+            return False
+        _ENTRY.pack_into(self._memory, begin, slot, len(data))
+        self._memory[middle:end] = data
+        self._state[0] = end
+        return True
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        """Give all of them, each with the place of its connection."""
+        at, end = 0, self._state[0]
+        while at < end:
+            slot, size = _ENTRY.unpack_from(self._memory, at)
+            at += _ENTRY.size + size
+            yield slot, bytes(self._memory[at - size : at])
+
+    def clear(self) -> None:
+        """Have none any more."""
+        self._state[0] = 0

@@ -14,6 +14,7 @@ import time
 from _socket import socket
 
 from wisp_runtime import identity, journal, logs, trace
+from wisp_runtime.answers import QUICK_SECONDS, Round
 from wisp_runtime.board import UNANSWERED
 from wisp_runtime.calls import Call, deadline_ms
 from wisp_runtime.cloudevent import percent_encode
@@ -133,6 +134,7 @@ class Serving:
         self._frames = FrameReader()
         self._ending = False
         self._call: Call | None = None
+        self.round = Round(board.answers, self.loop)
         journal.keep_on(board.lines, board.out)
         identity.renew()
         trace.renew()
@@ -146,8 +148,7 @@ class Serving:
         sock.setblocking(False)  # noqa: FBT003 - socket's own signature
         self.loop.watch(sock.fileno(), READ, self._on_event)
         while not self._ending:
-            journal.flush()
-            self.loop.run_once()
+            self._turn()
         self._finish()
         logs.use_sink(None)
         journal.finish()
@@ -159,8 +160,13 @@ class Serving:
         self.loop.after(FINISH_SECONDS, lambda: None)
         connections: Any = self.front.connections
         while any(self.board.slots[one.slot] for one in connections.values()) and time.monotonic() < until:
-            journal.flush()
-            self.loop.run_once()
+            self._turn()
+
+    def _turn(self) -> None:
+        """Do what has come."""
+        journal.flush()
+        self.loop.run_once()
+        self.round.send()
 
     def tell(self, kind: int, number: int) -> None:
         """Tell the front."""
@@ -216,6 +222,7 @@ class Serving:
             head["tracestate"] = call.trace_state
         body, call.head, call.body = call.body, {}, b""
         call.given = call.begun = time.monotonic()
+        self.round.begin(call.begun)
         watched = self.board.begin(connection.slot, call)
         journal.start(call, self.settings.revision)
         if not watched:
@@ -262,6 +269,7 @@ class Serving:
         self.counts.end("success", call.ended - call.begun, used)
         journal.end(call, settings.memory, used, init_ms, "success")
         call.worker = None
+        self.round.quick = call.ended - call.begun < QUICK_SECONDS
         connection: Any = call.connection
         connection.answer_value(f"wisp-request-id: {percent_encode(call.id)}\r\ntraceparent: {call.trace}\r\n", body)
 

@@ -13,6 +13,7 @@ import os
 import time
 
 from wisp_runtime import journal
+from wisp_runtime.answers import Left
 from wisp_runtime.board import BROKEN, CLEAN, SLOTS, Board
 from wisp_runtime.calls import Call
 from wisp_runtime.connection import HEALTH_PATH, LIFE_PATH, Connection
@@ -121,6 +122,7 @@ class Lender:
         self._function = function
         self._settings = settings
         self._lent: dict[int, Lent] = {}
+        self._answers = Left(board, self._lent, front.loop)
         self._free = list(range(SLOTS))
         self._sweeping = self._retrying = False
         if settings.log_format == "json":
@@ -216,6 +218,7 @@ class Lender:
         elif kind == BUSY:
             self.board.watched = True
             self._function.memory.begin()
+            self._answers.watch()
             if not self._sweeping:
                 self._sweeping = True
                 self._sweep()
@@ -264,12 +267,14 @@ class Lender:
         running, worker.peak, board.peak = board.running(), max(worker.peak, board.peak), 0
         board.end()
         board.watched = False
+        answered = self._answers.send()
+        board.answers.clear()
         for lent in list(self._lent.values()):
             state = board.slots[lent.slot]
-            ran = running if running is not None and running.slot == lent.slot else None
+            ran = running if running and running.slot == lent.slot and lent.slot not in answered else None
             if state == CLEAN and not ran:
                 lent.lent = False
-                self.waiting.append(lent)
+                self.waiting.append(self._lent.pop(lent.slot))
                 continue
             self.forget(lent)
             connection = self._adopt(lent)
@@ -281,7 +286,6 @@ class Lender:
                 connection.abort()
             else:
                 connection.answer(error_reply(503, "ServiceUnavailable", _ENDED, [("retry-after", "1")]))
-        self._lent = {slot: lent for slot, lent in self._lent.items() if lent.lent}
 
     def _fail(
         self, worker: Worker, connection: Connection, request: HttpRequest, ran: Running, *, streaming: bool

@@ -1,12 +1,13 @@
 """A connection that the front has lent, in the worker that serves it.
 
 Invariant: its place on the board says more than nothing from before it is read until all that was read is answered, so
-that the front never hands it on where bytes of a request are lost with this process.
+that the front never hands it on where bytes of a request are lost with this process. An answer that isn't sent at once
+stands on the board, and nothing of its connection is read before it is sent.
 """
 
 from __future__ import annotations
 
-from wisp_runtime.board import BROKEN, CLEAN, UNANSWERED
+from wisp_runtime.board import ANSWERED, BROKEN, CLEAN, UNANSWERED
 from wisp_runtime.connection import Connection
 from wisp_runtime.frames import BACK
 from wisp_runtime.http1 import date
@@ -40,7 +41,8 @@ class LentConnection(Connection):
         super()._read()
 
     def _wait_for_more(self) -> None:
-        self._slots[self.slot] = UNANSWERED if self.reader.partial else CLEAN
+        if self._slots[self.slot] != ANSWERED:
+            self._slots[self.slot] = UNANSWERED if self.reader.partial else CLEAN
         super()._wait_for_more()
 
     def _watch(self, mask: int) -> None:
@@ -54,16 +56,30 @@ class LentConnection(Connection):
         super().answer(reply)
 
     def answer_value(self, marks: str, body: bytes) -> None:
-        """Answer with a JSON value."""
+        """Answer with a JSON value, now or with the others of this round."""
         request, self.request, self.call = self.request, None, None
         if request is None:  # the caller has gone
             return
-        self.reader.release(request.held)
-        self._slots[self.slot] = BROKEN
+        reader = self.reader
+        reader.release(request.held)
         head = (
             f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{marks}{date()}content-length: {len(body)}\r\n\r\n"
         )
-        self._write(head.encode("latin-1", "replace") + body)
+        data = head.encode("latin-1", "replace") + body
+        if reader.empty and not self._eof and self._serving.round.put_off(self, data):
+            self._slots[self.slot] = ANSWERED
+        else:
+            self._slots[self.slot] = BROKEN
+            self._write(data)
+
+    def send(self, data: bytes) -> None:
+        """Send an answer that was put off, unless the front has."""
+        if self.closed or self._slots[self.slot] != ANSWERED:
+            return
+        self._slots[self.slot] = BROKEN
+        self._write(data)
+        if not self.out:
+            self._slots[self.slot] = CLEAN
 
     def start(self, reply: Any) -> None:
         """Begin a streamed reply."""

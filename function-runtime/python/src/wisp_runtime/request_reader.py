@@ -80,6 +80,11 @@ class RequestReader:
         return bool(self._unread) or len(self.ready) >= MAX_PIPELINED
 
     @property
+    def empty(self) -> bool:
+        """Whether nothing was read but the requests that were taken."""
+        return not (self.partial or self.ready or self._unread or self.refusal)
+
+    @property
     def rest(self) -> bytes:
         """What came after the handshake of a WebSocket."""
         return self._unread

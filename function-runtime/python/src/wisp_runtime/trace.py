@@ -22,9 +22,8 @@ _HEX = frozenset("0123456789abcdef")
 _LENGTH = 55
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 _DIGITS, _AT_ONCE = 48, 64  # of a span and a trace's id; how many of both are drawn together, at a fifth of the cost
-_NOT_NOUGHT = int(
-    f"{1 << 191 | 1 << 127:x}" * _AT_ONCE, 16
-)  # a bit of each of them, not among those that must be random
+# A bit of each, not among those that must be random.
+_NOT_NOUGHT = int(f"{1 << 191 | 1 << 127:x}" * _AT_ONCE, 16)
 _SAMPLED, _KNOWN_FLAGS = 1, 3  # bit 0: sampled; bit 1: the trace's id is random
 _MOST_MEMBERS, _MOST_STATE = 32, 2048
 _random = Random(int.from_bytes(os.urandom(16), "big"))  # without ``random``'s 5 ms
