@@ -15,6 +15,8 @@ from minio.versioningconfig import VersioningConfig
 from wisp_api.cloudevent import Event
 
 World = tuple[Media, Webhook]
+PATIENCE = 240
+"""Seconds: a topic is taken up after 30."""
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,7 @@ def test_each_change_is_one_event_in_the_order_of_its_key(world: World) -> None:
     client.remove_object("photos", "in/v.jpg")
     client.remove_object("photos", "in/v.jpg", version_id=version)
     created, removed = 5, 3
-    wait_until(lambda: told(webhook) >= before + 2 * created + removed, "the topic does not tell all", seconds=120)
+    wait_until(lambda: told(webhook) >= before + 2 * created + removed, "the topic does not tell all", PATIENCE)
     events = webhook.events("media", "photos")
     assert len(events) == created + removed, [(event.type, event.subject) for event in events]
     assert kinds(events, "in/a.jpg") == ["ObjectCreated:Put", "ObjectRemoved:Delete", "ObjectCreated:Put"]
@@ -93,18 +95,20 @@ def test_keys_arrive_as_they_are(world: World) -> None:
     follow(world, "strange")
     keys = {"in/a b.jpg", "in/a+b.jpg", "in/a%41b%.jpg", "in/ü/日本.jpg", "in/'\"<&>\\.jpg"}
     put(media, "strange", *keys)
-    wait_until(lambda: {event.subject for event in webhook.events("media", "strange")} == keys, "not all keys arrive")
+    wait_until(
+        lambda: {event.subject for event in webhook.events("media", "strange")} == keys, "not all keys arrive", PATIENCE
+    )
     assert all(event.partitionkey == event.subject for event in webhook.events("media", "strange"))
 
 
-def test_nothing_is_lost_while_the_ingest_is_away(world: World) -> None:
-    """The topic tells what happened meanwhile when the ingest is back, each once; no upload fails."""
+def test_events_come_while_the_reader_is_away(world: World) -> None:
+    """The rules stand at the gateway, and the gateway calls the ingest: the reader carries nothing."""
     media, webhook = world
     follow(world, "scans")
-    webhook.ingest.kill()
+    media.reader.kill()
     keys = {f"in/{number}.jpg" for number in range(10)}
     put(media, "scans", *keys)
-    webhook.ingest.start()
-    wait_until(lambda: {event.subject for event in webhook.events("media", "scans")} == keys, "an event is missing")
-    wait_until(lambda: told(webhook) >= 2 * len(keys), "the topic does not tell each rule's")
-    assert len(webhook.events("media", "scans")) == len(keys)
+    wait_until(
+        lambda: {event.subject for event in webhook.events("media", "scans")} == keys, "an event is missing", PATIENCE
+    )
+    media.reader.start()
