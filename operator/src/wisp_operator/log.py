@@ -83,6 +83,8 @@ class EventLog:
     async def ensure_letters(self, namespace: str) -> None:
         """Make the stream of a namespace's dead letters, or bring it up to date; as large as there is room for, where there is too little.
 
+        One letter takes half of it at most: the server would take one that is larger than all, and drop it with those before it.
+
         Raises:
             APIError: the server has no room for the smallest.
         """
@@ -94,15 +96,13 @@ class EventLog:
             "duplicate_window": _DUPLICATE_SECONDS * _SECOND,
         }
         live = await self._server.info(name, names.LETTERS_API)
-        if live and covers(live["config"], wanted | {"max_bytes": quota}):
+        if live and covers(live["config"], wanted | _of_size(quota)):
             return
         held = live["config"]["max_bytes"] if live else _LEAST_LETTERS
         smaller = [size for size in (quota // 4, quota // 16) if size > held] + [min(held, quota)]
         for size in (quota, *smaller):
             try:
-                await self._server.ensure(
-                    wanted | {"max_bytes": size}, {"first_seq": self._first_letter}, names.LETTERS_API
-                )
+                await self._server.ensure(wanted | _of_size(size), {"first_seq": self._first_letter}, names.LETTERS_API)
             except APIError as error:
                 if error.err_code not in _NO_ROOM or size == smaller[-1]:
                     raise
@@ -280,6 +280,10 @@ class EventLog:
             "allow_msg_ttl": True,
             "duplicate_window": _DUPLICATE_SECONDS * _SECOND,
         }
+
+
+def _of_size(size: int) -> Config:
+    return {"max_bytes": size, "max_msg_size": size // 2}
 
 
 async def connect(config: OperatorConfig, user: User, credentials: str | None) -> EventLog:

@@ -90,6 +90,15 @@ async def test_a_flood_of_letters_pushes_out_nobody_elses(post: Post) -> None:
     assert kept[-1] == "199"
 
 
+async def test_a_letter_that_is_too_large_pushes_out_none(post: Post) -> None:
+    """The server refuses it, so that its writer keeps it until the stream is larger: taken, it would be dropped with all before it."""
+    await post.control.ensure_letters("media")
+    await post.bury("media", 0)
+    with pytest.raises(log.LogUnavailable, match="size"):
+        await post.bury("media", 1, QUOTA)
+    assert await post.times("media") == ["0"]
+
+
 async def test_a_full_log_keeps_fewer_letters(tmp_path: Path) -> None:
     """Where there is no room for the quota a stream is as large as there is room for, keeps what it holds, and grows when there is more."""
     quota = 16 << 20
