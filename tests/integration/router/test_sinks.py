@@ -89,6 +89,33 @@ def dns(answers: Answers) -> Any:
     return look_up
 
 
+@pytest.mark.parametrize("silent", [socket.AF_INET, socket.AF_INET6])
+async def test_a_family_that_is_asked_for_in_vain_hides_no_address(
+    client: Client, monkeypatch: pytest.MonkeyPatch, silent: int
+) -> None:
+    """A name server that answers for the one family of addresses and not for the other costs no delivery."""
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    ends, name = threading.Event(), "hooks.example.com"
+    there = dns({(f"{name}.", family): (name, "127.0.0.1") for family in (socket.AF_INET, socket.AF_INET6)})
+
+    def look_up(host: str, port: Any, family: int, *rest: Any, **named: Any) -> list[Any]:
+        if family == silent:
+            ends.wait(120)
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+        return list(there(host, port, family, *rest, **named))
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(reach, "refusal", lambda *_: "")
+    try:
+        for _ in range(2):
+            assert await post(client, f"http://{name}:{server.sockets[0].getsockname()[1]}/", reach.PUBLIC) == Answer(
+                204
+            )
+    finally:
+        ends.set()
+    server.close()
+
+
 @pytest.mark.parametrize("where", [reach.CLUSTER, reach.FUNCTION])
 async def test_a_service_that_became_another_name_is_not_called(
     client: Client, monkeypatch: pytest.MonkeyPatch, where: str
@@ -184,16 +211,21 @@ async def test_redirects_are_not_followed(client: Client) -> None:
 
 
 async def test_names_that_are_slow_hold_up_nobody_else(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many events are for them: a name is looked up once at a time, and never where a Function's name has to be."""
+    """However many events are for them: a name is asked for once at a time for each family, and never where a Function's name has to be."""
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    port, asked, told, real = server.sockets[0].getsockname()[1], Counter[str](), threading.Event(), socket.getaddrinfo
+    port, asked, told, real = (
+        server.sockets[0].getsockname()[1],
+        Counter[tuple[str, int]](),
+        threading.Event(),
+        socket.getaddrinfo,
+    )
 
-    def slow(host: str, *args: Any, **more: Any) -> Any:
-        asked[host.rstrip(".")] += 1
+    def slow(host: str, port: Any, family: int, *args: Any, **more: Any) -> Any:
+        asked[host.rstrip("."), family] += 1
         if host.endswith(".test."):
             told.wait(60)
             raise socket.gaierror(socket.EAI_AGAIN, "no name server answers")
-        return real(host, *args, **more)
+        return real(host, port, family, *args, **more)
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     hosts = [f"s{number}.test" for number in range(48)]  # more than there are threads, in any of the pools
@@ -205,7 +237,7 @@ async def test_names_that_are_slow_hold_up_nobody_else(client: Client, monkeypat
     finally:
         told.set()
     assert all(isinstance(outcome, Failure) for outcome in await asyncio.gather(*waiting))
-    assert {asked[host] for host in hosts} == {1}
+    assert {asked[host, family] for host in hosts for family in (socket.AF_INET, socket.AF_INET6)} == {1}
     server.close()
 
 
