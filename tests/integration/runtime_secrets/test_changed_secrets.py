@@ -6,13 +6,14 @@ import json
 import shlex
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fixtures.mounted import Mounted
 from fixtures.node import worker_command
 from fixtures.process import wait_until
-from unit.runtime.conftest import FunctionProcess, serve, start
+from unit.runtime.conftest import FunctionProcess, read_all, serve, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -194,6 +195,24 @@ def test_what_runs_is_finished_with_what_it_began(function: Serve, secret: Mount
     (running.folder / "go").touch()
     thread.join(60)
     assert answers[0].json == ["one", "u:one"]
+
+
+def test_a_request_that_arrives_slowly_is_answered(function: Serve, secret: Mounted) -> None:
+    """Where one process has all connections it reads to its end what it has begun to read, and others don't wait for that."""
+    running = function(PYTHON, WISP_ISOLATION="none")
+    with running.socket() as sock:
+        sock.sendall(
+            b"POST / HTTP/1.1\r\nhost: x\r\nwisp-event-format: lambda\r\nconnection: close\r\ncontent-length: 1\r\n\r\n"
+        )
+        assert running.invoke(0).json[0] == "one"  # it has been read, as far as it is there
+        secret.write(PLACE, key="two")
+        says(running, "Secrets have changed")
+        until = time.monotonic() + 3  # time for the new process to show that it starts, and more than for a quick end
+        while time.monotonic() < until:
+            assert running.invoke(0).status == 200
+        sock.sendall(b"0")
+        assert read_all(sock).startswith(b"HTTP/1.1 200 ")
+    has(running, "two")
 
 
 def test_what_runs_keeps_its_time_limit(function: Serve, secret: Mounted) -> None:

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 UNREAD_SECONDS = 2.0  # for the front to have read what other programs wrote to the log
 _UNREAD_PAUSE = 0.0002
-FINISH_SECONDS = 1.0  # at its end: for requests that are half read, and answers that are half written
+FINISH_SECONDS = 1.0  # for requests that are half read, where no connection can be lent any more
 
 
 class Here:
@@ -132,7 +132,7 @@ class Serving:
         self._plain = journal.plain()
         self._channel = channel
         self._frames = FrameReader()
-        self._ending = False
+        self._patience = 0.0  # with requests that are half read; none while there is no reason to end
         self._call: Call | None = None
         self.round = Round(board.answers, self.loop)
         journal.keep_on(board.lines, board.out)
@@ -147,19 +147,21 @@ class Serving:
         sock = self._channel.sock
         sock.setblocking(False)  # noqa: FBT003 - socket's own signature
         self.loop.watch(sock.fileno(), READ, self._on_event)
-        while not self._ending:
+        while not self._patience:
             self._turn()
         self._finish()
         logs.use_sink(None)
         journal.finish()
 
     def _finish(self) -> None:
-        """Answer what was read before; what was not is in the kernel, for the next process."""
-        self.loop.forget(self._channel.sock.fileno())
-        until = time.monotonic() + FINISH_SECONDS
-        self.loop.after(FINISH_SECONDS, lambda: None)
-        connections: Any = self.front.connections
-        while any(self.board.slots[one.slot] for one in connections.values()) and time.monotonic() < until:
+        """Answer what was read before, and serve all until then; what was not read is in the kernel, for the next process."""
+        begun = time.monotonic()
+        for seconds in (FINISH_SECONDS, STALL_SECONDS):
+            self.loop.after(seconds, lambda: None)
+        held: Any = self.front.connections
+        while any(self.board.slots[one.slot] for one in held.values()) and time.monotonic() < begun + self._patience:
+            if self._patience == FINISH_SECONDS:
+                self.loop.forget(self._channel.sock.fileno())
             self._turn()
 
     def _turn(self) -> None:
@@ -175,7 +177,7 @@ class Serving:
         try:
             sock.sendall(pack(kind, number, {}))
         except OSError:
-            self._ending = True
+            self._patience = FINISH_SECONDS
         sock.setblocking(False)  # noqa: FBT003 - socket's own signature
 
     def _on_event(self, events: int) -> None:
@@ -192,7 +194,7 @@ class Serving:
         for kind, number, head, _ in self._frames.feed(data):
             if kind == LEND and not descriptors:  # there was no room for it: the next process gets it, and has room
                 journal.emit("ERROR", "The function's process has no descriptor left for a connection, and is replaced")
-                self._ending = True
+                self._patience = FINISH_SECONDS
                 break
             if kind == LEND:
                 sock = socket(fileno=descriptors.pop(0))
@@ -202,8 +204,10 @@ class Serving:
                 self.front.connections[connection.fd] = connection
             elif kind == DRAIN:
                 self.front.drain()
-            self._ending = self._ending or kind == STOP
-        self._ending = self._ending or not data
+            elif kind == STOP:
+                self._patience = self._patience or STALL_SECONDS
+        if not data:
+            self._patience = FINISH_SECONDS
 
     # What the front's connections call.
 
