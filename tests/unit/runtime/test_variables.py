@@ -111,11 +111,59 @@ def test_whole_objects_in_their_order(mounted: Mounted) -> None:
         {"configMapRef": {"name": "c"}},
         {"prefix": "P_", "secretRef": {"name": "b"}},
     ]
-    made = variables(mounted, {"X": "mine"}, envFrom=sources, env=[{"name": "X", "value": "mine"}])
+    has = {"X": "mine", "Y": "b", "Z": "c", "LEVEL": "c", "P_Y": "b"}
+    made = variables(mounted, has, envFrom=sources, env=[{"name": "X", "value": "mine"}])
     assert made.read() == {"Y": "b", "P_Y": "b"}
     mounted.write("configmaps/c", LEVEL="new")
     mounted.write("secrets/b", Q="b")
     assert made.read() == {"Y": "a", "Q": "b", "P_Q": "b"}
+
+
+def test_binary_data_of_a_config_map(mounted: Mounted) -> None:
+    """What the kubelet mounts and makes no variable of neither stops what is followed nor hides it, text included."""
+    mounted.write("secrets/s", PASSWORD="old", TOKEN="old")
+    binary: dict[str, str | bytes] = {
+        "logo.png": b"\x89PNG\xff",
+        "nul": b"\0",
+        "USER": b"\xff",
+        "TOKEN": "text",
+        "notes": "text",
+    }
+    mounted.write("configmaps/c", LEVEL="1", **binary)
+    sources = [{"secretRef": {"name": "s"}}, {"configMapRef": {"name": "c"}}]
+    env = [{"name": "USER", "value": "u"}, {"name": "DSN", "value": "$(USER):$(PASSWORD) $(LEVEL) $(notes)"}]
+    has = {"PASSWORD": "old", "TOKEN": "old", "LEVEL": "1", "USER": "u", "DSN": "u:old 1 $(notes)"}
+    made = variables(mounted, has, envFrom=sources, env=env)
+    assert made.read() == {"DSN": "u:old 1 $(notes)", "PASSWORD": "old", "TOKEN": "old"}
+    mounted.write("secrets/s", PASSWORD="new", TOKEN="new")
+    assert made.read() == {"DSN": "u:new 1 $(notes)", "PASSWORD": "new", "TOKEN": "new"}
+
+
+def test_a_config_map_below_a_secret(mounted: Mounted) -> None:
+    """Its value shows when the Secret has the key no more, and counts no longer as a Secret's."""
+    mounted.write("configmaps/c", LEVEL="default")
+    mounted.write("secrets/s", LEVEL="s", USER="u")
+    sources = [{"configMapRef": {"name": "c"}}, {"secretRef": {"name": "s"}}]
+    env = [{"name": "DSN", "value": "$(USER) $(LEVEL)"}]
+    has = {"LEVEL": "s", "USER": "u", "DSN": "u s"}
+    made = variables(mounted, has, envFrom=sources, env=env)
+    assert made.read() == {"DSN": "u s", "LEVEL": "s", "USER": "u"}
+    mounted.write("secrets/s", USER="u")
+    assert made.read() == {"DSN": "u default", "USER": "u"}
+
+
+def test_an_empty_secret_beside_others(mounted: Mounted) -> None:
+    """One that was empty when the container started stops nothing; when it has got keys it is one that may not go."""
+    mounted.write("secrets/s", A="old")
+    mounted.write("secrets/empty")
+    made = variables(mounted, {"A": "old"}, envFrom=[{"secretRef": {"name": "s"}}, {"secretRef": {"name": "empty"}}])
+    mounted.write("secrets/s", A="new")
+    assert made.read() == {"A": "new"}
+    mounted.write("secrets/empty", B="1")
+    assert made.read() == {"A": "new", "B": "1"}
+    mounted.write("secrets/empty")
+    with pytest.raises(VariablesError, match="the Secret empty is missing, or empty"):
+        made.read()
 
 
 def test_what_belongs_to_the_platform_stays(mounted: Mounted) -> None:
@@ -131,7 +179,6 @@ def test_what_belongs_to_the_platform_stays(mounted: Mounted) -> None:
     [
         ({"env": [secret("A", "gone")]}, "the Secret s has no key gone"),
         ({"env": [secret("A", "a", of="none")]}, "the Secret none has no key a"),
-        ({"envFrom": [{"secretRef": {"name": "none"}}]}, "the Secret none is missing, or empty"),
         ({"env": [secret("A", "binary")]}, "the Secret s, key binary: its value is none for a variable"),
         ({"env": [secret("A", "nul")]}, "the Secret s, key nul: its value is none for a variable"),
     ],

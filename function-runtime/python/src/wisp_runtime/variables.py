@@ -47,11 +47,34 @@ class Variables:
         self._got = dict(env)
         places = [source["at"] for source in [*self._from, *self._env] if "at" in source]
         self._places = list(dict.fromkeys(places))
-        # A changed ConfigMap makes a new revision: here its values are those of the start.
-        self._kept = {place: self._files(place) for place in self._places if not _is_secret(place)}
+        # The container has started, so a Secret that it needs was there: without keys it was empty.
+        self._empty = {place for place in self._places if not self._files(place)}
+        self._keep_config_maps()
         self.names: set[str] = set()
         with suppress(VariablesError):  # of a Secret that goes just now: its variables stay
             self.names = {*self.read()}
+
+    def _keep_config_maps(self) -> None:
+        """Give each source that is a ConfigMap its values of the start: a changed one makes a new revision."""
+        before: dict[str, bytes] = {}
+        for source in self._from:
+            place, prefix = source["at"], source.get("prefix", "")
+            files = self._files(place)
+            if not _is_secret(place):
+                files = {key: value for key, value in files.items() if self._is_made(prefix + key, value, before)}
+                source["values"] = files
+            before |= {prefix + key: value for key, value in files.items()}
+
+    def _is_made(self, name: str, value: bytes, before: dict[str, bytes]) -> bool:
+        """Whether a ConfigMap's value made a variable: its ``binaryData`` is mounted, too, and makes none.
+
+        Where that is text, it shows by what stands before it: the container has got that.
+        """
+        got = self._got.get(name)
+        if got is None or not _is_text(value):
+            return False
+        has = got.encode(errors="surrogateescape")
+        return value == has or before.get(name) != has
 
     def stamp(self) -> list[str]:
         """Return what is different after each change of the files."""
@@ -69,11 +92,13 @@ class Variables:
         Raises:
             VariablesError: A Secret or a key is missing that the Function needs, or a value is none for a variable.
         """
-        files = {place: self._kept[place] if place in self._kept else self._files(place) for place in self._places}
+        files = {place: self._files(place) for place in self._places if _is_secret(place)}
+        self._empty -= {place for place, found in files.items() if found}
         made: dict[str, str] = {}
         secret: set[str] = set()
         for source in self._from:
-            self._take_whole(source, files[source["at"]], made, secret)
+            place = source["at"]
+            self._take_whole(source, files[place] if _is_secret(place) else source["values"], made, secret)
         for variable in self._env:
             self._take_single(variable, files, made, secret)
         return {name: made[name] for name in sorted(secret) if name in made and _is_users(name)}
@@ -83,7 +108,7 @@ class Variables:
     ) -> None:
         """Make a variable of each key of an object."""
         place = source["at"]
-        if not files and not source.get("optional"):
+        if not files and _is_secret(place) and place not in self._empty and not source.get("optional"):
             raise VariablesError(f"{_called(place)} is missing, or empty")
         for key, value in files.items():
             name = source.get("prefix", "") + key
@@ -151,13 +176,17 @@ def expand(text: str, made: Mapping[str, str], got: Mapping[str, str]) -> tuple[
 
 def _text(value: bytes, place: str, key: str) -> str:
     """Return a value as a variable has it."""
-    try:
-        text = value.decode()
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
+    if not _is_text(value):
         raise VariablesError(f"{_called(place)}, key {key}: its value is none for a variable")
-    return text
+    return value.decode()
+
+
+def _is_text(value: bytes) -> bool:
+    """Whether a variable can have a value."""
+    try:
+        return "\0" not in value.decode()
+    except UnicodeDecodeError:
+        return False
 
 
 def _is_secret(place: str) -> bool:
