@@ -9,7 +9,7 @@ from fixtures.process import wait_until
 from fixtures.rows import applied, applied_loosely, data, rows
 from fixtures.shop import ALL
 from wisp_events.sources.mysql_snapshot import Origin
-from wisp_events.sources.row_fill import Given
+from wisp_events.sources.row_given import Given
 
 from .test_mysql_changes import TYPES
 

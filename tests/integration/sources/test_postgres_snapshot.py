@@ -8,7 +8,7 @@ from fixtures.process import wait_until
 from fixtures.rows import applied, applied_loosely, data, rows
 from fixtures.shop import ALL, Shop
 from wisp_api import names
-from wisp_events.sources.row_fill import Given
+from wisp_events.sources.row_given import Given
 
 from .test_postgres_changes import TYPES
 from .test_postgres_slot import lose_slot

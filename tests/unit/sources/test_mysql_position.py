@@ -6,7 +6,7 @@ from wisp_events.sources.mysql_catalog import Server, check_position
 from wisp_events.sources.mysql_position import Position, after_gap, begin
 from wisp_events.sources.reader import Trouble
 from wisp_events.sources.row_events import Place
-from wisp_events.sources.row_fill import Given
+from wisp_events.sources.row_given import Given
 
 UUID = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
 HERE = Server(mariadb=True, identity="1@db", position="0-1-9", charsets={})

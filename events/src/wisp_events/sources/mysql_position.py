@@ -16,7 +16,7 @@ import msgspec
 from wisp_events.sources import mysql_gtid
 from wisp_events.sources.mysql_catalog import Server
 from wisp_events.sources.row_events import Place
-from wisp_events.sources.row_fill import Given, anew
+from wisp_events.sources.row_given import Given, anew
 
 
 class Position(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True, frozen=True):

@@ -17,7 +17,7 @@ import msgspec
 from wisp_events.sources import mysql_gtid, row_log
 from wisp_events.sources.mysql_position import Position
 from wisp_events.sources.reader import Trouble
-from wisp_events.sources.row_fill import Given
+from wisp_events.sources.row_given import Given
 from wisp_events.sources.row_log import Kept
 
 if TYPE_CHECKING:

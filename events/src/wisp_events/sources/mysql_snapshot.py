@@ -23,7 +23,8 @@ from wisp_events.sources.mysql_session import PATIENT_SECONDS, connect, explaine
 from wisp_events.sources.mysql_stream import Stream
 from wisp_events.sources.reader import Trouble
 from wisp_events.sources.row_events import Table
-from wisp_events.sources.row_fill import ROWS, Given, rows_at_once
+from wisp_events.sources.row_fill import ROWS, rows_at_once
+from wisp_events.sources.row_given import Given
 from wisp_events.sources.rows import Column, Relation, Value
 
 WAIT_SECONDS: Final = 1

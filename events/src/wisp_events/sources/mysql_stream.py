@@ -32,7 +32,7 @@ from wisp_events.sources.mysql_position import Position
 from wisp_events.sources.mysql_progress import Progress
 from wisp_events.sources.reader import Trouble
 from wisp_events.sources.row_events import COUNTED, ORDINALS_PER_MESSAGE, Mapper
-from wisp_events.sources.row_fill import Given
+from wisp_events.sources.row_given import Given
 from wisp_events.sources.row_log import Kept
 from wisp_events.sources.rows import Begin, Malformed, Relation
 

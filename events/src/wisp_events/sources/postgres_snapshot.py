@@ -30,7 +30,8 @@ from wisp_events.sources.postgres_stream import Stream
 from wisp_events.sources.postgres_values import UserType, converter
 from wisp_events.sources.reader import Trouble
 from wisp_events.sources.row_events import Table
-from wisp_events.sources.row_fill import ROWS, Given, anew, rows_at_once
+from wisp_events.sources.row_fill import ROWS, rows_at_once
+from wisp_events.sources.row_given import Given, anew
 from wisp_events.sources.row_log import Kept
 from wisp_events.sources.rows import Column, Relation, Value
 

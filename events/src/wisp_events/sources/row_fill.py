@@ -16,7 +16,7 @@ import itertools
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import msgspec
 from nats.js import JetStreamContext
@@ -29,6 +29,7 @@ from wisp_events.sources import row_letters
 from wisp_events.sources.interlude import Put, Work
 from wisp_events.sources.reader import Reader, Trouble, Wish
 from wisp_events.sources.row_events import COUNTED, Mapper, Table
+from wisp_events.sources.row_given import Given, Wanted, begun, forgotten, missing, remembered
 from wisp_events.sources.rows import Begin, Change, Relation, Value
 
 LOOK_SECONDS: Final = 1.0
@@ -44,26 +45,6 @@ ROWS: Final = (1, 10, 2000)
 """Fetched at once: at least, at first, at most."""
 P_co = TypeVar("P_co", covariant=True)
 P = TypeVar("P")
-Kept = TypeVar("Kept", bound=Collection[str])
-
-
-class Given(msgspec.Struct, rename="camel", frozen=True, omit_defaults=True):
-    """What is remembered."""
-
-    snapshots: dict[str, list[str]] = {}
-    """Table -> uids of the Subscriptions that have its rows."""
-    begun: dict[str, dict[str, int]] = {}
-    """Table -> uids of the Subscriptions that its rows are being written for -> the number of that, which is none of an earlier time: who passes
-    over ids that are known would miss what changed meanwhile."""
-    round: int = 0
-    """The highest number that was given."""
-
-
-class Wanted(NamedTuple):
-    """A table's rows, and who is to get them."""
-
-    table: Table
-    uids: list[str]
 
 
 class Snapshot(Protocol[P_co]):
@@ -117,58 +98,6 @@ def rows_at_once(rows: Sequence[Sequence[Any]]) -> int:
     """How many rows to fetch next, after these."""
     size = sum(len(value) for row in rows for value in row if isinstance(value, bytes)) or 1
     return max(ROWS[0], min(ROWS[2], BYTES_AT_ONCE * len(rows) // size))
-
-
-def missing(tables: Collection[TableConfig], given: Given, followed: Mapping[str, Table]) -> dict[str, Wanted]:
-    """Of the tables that are followed, those with rows that somebody is to get."""
-    found = {
-        table.name: Wanted(
-            followed[table.name], [uid for uid in table.snapshots if uid not in given.snapshots.get(table.name, [])]
-        )
-        for table in tables
-        if table.name in followed
-    }
-    return {name: wanted for name, wanted in found.items() if wanted.uids}
-
-
-def begun(given: Given, wanted: Mapping[str, Wanted]) -> Given:
-    """What is remembered before these rows are written: who began earlier goes on under the same number."""
-    new = {
-        name: [uid for uid in one.uids if uid not in given.begun.get(name, ())] for name, one in sorted(wanted.items())
-    }
-    numbers = itertools.count(given.round + 1)
-    found = {name: given.begun.get(name, {}) | dict(zip(uids, numbers)) for name, uids in new.items() if uids}  # noqa: B905 - a count has no end
-    return Given(given.snapshots, given.begun | found, given.round + sum(map(len, new.values())))
-
-
-def remembered(given: Given, written: Mapping[str, Wanted]) -> Given:
-    """Who has which rows when these tables' are written."""
-    found = {name: sorted({*given.snapshots.get(name, ()), *wanted.uids}) for name, wanted in written.items()}
-    open_ = {
-        name: {uid: number for uid, number in numbers.items() if uid not in found.get(name, ())}
-        for name, numbers in given.begun.items()
-    }
-    return Given(given.snapshots | found, _filled(open_), given.round)
-
-
-def forgotten(tables: Collection[TableConfig], given: Given) -> Given:
-    """Who has which rows, without those who don't ask any more: they miss changes from now on."""
-    asked = {table.name: table.snapshots for table in tables}
-    kept = {name: [uid for uid in uids if uid in asked.get(name, ())] for name, uids in given.snapshots.items()}
-    open_ = {
-        name: {uid: number for uid, number in numbers.items() if uid in asked.get(name, ())}
-        for name, numbers in given.begun.items()
-    }
-    return Given(_filled(kept), _filled(open_), given.round)
-
-
-def anew(given: Given) -> Given:
-    """Nobody has any rows, nor a part of them, because changes may be missing after them."""
-    return Given(round=given.round)
-
-
-def _filled(tables: Mapping[str, Kept]) -> dict[str, Kept]:
-    return {name: uids for name, uids in tables.items() if uids}
 
 
 class Filling(Generic[P]):

@@ -2,7 +2,7 @@
 
 from wisp_api.source import TableConfig
 from wisp_events.sources.row_events import Table
-from wisp_events.sources.row_fill import Given, Wanted, anew, begun, forgotten, missing, remembered
+from wisp_events.sources.row_given import Given, Wanted, anew, begun, forgotten, missing, remembered
 
 TABLE = Table(frozenset({"insert"}), ("id",))
 
