@@ -85,9 +85,10 @@ class Left:
             self._loop.after(HELD_SECONDS, self._look)
 
     def failed(self, error: Exception) -> None:
-        """Look again at the next event, after a fault of ours in looking."""
+        """Look again after what is due, when a fault of ours has broken off looking."""
         del error
-        self._board.answers.held = self._watching = False
+        self._board.answers.held = False
+        self._loop.after(HELD_SECONDS, self._look)
 
     def _look(self) -> None:
         board = self._board

@@ -45,4 +45,11 @@ def watch_unread(fd: int) -> Callable[[], bool]:
     poller = select.epoll(1)
     poller.register(reader, select.EPOLLIN)
     poll = poller.poll
-    return lambda: bool(poll(0, 1))
+
+    def ask() -> bool:
+        try:
+            return bool(poll(0, 1))
+        except OSError:  # the function has closed descriptors that are not its own
+            return is_unread(fd)
+
+    return ask
