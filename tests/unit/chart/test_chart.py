@@ -28,6 +28,7 @@ EXTERNAL = (
     "minio.enabled=false",
     's3.servers=[{"name": "store-1", "endpoint": "https://s3.example", "notificationArns": ["arn:aws:sqs:::wisp"]}]',
 )
+TOPIC_OF_AWS = '["arn:aws:sns:eu-west-1:123456789012:wisp"]'
 TOPIC_AND_OTHER = '["arn:aws:sns:default::wisp", "arn:minio:sqs::WISP:webhook"]'
 PLAIN = ("networkPolicy.enabled=false", "rbac.aggregate=false", "uninstall.drain=false", "crds.install=false")
 PLACED = (
@@ -274,6 +275,10 @@ def test_pull_settings_reach_every_pod(render: Render) -> None:
                 "--set-json",
                 f's3.servers=[{{"name": "a", "endpoint": "http://x", "notificationArns": {TOPIC_AND_OTHER}}}]',
             ),
+            "notificationArns",
+        ),
+        (
+            ("--set-json", f's3.servers=[{{"name": "a", "endpoint": "http://x", "notificationArns": {TOPIC_OF_AWS}}}]'),
             "notificationArns",
         ),
         (("--set-json", 's3.servers=[{"name": "a/b", "endpoint": "http://x", "notificationArns": ["arn:x"]}]'), "name"),

@@ -41,6 +41,14 @@ def ids(document: bytes | None) -> list[str | None]:
     return [node.text for node in ET.fromstring(document or b"").iter("{http://s3.amazonaws.com/doc/2006-03-01/}Id")]
 
 
+def test_topics_of_aws_are_refused() -> None:
+    """AWS replaces what there is by what is put, where Ceph's gateway adds: nothing is made for it, with or without a wish."""
+    aws = ["arn:aws:sns:eu-west-1:123456789012:wisp"]
+    for wish in (wanted("a", arns=aws), set()):
+        with pytest.raises(ValueError, match=r"123456789012.*notificationArns"):
+            change(THEIRS, wish, PREFIX, aws)
+
+
 @pytest.mark.parametrize("before", [EMPTY, THEIRS, b"<NotificationConfiguration/>"])
 def test_merging_is_idempotent_and_undone_by_wanting_nothing(before: bytes) -> None:
     """A merged document needs no change; with no wish it is what it was before."""

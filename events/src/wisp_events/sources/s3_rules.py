@@ -22,8 +22,13 @@ LONGEST_PART: Final = 60
 """Of an id, whose three parts have to fit into the 255 characters that S3 takes."""
 
 _TOPIC_ARN: Final = "arn:aws:sns:"
+_AWS_TOPIC = re.compile(r"arn:aws:sns:[^:]*:[0-9]{12}:")
+"""AWS replaces the document: what Ceph's gateway is sent would erase everybody else's rules there."""
 _KINDS: Final = {"QueueConfiguration": "Queue", "TopicConfiguration": "Topic"}
 """The elements that hold rules, and where each has its destination."""
+_NOT_AWS: Final = (
+    "topics are for Ceph's gateway only; an administrator has to correct notificationArns in the chart's s3.servers"
+)
 _MINIO_REGION = re.compile(r"^(arn:minio:sqs):[^:]*:")
 
 ET.register_namespace("", NAMESPACE)
@@ -72,8 +77,10 @@ def change(document: bytes, wanted: set[Rule], prefix: str, arns: Collection[str
     """What makes the bucket's document hold our rules as wanted; None where it does.
 
     Raises:
-        ValueError: the document is not XML.
+        ValueError: the document is not XML, or a destination is a topic of AWS.
     """
+    if wrong := [arn for arn in arns if _AWS_TOPIC.match(arn)]:
+        raise ValueError(f"{wrong[0]} has an AWS account number: {_NOT_AWS}")
     try:
         root = ET.fromstring(document)  # noqa: S314 - a server that the administrator listed
     except ET.ParseError as error:
