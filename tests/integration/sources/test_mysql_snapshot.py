@@ -2,13 +2,19 @@
 
 import random
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, cast
 
+import pytest
 from fixtures.mariadb_shop import MariaShop
 from fixtures.process import wait_until
 from fixtures.rows import applied, applied_loosely, data, rows
 from fixtures.shop import ALL
+from wisp_api import conditions
+from wisp_events.sources import mysql_snapshot
+from wisp_events.sources.mysql_gtid import GtidSet
 from wisp_events.sources.mysql_snapshot import Origin
+from wisp_events.sources.reader import Trouble
 from wisp_events.sources.row_given import Given
 
 from .test_mysql_changes import TYPES
@@ -83,7 +89,7 @@ def test_a_snapshot_has_the_transactions_of_its_position_and_no_other(maria: Mar
         "CREATE TABLE counters (id int PRIMARY KEY, n int)", "INSERT INTO counters VALUES (1,0), (2,0), (3,0), (4,0)"
     )
     stop, table = threading.Event(), maria.table("counters")
-    origin = Origin(maria.server.dsn(), "", not maria.server.mysql, cast("Any", None))
+    origin = origin_of(maria)
 
     def count(row: int) -> None:
         with maria.server.session() as cursor:
@@ -205,3 +211,55 @@ def test_what_is_in_the_way_holds_up_rows_and_nothing_else(maria: MariaShop) -> 
         *((orders, number) for number in (1, 2, 3)),
         (loose, 7),
     }
+
+
+def origin_of(shop: MariaShop, kind: type[Origin] = Origin) -> Origin:
+    """The server's, without a stream."""
+    return kind(shop.server.dsn(), "", not shop.server.mysql, cast("Any", None))
+
+
+def waiting(shop: MariaShop) -> list[str]:
+    """Statements that wait for a lock on a table."""
+    found = shop.server.execute("SELECT info FROM information_schema.processlist WHERE state LIKE '%metadata lock%'")
+    return [str(info) for (info,) in found]
+
+
+def test_an_alter_that_comes_behind_the_lock_ends_the_snapshot_and_not_the_writers(maria: MariaShop) -> None:
+    """It waits for the lock, and whoever opens the table for it: the snapshot gives up. A session that only holds the lock is not kept for hours."""
+    fill(maria, 1)
+    table = maria.table("orders")
+    alter = f"ALTER TABLE {table} ADD COLUMN more int"
+    patience: list[int] = []
+    altering: list[Future[Any]] = []
+
+    class Interrupted(Origin):
+        def _position(self, cursor: Any) -> GtidSet:
+            cursor.execute("SELECT @@wait_timeout")
+            patience.append(cursor.fetchall()[0][0])
+            altering.append(pool.submit(maria.server.execute, alter))
+            wait_until(lambda: alter in waiting(maria), "the ALTER does not wait")
+            return super()._position(cursor)
+
+    with ThreadPoolExecutor() as pool:
+        with pytest.raises(Trouble) as raised:
+            origin_of(maria, Interrupted).take([table])
+        altering[0].result(60)
+    assert raised.value.reason == conditions.WAITING_FOR_TRANSACTIONS
+    assert patience == [10]
+
+
+def test_locks_of_many_tables_wait_no_longer_than_that_of_one(
+    maria: MariaShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the server lets each be waited for: then all are free again."""
+    maria.sql("CREATE TABLE free (id int PRIMARY KEY)", "CREATE TABLE busy (id int PRIMARY KEY)")
+    free, busy = maria.table("free"), maria.table("busy")
+    monkeypatch.setattr(mysql_snapshot, "_LOCK_TIMEOUT", "SET lock_wait_timeout = 3600")
+    with maria.server.session() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute(f"INSERT INTO {busy} VALUES (1)")
+        with pytest.raises(Trouble) as raised:
+            origin_of(maria).take([free, busy])
+        assert raised.value.reason == conditions.WAITING_FOR_TRANSACTIONS
+        wait_until(lambda: not waiting(maria), "the lock is waited for")
+        maria.sql("INSERT INTO free VALUES (1)")

@@ -22,6 +22,7 @@ SILENT_SECONDS: Final = 30
 HEARTBEAT_SECONDS: Final = 1
 PATIENT_SECONDS: Final = 86_400
 """How long the server may wait for the reader to take more: it stands still while rows are written, or the log is away."""
+OPEN_CURE: Final = "a transaction that is open has to end first: see information_schema.innodb_trx; trying again"
 _DUMP, _DUMP_GTID = 0x12, 0x1E
 _THROUGH_GTID: Final = 4
 _FORM: Final = "mysql://user:password@host:3306, with ?ssl-mode=required or verify for TLS"
@@ -141,8 +142,7 @@ def refusal(error: Exception) -> Trouble:
             "and GRANT SELECT on the tables; for the rows of tables also GRANT LOCK TABLES on their databases",
         )
     if code == 1205:  # noqa: PLR2004 - a lock was waited for in vain
-        cure = "a transaction that is open has to end first: see information_schema.innodb_trx; trying again"
-        return Trouble(conditions.WAITING_FOR_TRANSACTIONS, f"{brief.partition(';')[0]}; {cure}")
+        return Trouble(conditions.WAITING_FOR_TRANSACTIONS, f"{brief.partition(';')[0]}; {OPEN_CURE}")
     if code == 1049:  # noqa: PLR2004 - unknown database
         return Trouble(conditions.INVALID_CONNECTION, f"{brief}; correct key dsn of the connection's Secret")
     return Trouble(conditions.SERVER_UNREACHABLE, f"{brief}; trying again")

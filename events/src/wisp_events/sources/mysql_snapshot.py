@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
+import pymysql
 from pymysql.cursors import SSCursor
 from wisp_api import conditions
 
 from wisp_events.sources import mysql_gtid, mysql_texts
 from wisp_events.sources.interlude import Work
 from wisp_events.sources.mysql_gtid import GtidSet
-from wisp_events.sources.mysql_session import PATIENT_SECONDS, connect, explained, open_session
+from wisp_events.sources.mysql_session import OPEN_CURE, PATIENT_SECONDS, connect, explained, open_session
 from wisp_events.sources.mysql_stream import Stream
 from wisp_events.sources.reader import Trouble
 from wisp_events.sources.row_events import Table
@@ -29,9 +30,14 @@ from wisp_events.sources.rows import Column, Relation, Value
 
 WAIT_SECONDS: Final = 1
 """How long a lock waits for transactions that are open: whoever writes to the table waits behind it."""
+ALL_SECONDS: Final = WAIT_SECONDS + 0.5
+"""How long all tables' locks do, of which the server counts each: a little more, so that its own word comes first where one is waited for."""
 _ENGINES: Final = ("InnoDB", "ROCKSDB")
 """Those whose rows can be read as of one moment."""
 _LOCK_TIMEOUT: Final = f"SET lock_wait_timeout = {WAIT_SECONDS}"
+_LOCK_END: Final = "SET wait_timeout = 10"
+"""Of a reader that vanishes with its node the server hears nothing: the locks end when it has been silent for longer than the statements
+of the other session take."""
 _WITHOUT_LIMITS: Final = (
     f"SET net_write_timeout = {PATIENT_SECONDS}, wait_timeout = {PATIENT_SECONDS}",
     "SET max_statement_time = 0, idle_transaction_timeout = 0, idle_readonly_transaction_timeout = 0",
@@ -158,8 +164,7 @@ class Origin:
                 )
                 for (engine,) in cursor.fetchall():
                     _check_engine(table, engine)
-                cursor.execute(_LOCK_TIMEOUT)
-                cursor.execute(_locking([table]))
+                _lock(cursor, [table])
         except Trouble as trouble:
             return trouble
         return None
@@ -175,8 +180,8 @@ class Origin:
             try:
                 with explained(), session.cursor() as cursor:
                     _prepare(cursor)
-                    locking.execute(_LOCK_TIMEOUT)
-                    locking.execute(_locking(tables))
+                    cursor.execute(_LOCK_TIMEOUT)  # behind the lock may wait an ALTER, and behind that we
+                    _lock_soon(locking, cursor, tables)
                     position = self._position(locking)
                     for statement in _SESSION:
                         cursor.execute(statement)
@@ -234,8 +239,32 @@ def _key(cursor: Any, table: str) -> list[str]:
     return []
 
 
-def _locking(tables: Iterable[str]) -> str:
-    return "LOCK TABLES " + ", ".join(f"{_quoted(table)} READ" for table in tables)
+def _lock(cursor: Any, tables: Iterable[str]) -> None:
+    """Keep others from writing to the tables for as long as this session lasts."""
+    cursor.execute(_LOCK_TIMEOUT)
+    cursor.execute(_LOCK_END)
+    cursor.execute("LOCK TABLES " + ", ".join(f"{_quoted(table)} READ" for table in tables))
+
+
+def _lock_soon(locking: Any, other: Any, tables: Collection[str]) -> None:
+    """Lock them within a time for all of them; `other` is a session that ends this one, which would keep those it has while it waits for the next.
+
+    Raises:
+        Trouble: they were not had.
+    """
+    session = locking.connection
+    patience = session._read_timeout  # noqa: SLF001 - PyMySQL takes it when it connects, which may take longer
+    session._read_timeout = ALL_SECONDS  # noqa: SLF001
+    try:
+        _lock(locking, tables)
+    except pymysql.OperationalError:
+        if session.open:
+            raise
+        with contextlib.suppress(pymysql.Error):
+            other.execute(f"KILL {session.thread_id()}")
+        message = f"{', '.join(tables)} could not be locked within {ALL_SECONDS} s; {OPEN_CURE}"
+        raise Trouble(conditions.WAITING_FOR_TRANSACTIONS, message) from None
+    session._read_timeout = patience  # noqa: SLF001
 
 
 def _quoted(table: str) -> str:
