@@ -116,6 +116,9 @@ class Snapshot:
 
     def close(self) -> None:
         """End the transaction, without reading what is left."""
+        if self._rows is not None and self._rows._result:  # noqa: SLF001 - both would read what is left when they are collected
+            self._rows._result.unbuffered_active = False  # noqa: SLF001
+            self._rows.connection = None
         self._session._force_close()  # noqa: SLF001 - an orderly end would
 
     @contextlib.contextmanager
