@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -74,6 +75,8 @@ class Stream:
         self._decoder = binlog.Decoder(prepared.server.charsets)
         self._packets = mysql_session.Packets()
         self._interlude: Interlude[GtidSet] | None = None
+        self._still = 0.0
+        """Since when nothing is read, because an interlude is played; 0 while none is."""
         # The transaction that is being read.
         self._gtid: Gtid | None = None
         self._seconds = 0
@@ -90,8 +93,8 @@ class Stream:
 
     @property
     def oldest(self) -> float:
-        """When the first transaction committed that is not in the log, as far as it was read; 0 without any."""
-        return self._progress.oldest or (self._seconds if self._gtid else 0)
+        """When the first transaction committed that is not in the log, as far as it was read, or when reading stopped; 0 without any."""
+        return self._progress.oldest or (self._seconds if self._gtid else self._still)
 
     async def given(self) -> Given:
         """Who has which table's rows."""
@@ -234,13 +237,16 @@ class Stream:
 
     async def _play(self, interlude: Interlude[GtidSet]) -> None:
         """Find the interlude's place, or let its events be stored where the stream has come to it."""
-        if interlude.position is None and not await interlude.find():
-            self._interlude = None
+        if interlude.position is None:
+            await self._writer.flush()  # a snapshot should not wait for a log that is away
+            if not await interlude.find():
+                self._interlude = None
         elif interlude.position and self._progress.read.covers(interlude.position):
+            self._still = time.time()
             await self._writer.flush()
             number = await self._progress.insert()
             await interlude.play(number << _COUNT_SHIFT, self._put, self._writer.flush)
-            self._interlude = None
+            self._interlude, self._still = None, 0.0
 
     async def _put(self, events: list[tuple[str, Event]]) -> None:
         for subject, event in events:

@@ -231,6 +231,7 @@ class Stream:
         interlude = self._interlude
         assert interlude  # noqa: S101 - it is due
         if interlude.position is None:
+            await self._writer.flush()  # a snapshot should not wait for a log that is away
             if not await interlude.find():
                 self._interlude = None
         else:

@@ -9,6 +9,7 @@ Invariants:
 - Where changes may be missing between the rows and those that follow, the rows come anew, under ids of their own, whether all had been
   written or some: after a lost place, and to a Subscription that left the table out for a time. To no other.
 - A table that can't be read holds up neither the others nor the stream.
+- A snapshot is taken when the log has all that came before, and ended where the log takes none of its rows for a minute.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 import msgspec
 from nats.js import JetStreamContext
-from wisp_api import names
+from wisp_api import conditions, names
 from wisp_api.cloudevent import Event
 from wisp_api.source import TableConfig
 
@@ -34,6 +35,8 @@ from wisp_events.sources.rows import Begin, Change, Relation, Value
 
 LOOK_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 5.0
+STUCK_SECONDS: Final = 60.0
+"""A snapshot is ended when the log takes nothing for so long: behind an ALTER that waits for it waits everybody else."""
 RESTS: Final = 20
 """A table that broke off is left alone this many times as long as it took."""
 REST_SECONDS: Final = 3600.0
@@ -157,14 +160,17 @@ class Filling(Generic[P]):
         except Trouble as trouble:
             self._failed |= {name: trouble for name in wanted if name not in self._failed | self._written}
         finally:
-            if self._snapshot:
-                self._snapshot.close()
-            self._snapshot = None
+            self._close()
         if self._written:
             await self._remember(remembered(self._given, self._written))
         self.message = ""
         if self._failed:
             raise _still_to_come(self._failed)
+
+    def _close(self) -> None:
+        if self._snapshot:
+            self._snapshot.close()
+        self._snapshot = None
 
     def _nobody(self, tables: Collection[TableConfig]) -> bool:
         """Whether nobody asks for rows, nor is remembered to have some."""
@@ -198,12 +204,24 @@ class Filling(Generic[P]):
         self._rested[name] = now + min(RESTS * (now - started), REST_SECONDS)
 
     async def _take(self, tables: list[str]) -> P:
-        self._snapshot = await asyncio.to_thread(self._origin.take, tables)
+        started = time.monotonic()
+        try:
+            self._snapshot = await asyncio.to_thread(self._origin.take, tables)
+        except Trouble as trouble:
+            for name in tables:
+                self._fail(name, trouble, started)
+            raise
         self._failed |= self._snapshot.refused
         return self._snapshot.position
 
     async def _write(self, wanted: dict[str, Wanted], number: int, put: Put) -> None:
         """Store the rows of the tables; the stream stands still meanwhile."""
+        try:
+            await self._write_tables(wanted, number, put)
+        finally:
+            self._close()  # the log may not have it all for long
+
+    async def _write_tables(self, wanted: dict[str, Wanted], number: int, put: Put) -> None:
         snapshot = self._snapshot
         assert snapshot  # noqa: S101 - it was taken before
         begin = Begin(number, int(time.time() * 1e6))
@@ -217,6 +235,12 @@ class Filling(Generic[P]):
             except Trouble as trouble:
                 self._fail(name, trouble, started)
                 await asyncio.to_thread(snapshot.give_up)
+            except TimeoutError:
+                stuck = Trouble(
+                    conditions.LOG_UNAVAILABLE, f"the log took none for {STUCK_SECONDS:.0f} s; trying again"
+                )
+                self._fail(name, stuck, started)
+                raise stuck from None
             else:
                 self._written[name] = one
 
@@ -226,13 +250,14 @@ class Filling(Generic[P]):
         relation, begun = await asyncio.to_thread(snapshot.open, name), self._given.begun[name]
         while relation and (rows := await asyncio.to_thread(snapshot.fetch)):
             events: list[tuple[str, Event]] = []
-            for row, number in zip(rows, numbers, strict=False):
-                try:
-                    events += self._events(relation, row, begin, number, table=wanted.table, begun=begun)
-                except ValueError as error:
-                    message = f"row {number} of {name}: {error}"
-                    await row_letters.bury(self._js, row_letters.letter(self._mapper, "Malformed", message))
-            await put(events)
+            async with asyncio.timeout(STUCK_SECONDS):
+                for row, number in zip(rows, numbers, strict=False):
+                    try:
+                        events += self._events(relation, row, begin, number, table=wanted.table, begun=begun)
+                    except ValueError as error:
+                        message = f"row {number} of {name}: {error}"
+                        await row_letters.bury(self._js, row_letters.letter(self._mapper, "Malformed", message))
+                await put(events)
             COUNTED[OPERATION].inc(len(rows))
 
     def _events(
