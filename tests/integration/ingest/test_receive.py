@@ -35,3 +35,33 @@ async def test_a_stream_that_stays_full_holds_nobody_up_for_ever(
     assert (letter.reason, letter.namespace) == ("LogFull", "small")
     assert letter.event
     assert msgspec.json.decode(bytes(letter.event))["subject"] == "a"
+
+
+async def test_a_stream_that_hovers_at_full_holds_nobody_up_for_ever(
+    plane: DataPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it takes in between makes it no less full; what it takes for as long does."""
+    stream = names.stream("small", "s3", names.bucket_source("minio", "tiny"))
+    subjects = [names.stream_subjects("small", "s3", names.bucket_source("minio", "tiny"))]
+    plane.add_stream(stream, subjects, DiscardPolicy.NEW, max_bytes=64 << 10)
+    plane.put(names.KV_SOURCES, "bucket.minio.tiny", BucketBinding(server="minio", bucket="tiny", namespaces=["small"]))
+    now = 1000.0
+    monkeypatch.setattr(receive, "monotonic", lambda: now)
+    client = await nats.connect(plane.server.url)
+    receiver = receive.Receiver(client, "wisp-system")
+
+    async def take(key: str, size: int = 0) -> None:
+        await receiver.receive("minio", json.dumps(notification("tiny", key, extra="x" * size)).encode())
+
+    for number in range(2):
+        with pytest.raises(LogFull):
+            await take("large", 100_000)
+        await take(f"{number}")
+        now += receive.FULL_SECONDS * 0.6
+    await take("large", 100_000)  # 1.2 times FULL_SECONDS after the first
+    await take("2")
+    now += receive.FULL_SECONDS
+    with pytest.raises(LogFull):
+        await take("other", 100_000)
+    await client.close()
+    assert [letter.reason for letter in plane.dead_letters()] == ["LogFull"]

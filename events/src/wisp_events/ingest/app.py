@@ -1,8 +1,8 @@
 """The ingest's HTTP interface, plain ASGI: `POST /v1/s3/<server>` for S3 servers, `POST /v1/namespaces/...` for everyone else.
 
 An S3 server's token is compared here. 200: everything is in the log, or a dead letter. 401: wrong token. 404: unknown server or path.
-408: the body stalled. 413: more than any server sends. 503 with Retry-After: the log is away or full, send it again. The other doors
-have their own modules.
+408: the body stalled. 413: more than any server sends. 503 with Retry-After: the log is away or full, send it again. Ceph's gateway, which does
+so without a pause, hears of a failure late. The other doors have their own modules.
 
 Invariant: memory is bounded. At most CONCURRENT bodies of at most BODY_BYTES are held for S3 servers, and ROOM_BYTES for the others; other
 requests wait with what their socket buffers hold, and nothing of a body is read before its token is checked.
@@ -38,9 +38,14 @@ LONGEST_BODY: Final = 64 * 1024 * 1024
 """Of a longer one not even the end is awaited."""
 CONCURRENT: Final = 32
 START_BYTES: Final = 4096
+HOLD_SECONDS: Final = 2.0
+"""Before Ceph's gateway hears that something was not taken: it sends that again at once, and what stands behind it in its queue."""
+HELD: Final = 256
+"""Such answers at most; what comes beyond them is answered at once."""
 ROOM_BYTES: Final = 32 * 1024 * 1024
 CALLER_BYTES: Final = 16 * 1024 * 1024
 """Of these, what the requests of one namespace may hold."""
+_FIRST_FAILURE: Final = 400
 _S3 = re.compile(r"/v1/s3/([A-Za-z0-9][A-Za-z0-9.-]{0,252})")
 _BUS = re.compile(r"/v1/namespaces/([a-z0-9-]{1,63})/buses/([a-z0-9-]{1,63})/events")
 _FUNCTION = re.compile(r"/v1/namespaces/([a-z0-9-]{1,63})/functions/([a-z0-9-]{1,63})/invocations")
@@ -67,6 +72,7 @@ class App:
         """`tokens` is a directory with one file a server: its token."""
         self._tokens = tokens
         self._turn = asyncio.Semaphore(CONCURRENT)
+        self._held = 0
         self._receiver: Receiver | None = None
         self._doors: Doors | None = None
         self._dead: DeadLetters | None = None
@@ -95,6 +101,8 @@ class App:
         except Exception:
             logger.exception("a request failed")
             answer = _said(500, "an error in the ingest; its log says more", {})
+        if answer.status >= _FIRST_FAILURE and _is_ceph(scope["headers"]):
+            await self._hold()
         REQUESTS.labels(answer.status).inc()
         lines = {"content-length": str(len(answer.body))} | answer.headers
         encoded = [(name.encode(), value.encode()) for name, value in lines.items()]
@@ -146,6 +154,16 @@ class App:
                 elif body:
                     await self._receiver.receive(server, body)
 
+    async def _hold(self) -> None:
+        """Wait before an answer, unless many do."""
+        if self._held >= HELD:
+            return
+        self._held += 1
+        try:
+            await asyncio.sleep(HOLD_SECONDS)
+        finally:
+            self._held -= 1
+
     def _authenticate(self, server: str, authorization: bytes) -> None:
         """Compare the token with the server's file as it is now.
 
@@ -160,6 +178,11 @@ class App:
             raise Refusal(404, f"no S3 server {server} is configured")
         if not hmac.compare_digest(_given(authorization), token):
             raise Refusal(401, "wrong or missing bearer token", www_authenticate="Bearer")
+
+
+def _is_ceph(headers: Headers) -> bool:
+    """Whether a request has a user and a password: only Ceph's gateway has its credentials in a URL, and before they are good no body is read."""
+    return header(headers, b"authorization").partition(b" ")[0].lower() == b"basic"
 
 
 def _given(authorization: bytes) -> bytes:

@@ -12,7 +12,9 @@ Invariants:
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Final
 
 import msgspec
@@ -43,6 +45,16 @@ DEAD_LETTERS = prometheus_client.Counter(
 )
 
 
+@dataclass
+class _Full:
+    """A stream that was full; it is no more once it takes events for FULL_SECONDS, for one that hovers there would push back for ever."""
+
+    since: float
+    last: float
+    took: bool = False
+    """An event, after the last that it didn't."""
+
+
 class Receiver:
     """Stores notifications; holds nothing of them between two calls."""
 
@@ -51,7 +63,7 @@ class Receiver:
         self._client = client
         self._js = client.jetstream()
         self._system_namespace = system_namespace
-        self._full_since: dict[str, float] = {}
+        self._full: dict[str, _Full] = {}
 
     async def receive(self, server: str, body: bytes) -> None:
         """Store all records of a notification.
@@ -101,16 +113,25 @@ class Receiver:
         except log.EventTooLarge as error:
             letter = self._letter(server, namespace, "EventTooLarge", str(error), bytes(found.event.data or b""))
         except log.LogFull as error:
-            now = asyncio.get_running_loop().time()
-            if now - self._full_since.setdefault(stream, now) < FULL_SECONDS:
+            if self._is_full(stream) < FULL_SECONDS:
                 raise
             letter = self._letter(server, namespace, "LogFull", f"{error} for over {FULL_SECONDS:.0f} s")
             letter.event = msgspec.Raw(encode(found.event))
         else:
-            self._full_since.pop(stream, None)
+            if full := self._full.get(stream):
+                full.took = True
             EVENTS.labels(server).inc()
             return
         await self._bury(letter)
+
+    def _is_full(self, stream: str) -> float:
+        """For how many seconds a stream has been full that just was."""
+        now = monotonic()
+        full = self._full.get(stream)
+        if full is None or (full.took and now - full.last >= FULL_SECONDS):
+            full = self._full[stream] = _Full(now, now)
+        full.last, full.took = now, False
+        return now - full.since
 
     async def _bound(self, server: str, bucket: str) -> list[str]:
         """The namespaces that receive a bucket's events.
