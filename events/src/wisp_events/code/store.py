@@ -39,8 +39,8 @@ CHUNK_SECONDS: Final = 30
 UPLOAD_SECONDS: Final = 120
 UPLOADS: Final = 2
 """At once, of different namespaces; others wait. Each takes an archive's size of disk, and a processor while it is verified."""
-SLOWEST: Final = 1024 * 1024
-"""Bytes a second of an upload that others wait for, on average from GRACE_SECONDS on."""
+SLOWEST: Final = 64 * 1024
+"""Bytes a second of an upload that others wait for, on average from GRACE_SECONDS on; less than slow lines have, or they end each other's for ever."""
 GRACE_SECONDS: Final = 5
 LOOK_SECONDS: Final = 1
 _PATH = re.compile(r"/v1/code/([a-z0-9][-a-z0-9]{0,62})/([0-9a-f]{64})")
