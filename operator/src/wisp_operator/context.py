@@ -46,8 +46,8 @@ class Context:
     """ConfigMaps that Functions take variables from."""
     quota_locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     """One Function of a namespace at a time is granted more than it has."""
-    log_away_since: float | None = None
-    """Since when this process has missed the event log."""
+    log_away_since: dict[str, float] = field(default_factory=dict)
+    """Since when this process has missed a namespace's part of the event log."""
     draining_since: dict[tuple[str, ReaderKey], float] = field(default_factory=dict)
     """When this process first saw a reader drain."""
     secret_written: dict[tuple[str, ReaderKey], float] = field(default_factory=dict)

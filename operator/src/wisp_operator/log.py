@@ -175,7 +175,7 @@ class EventLog:
             query = {"subject": f"wisp.events.{namespace}.>", "offset": seen}
             page = await self._server.call("STREAM.LIST", query)
             if missing := page.get("missing"):
-                raise nats.errors.Error(f"no server answers for {', '.join(missing)}")
+                raise nats.errors.Error(f"no server answers for {', '.join(sorted(missing))}")
             listed = page.get("streams") or []
             seen += len(listed)
             found |= {item["config"]["name"]: item["config"] for item in listed}

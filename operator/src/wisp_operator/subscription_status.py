@@ -19,7 +19,7 @@ from wisp_operator.status import AS_WANTED, TRUE, Aspect, mark_false, mark_true,
 
 STALE: Final = timedelta(minutes=2)
 """A reader reports every 30 s; one that did not for this long is away."""
-LOG_AWAY: Final = "the event log (NATS) does not answer; nothing is lost, and this is tried again"
+LOG_AWAY: Final = "the event log (NATS) does not answer: {}; nothing is lost, and this is tried again"
 _ROUTER_STATES: Final = {
     "Backlogged": conditions.BACKLOGGED,
     "Failing": conditions.FAILING,
@@ -117,9 +117,9 @@ def _route_aspect(wish: Wish, report: RouteStatus | None, routers: Collection[st
     )
 
 
-def log_unavailable() -> dict[str, Aspect]:
+def log_unavailable(error: str) -> dict[str, Aspect]:
     """The aspects while the event log is away."""
-    away = mark_unknown(conditions.LOG_UNAVAILABLE, LOG_AWAY)
+    away = mark_unknown(conditions.LOG_UNAVAILABLE, LOG_AWAY.format(error))
     return {conditions.SOURCE_READY: away, conditions.FUNCTION_READY: away}
 
 

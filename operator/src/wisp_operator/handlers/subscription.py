@@ -73,10 +73,10 @@ async def reconcile(context: Context, namespace: str) -> float | None:
         await add_finalizers(context.api, view)
         made = plan(view, context.config, context.cluster)
         problems = await _carry_out(context, context.log, context.accounts, view, made)
-    except LOG_ERRORS:
-        await _log_away(context, wishes)
+    except LOG_ERRORS as error:
+        await _log_away(context, namespace, wishes, str(error) or type(error).__name__)
         return _LOG_RETRY_SECONDS if wishes else None
-    context.log_away_since = None
+    context.log_away_since.pop(namespace, None)
     waits = [await _write_status(context, view, made, wish, problems) for wish in view.wishes if not wish.deleting]
     await _release(context, view, made)
     if any(task.draining for task in made.readers.values()):
@@ -284,14 +284,16 @@ async def _tell_left(context: Context, wish: Wish) -> None:
     await write_event(context.api, wish.live, "CleanupIncomplete", message, datetime.now(UTC))
 
 
-async def _log_away(context: Context, wishes: list[Wish]) -> None:
+async def _log_away(context: Context, namespace: str, wishes: list[Wish], error: str) -> None:
     """Say that the log is away; after some minutes Subscriptions that are to go are let go, what it leaves is found when the log is back."""
     now = datetime.now(UTC)
-    context.log_away_since = context.log_away_since or time.monotonic()
+    if namespace not in context.log_away_since:
+        _log.warning("namespace %s: the event log: %s; tried again", namespace, error)
+    since = context.log_away_since.setdefault(namespace, time.monotonic())
     for wish in wishes:
         if not wish.deleting:
-            status = {"conditions": make_conditions(wish.live, subscription_status.log_unavailable(), now)}
+            status = {"conditions": make_conditions(wish.live, subscription_status.log_unavailable(error), now)}
             await write_status(context.api, SUBSCRIPTIONS, wish.live, status, now)
-        elif time.monotonic() - context.log_away_since > context.config.drain_seconds:
+        elif time.monotonic() - since > context.config.drain_seconds:
             await _tell_left(context, wish)
             await remove_finalizer(context.api, wish)
