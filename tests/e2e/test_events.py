@@ -131,6 +131,11 @@ def test_rows_that_were_there_come_first(namespace: Kubectl, reports: Collector)
         subscribe(namespace, "stock", "recorder", {"postgres": tables})
         collections = {"connection": {"name": "shop-mongo"}, "collections": ["shop.orders"]}
         subscribe(namespace, "orders", "recorder", {"mongodb": collections})
+        wait_until(
+            lambda: len({report["id"] for report in reports.seen()}) == 100,
+            "the rows that were there arrive: Ready does not wait for them",
+            120,
+        )
         cursor.execute("UPDATE stock SET n = 1 WHERE id <= 10")
         server.insert("shop.orders", {"_id": 1, "total": 7})
         wait_until(
