@@ -9,20 +9,21 @@ Where an event holds an array, a list matches if one element does, and an object
 A path that leads through something else than an object is absent. Unlike EventBridge, numbers have no bounds, and `$or`
 is never a plain name.
 
-Invariant: compiling finds every mistake, so that matching raises only for `data` that is not JSON. `data` is parsed only
-where a pattern looks at it, once for all patterns.
+Invariant: compiling finds every mistake, so that matching raises only for `data` that is not JSON, or too much of it. `data` is
+parsed only where a pattern looks at it, once for all patterns. An array's values cost no call each, but where an operator tests them.
 """
 
 import ipaddress
 import math
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from wisp_api.cloudevent import Event
+from wisp_api.document import FIELDS, Names, make_document, named
 
 _ABSENT: Final = object()
 _ATTRIBUTE = re.compile(r"[a-z0-9]+")
@@ -33,8 +34,7 @@ _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-_fields = frozenset(Event.__struct_fields__) - {"data", "data_base64", "extensions"}
-_decoder = msgspec.json.Decoder()
+_NESTED: Final = {list, dict}
 
 _Match = Callable[[Any], bool]
 """Tells whether a value (or `_ABSENT`) matches."""
@@ -52,24 +52,24 @@ class PatternError(ValueError):
 class Matcher:
     """Compiled patterns; an event matches when all of them match."""
 
-    def __init__(self, attributes: list[tuple[str, _Match]], whole: list[_Match], *, reads_data: bool) -> None:
+    def __init__(self, attributes: list[tuple[str, _Match]], whole: list[_Match], names: Names) -> None:
         """Made by `compile`."""
         self._attributes = attributes
         self._whole = whole
-        self.reads_data = reads_data
-        """Whether some pattern looks at `data`."""
+        self.names = names
+        """What the patterns look at."""
 
     def __call__(self, event: Event) -> bool:
         """Tell whether the event matches.
 
         Raises:
-            ValueError: `data` is not JSON.
+            ValueError: `data` is not JSON, or too much.
         """
         if not all(match(_attribute(event, name)) for name, match in self._attributes):
             return False
         if not self._whole:
             return True
-        document = make_document(event, data=self.reads_data)
+        document = make_document(event, self.names)
         return all(match(document) for match in self._whole)
 
     def fits(self, document: Mapping[str, Any]) -> bool:
@@ -77,19 +77,6 @@ class Matcher:
         if not all(match(document.get(name, _ABSENT)) for name, match in self._attributes):
             return False
         return all(match(document) for match in self._whole)
-
-
-def make_document(event: Event, *, data: bool) -> dict[str, Any]:
-    """What patterns look at: the attributes that the event has, and its data where that is wanted.
-
-    Raises:
-        ValueError: `data` is not JSON.
-    """
-    document: dict[str, Any] = dict(event.extensions)
-    document |= {name: value for name in _fields if (value := getattr(event, name)) is not None}
-    if data and event.data is not None:
-        document["data"] = _decoder.decode(event.data)
-    return document
 
 
 def compile(*patterns: Mapping[str, Any]) -> Matcher:  # noqa: A001 - as in `re.compile`
@@ -102,31 +89,20 @@ def compile(*patterns: Mapping[str, Any]) -> Matcher:  # noqa: A001 - as in `re.
     whole: list[_Match] = []
     for pattern in patterns:
         match = _object(pattern, "")
-        names = set(_names(pattern))
+        names = named([pattern])
         for name in sorted(names):
             if name != "data" and not _ATTRIBUTE.fullmatch(name):
                 raise PatternError(name, "is no CloudEvents attribute; write an attribute (a-z, 0-9) or `data`")
-        if names & {"data"} or "$or" in pattern:
+        if "data" in names or "$or" in pattern:
             whole.append(match)
         for name, below in pattern.items():
             if name not in ("data", "$or"):
                 attributes.append((name, _field(below, name)))
-    reads_data = any("data" in set(_names(pattern)) for pattern in patterns)
-    return Matcher(attributes, whole, reads_data=reads_data)
-
-
-def _names(pattern: Mapping[str, Any]) -> Iterator[str]:
-    """Top-level names, those inside `$or` included."""
-    for name, below in pattern.items():
-        if name == "$or":
-            for branch in below:
-                yield from _names(branch)
-        else:
-            yield name
+    return Matcher(attributes, whole, named(patterns))
 
 
 def _attribute(event: Event, name: str) -> Any:
-    if name in _fields:
+    if name in FIELDS:
         value = getattr(event, name)
         return _ABSENT if value is None else value
     return event.extensions.get(name, _ABSENT)
@@ -146,13 +122,33 @@ def _object(pattern: Any, path: str) -> _Match:
         else:
             fields.append((name, _field(below, _join(path, name))))
 
-    def match(value: Any) -> bool:
-        if isinstance(value, list):
-            return any(match(element) for element in value) if value else match(_ABSENT)
-        content = value if isinstance(value, dict) else {}
+    def holds(content: dict[str, Any]) -> bool:
         return all(m(content.get(name, _ABSENT)) for name, m in fields) and all(m(content) for m in alternatives)
 
+    def match(value: Any) -> bool:
+        if not isinstance(value, list):
+            return holds(value if isinstance(value, dict) else {})
+        objects, bare = _elements(value)
+        return any(map(holds, objects)) or (bare and holds({}))
+
     return match
+
+
+def _elements(array: list[Any]) -> tuple[list[dict[str, Any]], bool]:
+    """The objects in an array, however deep in arrays, and whether it has elements without names, or an array without elements."""
+    objects, bare, arrays = [], False, [array]
+    while arrays:
+        elements = arrays.pop()
+        kinds = set(map(type, elements))
+        bare = bare or not elements or not kinds <= _NESTED
+        for element in elements if kinds & _NESTED else ():
+            if type(element) is list:
+                arrays.append(element)
+            elif element and type(element) is dict:
+                objects.append(element)
+            else:
+                bare = True
+    return objects, bare
 
 
 def _or(branches: Any, path: str) -> _Match:
@@ -192,10 +188,12 @@ def _leaf(conditions: list[Any], path: str) -> _Match:
             wanted.add(_exact(condition, place))
 
     def match(value: Any) -> bool:
-        leaves = list(_leaves(value))
+        leaves = _leaves(value)
         if not leaves:
             return absent
-        return any(keyed(leaf) in wanted or any(test(leaf) for test in tests) for leaf in leaves)
+        if wanted and any(map(wanted.__contains__, map(keyed, leaves))):
+            return True
+        return any(any(map(test, leaves)) for test in tests)
 
     return match
 
@@ -204,13 +202,20 @@ def _always(_: Any) -> bool:
     return True
 
 
-def _leaves(value: Any) -> Iterator[Any]:
-    """The scalars of a value: itself, or those of an array."""
-    if isinstance(value, list):
-        for element in value:
-            yield from _leaves(element)
-    elif value is not _ABSENT and not isinstance(value, dict):
-        yield value
+def _leaves(value: Any) -> list[Any]:
+    """The scalars of a value: itself, or those of an array, however deep in arrays."""
+    if not isinstance(value, list):
+        return [] if value is _ABSENT or isinstance(value, dict) else [value]
+    leaves: list[Any] = []
+    arrays = [value]
+    while arrays:
+        elements = arrays.pop()
+        if _NESTED.isdisjoint(map(type, elements)):
+            leaves += elements
+            continue
+        arrays += [element for element in elements if type(element) is list]
+        leaves += [element for element in elements if type(element) not in _NESTED]
+    return leaves
 
 
 def keyed(value: Any) -> Any:
@@ -314,7 +319,12 @@ def _numeric(argument: Any, path: str) -> _Match:
         tests.append((_COMPARISONS[name], limit))
 
     def match(value: Any) -> bool:
-        return _is_number(value) and all(compare(value, limit) for compare, limit in tests)
+        if not _is_number(value):
+            return False
+        for compare, limit in tests:  # noqa: SIM110 - a third of the time of `all`, for each of an array's values
+            if not compare(value, limit):
+                return False
+        return True
 
     return match
 

@@ -14,7 +14,8 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from wisp_api.cloudevent import Event
-from wisp_api.pattern import Matcher, keyed, make_document
+from wisp_api.document import make_document, merged
+from wisp_api.pattern import Matcher, keyed
 
 _UNREADABLE: Final = (ValueError, RecursionError)
 
@@ -72,17 +73,17 @@ class Index(Generic[Key]):
                 self._always.append(key)
             for path, probe, value in best or []:
                 self._places.setdefault(path, {}).setdefault(probe, {}).setdefault(value, []).append(key)
-        self._reads_data = any(matcher.reads_data for matcher in self._matchers.values())
+        self._names = merged(matcher.names for matcher in self._matchers.values())
 
     def __call__(self, event: Event) -> list[Key]:
-        """Those whose patterns the event matches, and those that can't tell because its data is not JSON."""
+        """Those whose patterns the event matches, and those that can't tell because its data is not JSON, or too much."""
         try:
-            document = make_document(event, data=self._reads_data)
+            document = make_document(event, self._names)
         except _UNREADABLE:
             return [key for key, matcher in self._matchers.items() if _may_match(matcher, event)]
         candidates = dict.fromkeys(self._always)
         for path, probes in self._places.items():
-            for value in _values(document, path, 0):
+            for value in _values(document, path):
                 for probe, places in probes.items():
                     candidates |= dict.fromkeys(places.get(probe.of(value), ()))
         return [key for key in candidates if self._matchers[key].fits(document)]
@@ -120,13 +121,15 @@ def _place(path: Path, condition: Any) -> Place | None:
     return None
 
 
-def _values(value: Any, path: Path, depth: int) -> Iterator[Any]:
+def _values(document: Any, path: Path) -> Iterator[Any]:
     """Every scalar that a pattern's condition at this path could look at."""
-    if isinstance(value, list):
-        for element in value:
-            yield from _values(element, path, depth)
-    elif depth == len(path):
-        if not isinstance(value, dict):
-            yield value
-    elif isinstance(value, dict) and path[depth] in value:
-        yield from _values(value[path[depth]], path, depth + 1)
+    left = [(document, 0)]
+    while left:
+        value, depth = left.pop()
+        if isinstance(value, list):
+            left += [(element, depth) for element in value]
+        elif depth == len(path):
+            if not isinstance(value, dict):
+                yield value
+        elif isinstance(value, dict) and path[depth] in value:
+            left.append((value[path[depth]], depth + 1))

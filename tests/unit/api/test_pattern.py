@@ -1,6 +1,7 @@
 """Event patterns: the documented examples, the edges between JSON types, and where mistakes are reported."""
 
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wisp_api import pattern
+from wisp_api import document, pattern
 from wisp_api.cloudevent import Event
 from wisp_api.pattern_index import Index
 
@@ -166,10 +167,10 @@ def test_data_is_parsed_only_where_it_is_asked_for() -> None:
     broken.data = msgspec.Raw(b"{broken")
     for attributes_only in ({"type": ["state-change"]}, {"$or": [{"type": ["state-change"]}, {"subject": ["x"]}]}):
         matcher = pattern.compile(attributes_only)
-        assert not matcher.reads_data
+        assert "data" not in matcher.names
         assert matcher(broken)
     matcher = pattern.compile({"type": ["other"], "data": {"a": [1]}})
-    assert matcher.reads_data
+    assert "data" in matcher.names
     assert not matcher(broken)
     with pytest.raises(ValueError, match="JSON"):
         pattern.compile({"data": {"a": [1]}})(broken)
@@ -352,3 +353,88 @@ def test_an_event_is_tried_by_the_few_that_it_could_match() -> None:
     assert index(event({"customer": ["x", "c17"]})) == [17]
     assert index(event({"customer": "nobody"})) == []
     assert len(tried) == 1
+
+
+@given(st.lists(filters, max_size=4), alike)
+def test_long_data_is_judged_as_short_data_is(several: list[list[dict[str, Any]]], data: Any) -> None:
+    """What no pattern names is left out of a long document, and no pattern can tell."""
+    target = event(data)
+    matchers = [pattern.compile(*one) for one in several]
+    judged = [matcher(target) for matcher in matchers]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(document, "WHOLE_BYTES", 0)
+        assert [matcher(target) for matcher in matchers] == judged
+        entries = [(number, matchers[number], one) for number, one in enumerate(several)]
+        assert sorted(Index(entries)(target)) == [number for number, matches in enumerate(judged) if matches]
+
+
+BELOW = {"data": {"new": {"total": [{"numeric": [">", 100]}]}}}
+
+
+def long(unit: str, *, below: bool = False) -> Event:
+    """An event of 6,000,000 bytes of data: an array of one value, at the top or where the filter looks."""
+    array = b"[" + b",".join([unit.encode()] * (5_900_000 // (len(unit.encode()) + 1))) + b"]"
+    one = event()
+    one.data = msgspec.Raw(b'{"new":{"total":' + array + b',"other":1}}' if below else array)
+    return one
+
+
+@pytest.mark.parametrize("below", [False, True])
+@pytest.mark.parametrize("unit", ["[]", "{}", "0.5", "[[[[]]]]", '{"":0}', '[1.5,2,"é"]', '{"new":{"total":1}}'])
+def test_too_many_values_are_refused_before_they_are_made(unit: str, below: bool) -> None:  # noqa: FBT001
+    """To judge millions of values would stop all routes of a router for seconds."""
+    with pytest.raises(document.TooComplex, match="filter on attributes"):
+        pattern.compile(BELOW)(long(unit, below=below))
+
+
+@pytest.mark.parametrize("unit", ["[]", "0.5", '{"a":[1,2]}'])
+def test_values_that_no_filter_looks_at_are_no_hindrance(unit: str) -> None:
+    """However many there are: they are skipped."""
+    assert not pattern.compile({"data": {"new": {"other": [2]}}})(long(unit, below=True))
+    assert pattern.compile({"data": {"new": {"other": [1]}}})(long(unit, below=True))
+    assert pattern.compile({"type": ["state-change"]})(long(unit))
+
+
+def test_marks_in_texts_are_not_counted() -> None:
+    """A text may be full of commas, brackets and quotes, escaped or not."""
+    text = '[{,"\\' * 400_000
+    target = event({"new": {"text": text, "total": [99, 101], "end": "\\"}})
+    assert pattern.compile({"data": {"new": [{"exists": False}]}})(target)
+    assert pattern.compile({"data": {"new": {"text": [{"prefix": "[{,"}], "total": [{"numeric": [">", 100]}]}}})(target)
+
+
+def test_an_array_costs_no_call_for_each_value() -> None:
+    """Where a filter names something below, a value without names is told from its type (some calls are the memory management's)."""
+    calls = 0
+
+    def count(_frame: Any, what: str, _argument: Any) -> None:
+        nonlocal calls
+        calls += what == "call"
+
+    def cost(data: Any, one: dict[str, Any]) -> int:
+        nonlocal calls
+        calls, target, matcher = 0, event(data), pattern.compile(one)
+        sys.setprofile(count)
+        try:
+            assert not matcher(target)
+        finally:
+            sys.setprofile(None)
+        return calls
+
+    every: list[Any] = [1, "x", None, [], {}, [[[]]], [{}]]
+    for value in every:
+        assert cost([value] * 30_000, BELOW) < 2000, value
+        assert cost([value] * 30_000, {"data": {"$or": [{"a": ["y"]}, {"b": [{"prefix": "y"}]}]}}) < 2000, value
+    assert cost([1] * 50_000, {"data": [{"numeric": [">", 100]}]}) < 150_000
+
+
+def test_arrays_in_arrays_are_judged_however_deep() -> None:
+    """As deep as JSON is read, one object or value at the end counts."""
+    depth = 300
+    deep: Any = {"a": 1}
+    for _ in range(depth):
+        deep = [deep, 0]
+    assert pattern.compile({"data": {"a": [1]}})(event(deep))
+    assert pattern.compile({"data": {"a": [{"exists": False}]}})(event(deep))
+    assert not pattern.compile({"data": {"a": [2]}})(event(deep))
+    assert Index([(1, pattern.compile({"data": {"a": [1]}}), [{"data": {"a": [1]}}])])(event(deep)) == [1]
