@@ -79,7 +79,7 @@ def wait_until_judged(port: int, total: int) -> None:
 
 async def store(w: World) -> None:
     """Post the events, 64 at a time."""
-    js = w.client.jetstream()
+    js = w.client.jetstream(timeout=60)
     for first in range(0, EVENTS, 64):
         numbers = range(first, min(EVENTS, first + 64))
         subject = names.bus_subject(NAMESPACE, "orders", "order", 0)
@@ -90,7 +90,7 @@ async def measure(count: int) -> list[float]:
     """Microseconds of CPU time for each event, of router and nats-server."""
     with tempfile.TemporaryDirectory() as directory:
         async with world(Path(directory)) as w, function_server() as function:
-            js = w.client.jetstream()
+            js = w.client.jetstream(timeout=60)
             await js.add_stream(name=STREAM, subjects=[f"wisp.events.{NAMESPACE}.bus.orders.>"], allow_direct=True)
             for number in range(count):
                 encoded = msgspec.json.encode(make_route(number, function.url))

@@ -117,7 +117,7 @@ async def measure(sync_interval: str) -> Figures:
             nats_server(Path(directory), sync_interval=sync_interval) as server,
         ):
             client = await nats.connect(server.url)
-            js = client.jetstream()
+            js = client.jetstream(timeout=60)
             subjects = [names.stream_subjects("bench", "postgres", "db")]
             await js.add_stream(name=STREAM, subjects=subjects, allow_direct=True)
             figures |= await run(js)

@@ -67,7 +67,7 @@ def cpu_seconds(router: Router) -> float:
 async def fill(w: World, frame_events: int, total: int) -> None:
     """Store events in frames of this size."""
     subject = names.row_subject(NAMESPACE, "db", "public", "orders", 0)
-    js = w.client.jetstream()
+    js = w.client.jetstream(timeout=60)
     for first in range(0, total, frame_events):
         frame = [
             cloudevent.encode(event(n, f"public.orders:[{n}]", data={"n": n, "pad": PAD}))

@@ -57,7 +57,7 @@ async def test_server_takes_the_operators_users(url: str) -> None:
     for user in (nats_auth.operator_user(), nats_auth.router_user(), nats_auth.ingest_user()):
         credentials = nats_auth.make_credentials(SEEDS[nats_auth.ACCOUNT], user)
         async with connected(url, credentials, user.inbox) as client:
-            assert (await client.jetstream().account_info()).streams == 0
+            assert (await client.jetstream(timeout=60).account_info()).streams == 0
 
 
 @pytest.mark.parametrize("stranger", [None, "of another installation"])

@@ -66,7 +66,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
     async with world(tmp_path) as made:
         issuer = Issuer()
         keys = msgspec.json.encode(token_keys(issuer))
-        await bucket.write(made.client.jetstream(), names.KV_SOURCES, names.TOKEN_KEYS, keys)
+        await bucket.write(made.client.jetstream(timeout=60), names.KV_SOURCES, names.TOKEN_KEYS, keys)
         app = App(tmp_path)
         app.connected(made.client, "wisp-system")
         made.router()
@@ -118,7 +118,7 @@ async def test_redriven_events_come_again_to_their_subscription_alone(door: Door
 
 async def test_what_a_bus_did_not_take_goes_there(door: Door) -> None:
     """A reply or record whose bus was missing is put on it once it is there; until then its letter stays and says so."""
-    js, stream = door.world.client.jetstream(), names.stream(NAMESPACE, "bus", "done")
+    js, stream = door.world.client.jetstream(timeout=60), names.stream(NAMESPACE, "bus", "done")
     raw = msgspec.Raw(cloudevent.encode(event(7)))
     letter = DeadLetter(
         reason="DestinationFailed", message="m", time="t", namespace=NAMESPACE, source="bus/done", event=raw
@@ -197,7 +197,7 @@ async def test_a_large_event_is_shown_and_sent_again(door: Door) -> None:
 
 async def test_large_orders_go_on_after_the_last(door: Door) -> None:
     """What is above the limit is left for the next request, which names the last letter; none is passed over."""
-    js = door.world.client.jetstream()
+    js = door.world.client.jetstream(timeout=60)
     for n in range(5):
         await log.dead_letter(
             js, DeadLetter(reason="r", message="m", time=str(n), namespace=NAMESPACE, subscription="sub", input=str(n))
@@ -210,7 +210,7 @@ async def test_large_orders_go_on_after_the_last(door: Door) -> None:
 
 async def test_what_can_not_be_sent_again_stays_and_says_why(door: Door) -> None:
     """Letters of a source, without an event, or of a Subscription that is gone, are kept with the reason."""
-    js = door.world.client.jetstream()
+    js = door.world.client.jetstream(timeout=60)
     common: dict[str, Any] = {"reason": "r", "message": "m", "time": "t", "namespace": NAMESPACE}
     raw = msgspec.Raw(b'{"specversion":"1.0","id":"1","source":"s","type":"t"}')
     await log.dead_letter(js, DeadLetter(**common, source="s3/minio", event=raw))
@@ -226,7 +226,7 @@ async def test_what_can_not_be_sent_again_stays_and_says_why(door: Door) -> None
 
 async def test_an_invocations_letter_goes_back_to_its_function(door: Door) -> None:
     """An asynchronous invocation that failed is sent again to the Function that it was for."""
-    js = door.world.client.jetstream()
+    js = door.world.client.jetstream(timeout=60)
     raw = msgspec.Raw(b'{"specversion":"1.0","id":"i","source":"s","type":"t"}')
     await log.dead_letter(
         js, DeadLetter(reason="r", message="m", time="t", namespace=NAMESPACE, source="function/hello", event=raw)
@@ -240,7 +240,7 @@ async def test_an_invocations_letter_goes_back_to_its_function(door: Door) -> No
 
 async def test_letters_are_for_their_own_namespace(door: Door) -> None:
     """Without a token, or with another namespace's, nothing is told and nothing moves; another namespace's letter has no id here."""
-    js = door.world.client.jetstream()
+    js = door.world.client.jetstream(timeout=60)
     await js.add_stream(name="dead_media", subjects=["wisp.dead.media.>"], allow_direct=True)
     await log.dead_letter(js, DeadLetter(reason="r", message="m", time="t", namespace="media", subscription="sub"))
     assert (await door("GET", token=""))[0] == 401
@@ -257,7 +257,7 @@ async def test_letters_are_for_their_own_namespace(door: Door) -> None:
 
 async def test_what_is_no_letter_hides_no_other(door: Door) -> None:
     """Something else under a namespace's letters is shown as such, can't be sent again, and can be dropped."""
-    js = door.world.client.jetstream()
+    js = door.world.client.jetstream(timeout=60)
     for content in (b"no json", b'{"reason":"r","message":"m","time":"t","namespace":"n","event":{"id":1}}'):
         await js.publish(f"wisp.dead.{NAMESPACE}.subscription.sub", content)
     await log.dead_letter(js, DeadLetter(reason="r", message="m", time="t", namespace=NAMESPACE, subscription="sub"))
@@ -270,7 +270,7 @@ async def test_what_is_no_letter_hides_no_other(door: Door) -> None:
 
 async def test_a_letter_dropped_twice_at_once_is_dropped(door: Door, tmp_path: Path) -> None:
     """Two replicas that drop the same letters both succeed."""
-    js = door.world.client.jetstream()
+    js = door.world.client.jetstream(timeout=60)
     for n in range(20):
         await log.dead_letter(
             js, DeadLetter(reason="r", message="m", time=str(n), namespace=NAMESPACE, subscription="sub", input=str(n))

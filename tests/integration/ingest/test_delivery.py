@@ -100,7 +100,7 @@ async def carry_out(w: World, issuer: Issuer) -> None:
     view = View(
         NAMESPACE, [decode(item), decode(record)], functions={"hello": make_function("hello", NAMESPACE, **spec)}
     )
-    made, js = plan(view, CONFIG, "cluster"), w.client.jetstream()
+    made, js = plan(view, CONFIG, "cluster"), w.client.jetstream(timeout=60)
     await js.create_key_value(KeyValueConfig(bucket=names.KV_SCHEDULES, history=1, direct=True))
     for name, subjects in made.streams.items():
         await js.add_stream(name=name, subjects=[subjects], allow_direct=True, duplicate_window=120)

@@ -41,7 +41,7 @@ class Post:
             subscription="sub",
             input=str(number),
         )
-        await log.dead_letter(self.router.jetstream(), letter)
+        await log.dead_letter(self.router.jetstream(timeout=60), letter)
 
     async def times(self, namespace: str) -> list[str]:
         """What `bury` numbered, as `wisp dead list` finds it."""
@@ -49,7 +49,7 @@ class Post:
 
     async def share(self, *namespaces: str) -> None:
         """Make the stream of earlier versions, with a letter of each of these."""
-        js = self.operator.jetstream()
+        js = self.operator.jetstream(timeout=60)
         own = StreamConfig(subjects=["wisp.dead.>"], allow_direct=True, discard=DiscardPolicy.OLD, max_bytes=1 << 20)
         await js.add_stream(own, name=names.SHARED_LETTERS)
         for namespace in namespaces:
@@ -105,7 +105,7 @@ async def test_a_full_log_keeps_fewer_letters(tmp_path: Path) -> None:
     limited = f'jetstream {{ store_dir: "/data/small", max_file_store: 64MB }}\n{ONE_ACCOUNT}'
     with nats_server(tmp_path, limited) as server:
         client = await nats.connect(server.url)
-        js = client.jetstream()
+        js = client.jetstream(timeout=60)
         await js.add_stream(name="events", subjects=["events"], max_bytes=55 << 20)
         config = OperatorConfig(
             namespace="wisp-system", runtimes={}, events_image="", nats_url="", dead_letter_max_bytes=quota
@@ -147,7 +147,7 @@ async def test_letters_of_before_stay_until_they_are_gone(post: Post) -> None:
     await post.letters.remove("shop", 2)
     await post.control.ensure_base()
     with pytest.raises(NotFoundError):
-        await post.operator.jetstream().stream_info(names.SHARED_LETTERS)
+        await post.operator.jetstream(timeout=60).stream_info(names.SHARED_LETTERS)
     assert await post.times("shop") == ["1"]
 
 

@@ -145,23 +145,23 @@ def test_servers_answers_reach_nobody_else(
     """What the server itself sends for a reader (an acknowledgement, a message it reads) can't be led to others' subjects."""
     rows, stream = ROWS.format(namespace=namespace), STREAM.format(namespace=namespace)
     other = json.dumps({"name": "events_other", "subjects": ["wisp.events.other.>"], "allow_direct": True}).encode()
-    log.as_operator(lambda client: client.request("$JS.API.STREAM.CREATE.events_other", other, timeout=5))
+    log.as_operator(lambda client: client.request("$JS.API.STREAM.CREATE.events_other", other, timeout=60))
     letters = json.dumps({"name": "dead_other", "subjects": ["wisp.dead.other.>"], "allow_direct": True}).encode()
     create = f"{names.LETTERS_API}.STREAM.CREATE.dead_other"
-    log.as_operator(lambda client: client.request(create, letters, timeout=5))
+    log.as_operator(lambda client: client.request(create, letters, timeout=60))
 
     async def attack(client: Client) -> None:
-        await client.request(rows, b"forged", timeout=5)
+        await client.request(rows, b"forged", timeout=60)
         await client.publish(rows, b"", reply=subject)
         await client.publish(f"$JS.API.DIRECT.GET.{stream}.{rows}", b"", reply=subject)
-        await client.request(rows, b"", timeout=5)  # answered after those
+        await client.request(rows, b"", timeout=60)  # answered after those
 
     async def stored(client: Client) -> bytes:
         api = names.LETTERS_API if bucket == "dead_other" else "$JS.API"
-        info = json.loads((await client.request(f"{api}.STREAM.INFO.{bucket}", b"", timeout=5)).data)
+        info = json.loads((await client.request(f"{api}.STREAM.INFO.{bucket}", b"", timeout=60)).data)
         assert "error" not in info, info
         query = json.dumps({"last_by_subj": subject}).encode()
-        found = await client.request(f"{api}.DIRECT.GET.{bucket}", query, timeout=5)
+        found = await client.request(f"{api}.DIRECT.GET.{bucket}", query, timeout=60)
         return b"" if (found.headers or {}).get("Status") == "404" else found.data or b"something"
 
     log.as_user(*reader, attack)

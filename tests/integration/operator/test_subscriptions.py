@@ -308,7 +308,7 @@ def test_refused_stream_is_named_and_nobody_else_waits(cluster: Kube, log: Log, 
 
     async def block(client: Client) -> None:
         config = {"name": f"blocker-{namespace}", "subjects": [f"wisp.events.{namespace}.postgres.blocked.>"]}
-        await client.request(f"$JS.API.STREAM.CREATE.{config['name']}", json.dumps(config).encode(), timeout=5)
+        await client.request(f"$JS.API.STREAM.CREATE.{config['name']}", json.dumps(config).encode(), timeout=60)
 
     async def unblock(client: Client) -> None:
         await client.request(f"$JS.API.STREAM.DELETE.blocker-{namespace}", b"", timeout=5)

@@ -80,7 +80,7 @@ class World:
         """How many records a stream holds."""
 
         async def read(client: Client) -> int:
-            answer = await client.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=5)
+            answer = await client.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=60)
             return int(json.loads(answer.data).get("state", {}).get("messages", 0))
 
         return self.log.as_operator(read)

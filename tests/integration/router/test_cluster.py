@@ -49,7 +49,7 @@ class Scene:
         async with asyncio.timeout(90):
             while True:
                 with contextlib.suppress(nats.errors.Error, nats.js.errors.Error):
-                    info = await self.client.jetstream().stream_info(STREAM)
+                    info = await self.client.jetstream(timeout=60).stream_info(STREAM)
                     if info.cluster and info.cluster.leader:
                         return str(info.cluster.leader)
                 await asyncio.sleep(0.2)
@@ -201,7 +201,7 @@ async def caught_up(scene: Scene) -> None:
     async with asyncio.timeout(120):
         while True:
             with contextlib.suppress(nats.errors.Error, nats.js.errors.Error):
-                info = (await scene.client.jetstream().stream_info(STREAM)).cluster
+                info = (await scene.client.jetstream(timeout=60).stream_info(STREAM)).cluster
                 if info and info.replicas and all(one.current and not one.offline for one in info.replicas):
                     return
             await asyncio.sleep(0.2)

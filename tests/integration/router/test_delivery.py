@@ -102,7 +102,7 @@ async def test_what_is_not_the_functions_answer_does_not_count(w: World, status:
     await w.publish(event(1))
     assert await w.delivered(1) == ["1"]
     assert len(w.function.requests) == 6
-    assert (await w.client.jetstream().stream_info(LETTERS)).state.messages == 0
+    assert (await w.client.jetstream(timeout=60).stream_info(LETTERS)).state.messages == 0
 
 
 async def test_unreachable_target_does_not_count(w: World) -> None:
@@ -205,7 +205,9 @@ async def test_metrics_speak_of_live_routes_only(w: World) -> None:
         "wisp_router_routes 1.0",
     ):
         await eventually(lambda wanted=wanted: wanted in lines(), wanted)  # type: ignore[misc]
-    await w.client.jetstream().publish(f"$KV.{names.KV_ROUTES}.{NAMESPACE}.sub", headers={"KV-Operation": "DEL"})
+    await w.client.jetstream(timeout=60).publish(
+        f"$KV.{names.KV_ROUTES}.{NAMESPACE}.sub", headers={"KV-Operation": "DEL"}
+    )
     await eventually(lambda: 'subscription="sub"' not in lines(), "series of a deleted route")
 
 
@@ -388,7 +390,7 @@ async def test_missing_stream_is_reported_and_heals(w: World) -> None:
     subject = names.row_subject(NAMESPACE, "late", "public", "orders", 0)
     await w.subscribe(stream=stream, subjects=[subject])
     await w.status(lambda s: s.state == "Failing" and "does not exist yet" in s.message)
-    await w.client.jetstream().add_stream(name=stream, subjects=[subject], allow_direct=True)
+    await w.client.jetstream(timeout=60).add_stream(name=stream, subjects=[subject], allow_direct=True)
     await w.active()
     await w.publish_raw(subject, cloudevent.encode_frame([cloudevent.encode(event(1))]))
     assert await w.delivered(1) == ["1"]
@@ -421,7 +423,7 @@ async def test_deleted_route_stops(w: World) -> None:
     await w.subscribe()
     await w.publish(event(1))
     await w.delivered(1)
-    js = w.client.jetstream()
+    js = w.client.jetstream(timeout=60)
     await js.publish(f"$KV.{names.KV_ROUTES}.{NAMESPACE}.sub", headers={"KV-Operation": "DEL"})
     await w.subscribe("witness", start="latest", targets=[Target(url=w.function.url + "witness")])
     await w.active("witness")

@@ -20,12 +20,12 @@ BUS = Outlet(kind="bus", name="done", stream=names.stream(NAMESPACE, "bus", "don
 async def add_bus(w: World, **limits: Any) -> None:
     """The destination's stream."""
     subjects = [names.stream_subjects(NAMESPACE, "bus", "done")]
-    await w.client.jetstream().add_stream(name=BUS.stream, subjects=subjects, allow_direct=True, **limits)
+    await w.client.jetstream(timeout=60).add_stream(name=BUS.stream, subjects=subjects, allow_direct=True, **limits)
 
 
 async def on_the_bus(w: World, count: int) -> list[Event]:
     """Wait for this many events on the bus."""
-    js = w.client.jetstream()
+    js = w.client.jetstream(timeout=60)
     found: list[Event] = []
     async with asyncio.timeout(60):
         while len(found) < count:
@@ -38,7 +38,7 @@ async def on_the_bus(w: World, count: int) -> list[Event]:
 
 async def done(w: World) -> int:
     """How far the stored cursor says that all is done."""
-    entry = await bucket.read(w.client.jetstream(), names.KV_CURSORS, f"{NAMESPACE}.uid-sub")
+    entry = await bucket.read(w.client.jetstream(timeout=60), names.KV_CURSORS, f"{NAMESPACE}.uid-sub")
     return msgspec.json.decode(entry.value, type=Cursor).floor if entry and entry.value else 0
 
 
@@ -115,10 +115,10 @@ async def test_an_event_is_not_done_before_its_reply_is_stored(tmp_path: Path) -
         w.router("router-1")
         await w.delivered(2)
         assert await done(w) == 0
-        await w.client.jetstream().purge_stream(BUS.stream)
+        await w.client.jetstream(timeout=60).purge_stream(BUS.stream)
         await until_done(w, 1)
-        state = (await w.client.jetstream().stream_info(BUS.stream)).state
-        stored = (await w.client.jetstream().get_msg(BUS.stream, state.last_seq)).data or b""
+        state = (await w.client.jetstream(timeout=60).stream_info(BUS.stream)).state
+        stored = (await w.client.jetstream(timeout=60).get_msg(BUS.stream, state.last_seq)).data or b""
         assert [cloudevent.decode(raw).id for raw in cloudevent.decode_frame(stored)] == ["r1"]
 
 

@@ -45,7 +45,7 @@ def check_order(requests: list[Request], total: int) -> int:
 
 async def produce(w: World, total: int) -> None:
     """Publish through the readers' own writer, so that NATS may be away meanwhile."""
-    writer: log.FrameWriter[int] = log.FrameWriter(w.client.jetstream(), STREAM, lambda _: None)
+    writer: log.FrameWriter[int] = log.FrameWriter(w.client.jetstream(timeout=60), STREAM, lambda _: None)
     for number in range(total):
         one = event(number, f"k{number % KEYS}")
         writer.add(
@@ -64,7 +64,7 @@ async def brief(request: Request) -> Answer:
 
 async def cursor(w: World, name: str = "sub") -> Cursor:
     """The stored cursor."""
-    entry = await bucket.read(w.client.jetstream(), names.KV_CURSORS, f"{NAMESPACE}.uid-{name}")
+    entry = await bucket.read(w.client.jetstream(timeout=60), names.KV_CURSORS, f"{NAMESPACE}.uid-{name}")
     assert entry
     return msgspec.json.decode(entry.value or b"", type=Cursor)
 
@@ -124,7 +124,7 @@ async def both_alive(w: World, routers: dict[str, Router]) -> None:
         members: set[str] = set()
         while members < set(routers):
             await asyncio.sleep(0.05)
-            members = {entry.key for entry in await bucket.changes(w.client.jetstream(), names.KV_MEMBERS)}
+            members = {entry.key for entry in await bucket.changes(w.client.jetstream(timeout=60), names.KV_MEMBERS)}
     await asyncio.sleep(3 * FOLLOW_SECONDS)
 
 
@@ -201,7 +201,7 @@ async def test_nats_outage(tmp_path: Path, how: str) -> None:
 async def test_router_starts_before_nats_and_its_buckets(tmp_path: Path) -> None:
     """Started first, a router waits, says in readyz what is missing, and works once it is there."""
     async with world(tmp_path) as w:
-        js = w.client.jetstream()
+        js = w.client.jetstream(timeout=60)
         await js.delete_key_value(names.KV_MEMBERS)
         w.nats.kill()
         router = w.router()
@@ -281,7 +281,7 @@ async def test_stream_made_anew_is_delivered_from_its_beginning(tmp_path: Path) 
     async with world(tmp_path) as w:
         stale = Cursor(floor=1000, head=1010, started=0, parked=[(1001, 1002)], delivered=7)
         key = f"{NAMESPACE}.uid-sub"
-        await bucket.write(w.client.jetstream(), names.KV_CURSORS, key, msgspec.json.encode(stale))
+        await bucket.write(w.client.jetstream(timeout=60), names.KV_CURSORS, key, msgspec.json.encode(stale))
         await w.publish(event(1), event(2))
         w.router()
         await w.subscribe()
@@ -304,7 +304,7 @@ async def test_target_closes_kept_connections(tmp_path: Path) -> None:
 async def test_janitor_purges_only_what_every_route_has_passed(tmp_path: Path) -> None:
     """Delivered records leave after the retention; with one route suspended, or new and without a cursor, none do."""
     async with world(tmp_path) as w:
-        js = w.client.jetstream()
+        js = w.client.jetstream(timeout=60)
         router = w.router()
         await w.subscribe()
         await w.subscribe("held", suspend=True)
@@ -339,7 +339,7 @@ async def test_full_stream_empties_itself(tmp_path: Path) -> None:
         w.function.answer = ok
         await w.subscribe(parallelism=KEYS)
         writer: log.FrameWriter[int] = log.FrameWriter(
-            w.client.jetstream(), STREAM, lambda _: None, waiting_bytes=500_000
+            w.client.jetstream(timeout=60), STREAM, lambda _: None, waiting_bytes=500_000
         )
         number = 0
         while "full" not in writer.trouble:

@@ -18,7 +18,7 @@ SUBJECTS = [names.bus_subject(NAMESPACE, "orders", "*", "*"), names.redrive_subj
 async def add_bus(w: World) -> None:
     """The stream."""
     subjects = [names.stream_subjects(NAMESPACE, "bus", "orders")]
-    await w.client.jetstream().add_stream(name=STREAM, subjects=subjects, allow_direct=True)
+    await w.client.jetstream(timeout=60).add_stream(name=STREAM, subjects=subjects, allow_direct=True)
 
 
 async def subscribe(w: World, number: int, **fields: Any) -> None:
@@ -41,7 +41,7 @@ async def post(w: World, *events: Event) -> None:
 
 async def consumers(w: World) -> int:
     """How many readings of the bus the log serves."""
-    return (await w.client.jetstream().stream_info(STREAM)).state.consumer_count
+    return (await w.client.jetstream(timeout=60).stream_info(STREAM)).state.consumer_count
 
 
 async def until_one_reading(w: World, left: int = 0) -> None:

@@ -58,7 +58,7 @@ async def test_what_comes_of_large_events(tmp_path: Path) -> None:
     """A reply, a record with event and answer, and a dead letter are as whole as the event was."""
     async with world(tmp_path) as w:
         subjects = [names.stream_subjects(NAMESPACE, "bus", "done")]
-        await w.client.jetstream().add_stream(name=BUS.stream, subjects=subjects, allow_direct=True)
+        await w.client.jetstream(timeout=60).add_stream(name=BUS.stream, subjects=subjects, allow_direct=True)
         told = json.dumps("y" * 2_500_000).encode()
         attributes = {"ce-specversion": "1.0", "ce-id": "r", "ce-source": "/f", "ce-type": "t"}
         reply: Answer = (200, MARKED | attributes | {"content-type": "application/json"}, bytes(large(1).data or b""))
@@ -72,7 +72,7 @@ async def test_what_comes_of_large_events(tmp_path: Path) -> None:
         await w.subscribe("refuse", targets=[Target(url=url + "refuse")])
         [letter] = await w.dead_letters(1)
         assert cloudevent.decode(letter.event or b"") == large(1, size=3_000_000)
-        js = w.client.jetstream()
+        js = w.client.jetstream(timeout=60)
         async with asyncio.timeout(60):
             while (await js.stream_info(BUS.stream)).state.messages < 2:  # noqa: ASYNC110 - another process writes
                 await asyncio.sleep(0.05)
@@ -130,7 +130,7 @@ async def test_waiting_events_hold_no_memory(tmp_path: Path) -> None:
 async def test_more_run_at_once_than_there_are_turns(tmp_path: Path) -> None:
     """A turn ends when the request is written: functions that take their time with large events, and answer at length, run side by side."""
     async with world(tmp_path) as w:
-        await w.client.jetstream().add_stream(
+        await w.client.jetstream(timeout=60).add_stream(
             name=BUS.stream, subjects=[names.stream_subjects(NAMESPACE, "bus", "done")], allow_direct=True
         )
         at_once = contents.AT_ONCE + 2
@@ -147,7 +147,7 @@ async def test_more_run_at_once_than_there_are_turns(tmp_path: Path) -> None:
         await w.publish(*(large(n, str(n), 2_000_000) for n in range(at_once)))
         await w.subscribe(order="none", parallelism=at_once, timeout_seconds=90, on_success=BUS)
         await w.delivered(at_once)
-        js = w.client.jetstream()
+        js = w.client.jetstream(timeout=60)
         async with asyncio.timeout(60):
             while (await js.stream_info(BUS.stream)).state.messages < at_once:  # noqa: ASYNC110 - another process writes
                 await asyncio.sleep(0.05)
@@ -158,7 +158,7 @@ async def test_a_record_that_is_gone_does_not_block_its_route(tmp_path: Path, mo
     """Somebody purged the stream: the event goes on as its attributes, and says why."""
     monkeypatch.setattr(contents, "GONE_SECONDS", 0.5)
     async with world(tmp_path) as w:
-        js, one = w.client.jetstream(), large(1)
+        js, one = w.client.jetstream(timeout=60), large(1)
         raw = msgspec.Raw(log.encode(one))
         turns = Contents(js, STREAM, asyncio.Semaphore(1))
         item, ready = Item(1, 0, cloudevent.decode(raw), raw, 0.0, ""), asyncio.Event()
@@ -176,7 +176,7 @@ async def test_turns_are_bounded_and_given_back(tmp_path: Path) -> None:
     """So many of one route have their content at once; who gives a turn back has no content, and a stopped route has no turns."""
     async with world(tmp_path) as w:
         shared = asyncio.Semaphore(contents.AT_ONCE)
-        turns = Contents(w.client.jetstream(), STREAM, shared)
+        turns = Contents(w.client.jetstream(timeout=60), STREAM, shared)
         items, ready = [], Counter[int]()
         for number in range(contents.AT_ONCE_OF_ONE + 2):
             await w.publish(large(number, size=LARGE_BYTES + 1000))

@@ -26,7 +26,7 @@ SUBJECT = names.row_subject("shop", "db", "public", "orders", 0)
 async def log_at(server: NatsServer, max_bytes: int = 64 << 20) -> AsyncIterator[JetStreamContext]:
     """A connection, with the stream made as the operator makes it."""
     client = await nats.connect(server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
-    js = client.jetstream()
+    js = client.jetstream(timeout=60)
     await js.add_stream(
         StreamConfig(
             name=STREAM,

@@ -25,7 +25,7 @@ async def test_the_platforms_credentials_suffice(tmp_path: Path) -> None:
         await w.publish(event(1), event(2))
         await w.delivered(1)
         await w.dead_letters(1)
-        js = w.client.jetstream()
+        js = w.client.jetstream(timeout=60)
         async with asyncio.timeout(60):
             state = (await js.stream_info(STREAM)).state
             while state.messages:

@@ -106,7 +106,7 @@ async def test_old_events_are_not_too_old_to_come_again(w: World) -> None:
     await eventually(lambda: datetime.now(UTC) - times[-1] > timedelta(seconds=1.1), "the events are old")
     await w.subscribe(retry=Retry(max_age_seconds=1), replay=Replay(since=times[0].isoformat(), request="r"))
     await w.delivered(6)
-    assert (await w.client.jetstream().stream_info(LETTERS)).state.messages == 0
+    assert (await w.client.jetstream(timeout=60).stream_info(LETTERS)).state.messages == 0
 
 
 async def test_orders_that_can_not_be_carried_out_say_why(w: World) -> None:
@@ -114,7 +114,7 @@ async def test_orders_that_can_not_be_carried_out_say_why(w: World) -> None:
     await w.subscribe()
     times = await publish_apart(w, 6)
     await w.delivered(6)
-    await w.client.jetstream().purge_stream(STREAM, seq=4)
+    await w.client.jetstream(timeout=60).purge_stream(STREAM, seq=4)
     for since, wanted in (
         (times[1].isoformat(), f"the log holds this source's events since {times[3].isoformat()} only"),
         ("2999-01-01T00:00:00Z", "is still to come"),

@@ -58,7 +58,7 @@ def plane(nats: NatsServer, tmp_path: Path) -> Iterator[DataPlane]:
 async def scheduler(server: NatsServer, clock: Clock) -> AsyncIterator[None]:
     """The scheduler at work by this clock."""
     client = await nats.connect(server.url)
-    working = asyncio.create_task(Scheduler(client.jetstream(), clock).run())
+    working = asyncio.create_task(Scheduler(client.jetstream(timeout=60), clock).run())
     try:
         yield
     finally:

@@ -59,7 +59,7 @@ async def subscribe(w: World) -> None:
     item = make_subscription("every-second", source=schedule("* * * * * *", data={"report": "sales"}), order="key")
     item["metadata"]["creationTimestamp"] = datetime.now(UTC).isoformat(timespec="seconds")
     wish = decode(item)
-    task, js = make_schedule(wish), w.client.jetstream()
+    task, js = make_schedule(wish), w.client.jetstream(timeout=60)
     route = make_route(
         wish, task.stream, "", None, "cluster.local", Outlets(wish.live["metadata"]["namespace"], (), {})
     )
