@@ -140,6 +140,20 @@ async def test_what_a_bus_did_not_take_goes_there(door: Door) -> None:
     assert (await door("GET"))[1] == {"letters": [], "more": False}
 
 
+async def test_an_event_whose_content_is_gone_is_not_sent_again(door: Door) -> None:
+    """Its attributes alone would look like an event without data; the letter stays."""
+    raw = msgspec.Raw(cloudevent.encode(msgspec.structs.replace(event(7), data=None)))
+    letter = DeadLetter(
+        reason="RecordGone", message="m", time="t", namespace=NAMESPACE, subscription="sub", stream=STREAM, event=raw
+    )
+    await door.subscribe()
+    await log.dead_letter(door.world.client.jetstream(), letter)
+    _, refused = await door("POST", "/redrive", {})
+    assert refused["done"] == 0
+    assert "its content is gone" in refused["kept"][0]["message"]
+    await letters(door, 1)
+
+
 async def test_what_fails_again_is_a_letter_again(door: Door) -> None:
     """An order acts on the letters that were there; each failure afterwards is a new letter, and can be sent again at once."""
     w = door.world

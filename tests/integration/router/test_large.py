@@ -194,3 +194,33 @@ async def test_turns_are_bounded_and_given_back(tmp_path: Path) -> None:
         assert items[0].absent
         await turns.stop()
         assert shared._value == contents.AT_ONCE  # noqa: SLF001 - none is lost
+
+
+async def test_a_fault_costs_no_turn(tmp_path: Path) -> None:
+    """What goes wrong with one event is logged and leaves its turn to others; a turn may be given back after the end."""
+    async with world(tmp_path) as w:
+        shared = asyncio.Semaphore(1)
+        turns = Contents(w.client.jetstream(), STREAM, shared)
+        items, ready = [], Counter[int]()
+        for number in range(3):
+            await w.publish(large(number, size=LARGE_BYTES + 1000))
+            raw = msgspec.Raw(log.encode(large(number, size=LARGE_BYTES + 1000)))
+            items.append(Item(number + 1, 0, cloudevent.decode(raw), raw, 0.0, ""))
+            items[-1].forget()
+        items[1].index = 9  # that its record has not
+
+        def fault() -> None:
+            ready.update([0])
+            raise LookupError
+
+        turns.fetch(items[0], fault)
+        await eventually(lambda: bool(ready[0]) and not len(turns), "the fault")
+        turns.fetch(items[1], lambda: ready.update([1]))
+        await eventually(lambda: bool(ready[1]), "the next has its turn")
+        assert items[1].burial is not None
+        turns.release(items[1])
+        turns.fetch(items[2], lambda: ready.update([2]))
+        await eventually(lambda: bool(ready[2]), "the last has its turn")
+        await turns.stop()
+        turns.release(items[2])
+        assert not len(turns)

@@ -190,6 +190,10 @@ class DeadLetters:
             nats.errors.Error, OSError: it may be stored or not.
         """
         content = letter.content
+        if content.reason == "RecordGone":
+            raise ValueError(
+                "its content is gone: only the attributes are left, which would come as an event without data"
+            )
         kind, _, function = (content.source or "").partition("/")
         if content.subscription is None and kind == BUS and content.event is not None:
             await self._post(namespace, function, letter)

@@ -10,6 +10,7 @@ as its attributes, to be buried.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import Final
@@ -21,6 +22,8 @@ from wisp_api.cloudevent import LARGE_BYTES
 
 from wisp_events.router.bucket import LOG_ERRORS
 from wisp_events.router.schedule import Item
+
+logger = logging.getLogger(__name__)
 
 AT_ONCE: Final = 10
 AT_ONCE_OF_ONE: Final = 4
@@ -64,38 +67,42 @@ class Contents:
         if over:
             if len(item.raw) > LARGE_BYTES:
                 item.forget()
-            over.set_result(None)
+            if not over.done():  # as after `stop`
+                over.set_result(None)
 
     async def stop(self) -> None:
         """Call nothing more and give all turns back."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._waiting = 0
 
     def _start(self, item: Item, then: Callable[[], None], *, load: bool) -> None:
         self._waiting += 1
-
-        def ready() -> None:
-            self._waiting -= 1
-            then()
-
-        task = asyncio.get_running_loop().create_task(self._go(item, ready, load=load))
+        task = asyncio.get_running_loop().create_task(self._go(item, then, load=load))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _go(self, item: Item, ready: Callable[[], None], *, load: bool) -> None:
+    async def _go(self, item: Item, then: Callable[[], None], *, load: bool) -> None:
         if item in self._over:
-            await self._make_ready(item, ready, load=load)
+            await self._make_ready(item, then, load=load)
             return
         async with self._own, self._turns:
             over = self._over[item] = asyncio.get_running_loop().create_future()
-            await self._make_ready(item, ready, load=load)
+            await self._make_ready(item, then, load=load)
             await over
 
-    async def _make_ready(self, item: Item, ready: Callable[[], None], *, load: bool) -> None:
-        if load:
-            await self._load(item)
-        ready()
+    async def _make_ready(self, item: Item, then: Callable[[], None], *, load: bool) -> None:
+        try:
+            if load:
+                await self._load(item)
+        finally:
+            self._waiting -= 1
+        try:
+            then()
+        except Exception:  # its turn would be lost to all others
+            logger.exception("event %s of %s can't be taken further, a defect of the router", item.place, self._stream)
+            self.release(item)
 
     async def _load(self, item: Item) -> None:
         """Fetch the content, however long the log is away."""
@@ -111,6 +118,14 @@ class Contents:
             except LOG_ERRORS:
                 since = time.monotonic()
             else:
-                item.remember(cloudevent.decode_frame(message.data or b"")[item.index])
+                self._remember(item, message.data or b"")
                 return
             await asyncio.sleep(RETRY_SECONDS)
+
+    def _remember(self, item: Item, frame: bytes) -> None:
+        """Take an event's content out of its record, which was read once already."""
+        try:
+            item.remember(cloudevent.decode_frame(frame)[item.index])
+        except (ValueError, LookupError, RecursionError) as error:
+            logger.exception("event %s of %s can't be read again", item.place, self._stream)
+            item.burial, item.absent = ("RecordGone", f"its record can't be read again: {error}"), False
