@@ -4,6 +4,7 @@ import random
 import threading
 
 import psycopg2
+from fixtures.dataplane import Part
 from fixtures.process import wait_until
 from fixtures.rows import applied, applied_loosely, data, rows
 from fixtures.shop import ALL, Shop
@@ -69,16 +70,22 @@ def test_events_make_the_table_whoever_writes_to_it_meanwhile(shop: Shop) -> Non
     assert data(rows(shop)[0])["old"] is None
 
 
-def test_who_dies_in_the_middle_begins_anew_and_nobody_gets_rows_twice(shop: Shop) -> None:
-    """Killed while it writes rows, a reader takes a new snapshot: rows that come again have the same ids, the table comes out right, and it is done once."""
+def killed_amid_rows(shop: Shop) -> Part:
+    """The reader, killed while it writes the 10,000 rows of `orders` for uid-1."""
     shop.sql("CREATE TABLE orders (id int PRIMARY KEY, n int)")
     shop.sql("INSERT INTO orders SELECT i, 0 FROM generate_series(1, 10000) AS i")
     shop.wish(("public.orders", ALL), rows={"public.orders": ["uid-1"]})
     wait_until(lambda: len(rows(shop)) > 0, "rows")
     assert shop.reader
     shop.reader.kill()
+    return shop.reader
+
+
+def test_who_dies_in_the_middle_begins_anew_and_nobody_gets_rows_twice(shop: Shop) -> None:
+    """Killed while it writes rows, a reader takes a new snapshot: rows that come again have the same ids, the table comes out right, and it is done once."""
+    reader = killed_amid_rows(shop)
     shop.sql("UPDATE orders SET n = 1 WHERE id % 1000 = 0", "DELETE FROM orders WHERE id = 7")
-    shop.reader.start()
+    reader.start()
     shop.wait_ready()
     ids = {i: int(i % 1000 == 0) for i in range(1, 10001) if i != 7}
     wait_until(lambda: len({event.id for event in rows(shop)}) >= len(ids), "all rows", seconds=120)
@@ -91,8 +98,8 @@ def test_who_dies_in_the_middle_begins_anew_and_nobody_gets_rows_twice(shop: Sho
         "who has the rows is not remembered",
     )
     count = len(rows(shop))
-    shop.reader.stop()
-    shop.reader.start()
+    reader.stop()
+    reader.start()
     shop.sql("CREATE TABLE late (id int PRIMARY KEY)", "INSERT INTO late VALUES (1)")
     shop.wish(("public.orders", ALL), ("public.late", ALL), rows={"public.orders": ["uid-1"], "public.late": ["uid-1"]})
     wait_until(lambda: any(event.subject == "public.late" for event in rows(shop)), "the late table's row")
@@ -179,16 +186,11 @@ def test_rows_come_anew_behind_the_gap_of_a_lost_slot(shop: Shop) -> None:
 
 def test_a_part_of_the_rows_is_as_good_as_none_when_the_slot_is_lost(shop: Shop) -> None:
     """A slot that is lost while rows are written has all of them come anew, and none under an id that the part before the gap had."""
-    shop.sql("CREATE TABLE orders (id int PRIMARY KEY, n int)")
-    shop.sql("INSERT INTO orders SELECT i, 0 FROM generate_series(1, 10000) AS i")
-    shop.wish(("public.orders", ALL), rows={"public.orders": ["uid-1"]})
-    wait_until(lambda: len(rows(shop)) > 0, "rows")
-    assert shop.reader
-    shop.reader.kill()
+    reader = killed_amid_rows(shop)
     first = {event.id for event in rows(shop)}
     assert len(first) < 10000, "the reader was done before it was killed"
     lose_slot(shop)
-    shop.reader.start()
+    reader.start()
     wait_until(lambda: len({event.id for event in rows(shop)} - first) == 10000, "all rows anew", seconds=120)
 
 

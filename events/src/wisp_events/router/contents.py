@@ -3,8 +3,8 @@
 A window holds of an event over LARGE_BYTES the attributes alone, however long it waits. What needs more of it takes a turn, and gives it
 back when the request is written, or the log has what comes of the event. A function's large answer takes one, too.
 
-Invariant: at most AT_ONCE events of a process, AT_ONCE_OF_ONE of a route, have their content or answer in memory. Others wait, but no small
-event does. Who has a turn never waits for another.
+Invariant: at most AT_ONCE events of a process, AT_ONCE_OF_ONE of a route, have their content or answer in memory. Others wait. A small event
+needs no turn; as many large ones as its route's parallelism, waiting for theirs, hold it up all the same. Who has a turn never waits for another.
 How it could fail: the record is gone though its event is not done, because someone purged the stream. After GONE_SECONDS the event goes on
 as its attributes, to be buried.
 """

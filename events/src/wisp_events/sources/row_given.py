@@ -5,7 +5,7 @@ was missed in between.
 """
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -60,27 +60,31 @@ def begun(given: Given, wanted: Mapping[str, Wanted]) -> Given:
 def remembered(given: Given, written: Mapping[str, Wanted]) -> Given:
     """Who has which rows when these tables' are written."""
     found = {name: sorted({*given.snapshots.get(name, ()), *wanted.uids}) for name, wanted in written.items()}
-    open_ = {
-        name: {uid: number for uid, number in numbers.items() if uid not in found.get(name, ())}
-        for name, numbers in given.begun.items()
-    }
-    return Given(given.snapshots | found, _filled(open_), given.round)
+    return Given(
+        given.snapshots | found, _still_begun(given, lambda name, uid: uid not in found.get(name, ())), given.round
+    )
 
 
 def forgotten(tables: Collection[TableConfig], given: Given) -> Given:
     """Who has which rows, without those who don't ask any more: they miss changes from now on."""
     asked = {table.name: table.snapshots for table in tables}
     kept = {name: [uid for uid in uids if uid in asked.get(name, ())] for name, uids in given.snapshots.items()}
-    open_ = {
-        name: {uid: number for uid, number in numbers.items() if uid in asked.get(name, ())}
-        for name, numbers in given.begun.items()
-    }
-    return Given(_filled(kept), _filled(open_), given.round)
+    return Given(_filled(kept), _still_begun(given, lambda name, uid: uid in asked.get(name, ())), given.round)
 
 
 def anew(given: Given) -> Given:
     """Nobody has any rows, nor a part of them, because changes may be missing after them."""
     return Given(round=given.round)
+
+
+def _still_begun(given: Given, stays: Callable[[str, str], bool]) -> dict[str, dict[str, int]]:
+    """What was begun, of the tables and uids that stay."""
+    return _filled(
+        {
+            name: {uid: number for uid, number in numbers.items() if stays(name, uid)}
+            for name, numbers in given.begun.items()
+        }
+    )
 
 
 def _filled(tables: Mapping[str, Kept]) -> dict[str, Kept]:
