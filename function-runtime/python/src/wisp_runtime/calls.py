@@ -266,7 +266,7 @@ class Call:
     def log_error(self, error: dict[str, Any]) -> None:
         """Log the function's error, behind what the code has written before it: errorType, errorMessage, stackTrace."""
         if self.worker is not None:
-            self.worker.log.read()
+            self.worker.read_log(self)
         error_type, message = str(error.get("errorType", "Error")), str(error.get("errorMessage", ""))
         fields = {"errorType": error_type, "stackTrace": error.get("stackTrace") or []}
         self.keep(journal.emit("ERROR", f"{error_type}: {message}", self.id, self.trace, **fields))

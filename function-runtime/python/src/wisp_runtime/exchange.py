@@ -176,10 +176,7 @@ class Exchange:
         self._function.free(worker, call)
 
     def _report(self, worker: Worker, call: Call, status: str) -> None:
-        if call.quiet:
-            worker.log.finish()
-        else:
-            worker.log.read()
+        worker.read_log(call)
         call.end()
         worker.quick = call.ended - call.begun < QUICK_SECONDS
         init_ms, worker.init_ms = worker.init_ms, 0.0
