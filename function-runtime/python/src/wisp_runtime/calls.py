@@ -263,10 +263,17 @@ class Call:
         document = {"errorType": error.error_type, "errorMessage": error.message, "requestId": self.id}
         self.answer(_document(error.status, document, *error.headers))
 
+    def read_log(self, worker: Worker) -> None:
+        """Log what its worker has written for it; where nothing was left unread, what the pipe holds is the next one's."""
+        if self.quiet:
+            worker.log.finish()
+        else:
+            worker.log.read()
+
     def log_error(self, error: dict[str, Any]) -> None:
         """Log the function's error, behind what the code has written before it: errorType, errorMessage, stackTrace."""
         if self.worker is not None:
-            self.worker.read_log(self)
+            self.read_log(self.worker)
         error_type, message = str(error.get("errorType", "Error")), str(error.get("errorMessage", ""))
         fields = {"errorType": error_type, "stackTrace": error.get("stackTrace") or []}
         self.keep(journal.emit("ERROR", f"{error_type}: {message}", self.id, self.trace, **fields))

@@ -176,7 +176,7 @@ class Exchange:
         self._function.free(worker, call)
 
     def _report(self, worker: Worker, call: Call, status: str) -> None:
-        worker.read_log(call)
+        call.read_log(worker)
         call.end()
         worker.quick = call.ended - call.begun < QUICK_SECONDS
         init_ms, worker.init_ms = worker.init_ms, 0.0

@@ -246,12 +246,12 @@ class Lender:
         board, timeout = self.board, self._settings.timeout
         number, begun, now = board.number, board.begun, time.monotonic()
         self._sweeping = bool(begun) or board.watched
+        if self._sweeping:  # first: a fault in what follows must not end the looking
+            self.front.loop.after(max(0.01, (begun or now) + timeout - now), self._sweep)
         late = begun and now >= begun + timeout and (board.number, board.begun) == (number, begun)
         if late and self.worker is not None:
             self._expired = number
             self.worker.end_soon("timeout")
-        if self._sweeping:
-            self.front.loop.after(max(0.01, (begun or now) + timeout - now), self._sweep)
 
     # Its end.
 

@@ -262,13 +262,6 @@ class Worker:
         if self._watching:
             self._loop.change(self._fd, mask | (WRITE if self._out else 0))
 
-    def read_log(self, call: Call) -> None:
-        """Log what an invocation has written; where it left nothing unread, what the pipe holds is the next one's."""
-        if call.quiet:
-            self.log.finish()
-        else:
-            self.log.read()
-
     def only_call(self) -> Call | Running | None:
         """Return what runs in it if that is one invocation; what waits in it comes behind."""
         if self.lender is not None:
