@@ -65,6 +65,7 @@ class Here:
         self._peak = board.peak
         self.pid = os.getpid()
         self.calls: dict[int, Call] = {}
+        self.log = self
         self.quick = False
         self.init_ms = self.measured = 0.0
         # Plain lines are in the same pipe as ours.
@@ -87,10 +88,8 @@ class Here:
         while self.is_unread() and time.monotonic() < until:
             time.sleep(_UNREAD_PAUSE)
 
-    def read_log(self, call: Call) -> None:
-        """Do the same where it was not done when the invocation was answered; Python's own lines are complete."""
-        if not call.quiet:
-            self.read()
+    def finish(self) -> None:
+        """Do nothing: Python's own lines are complete."""
 
     def hold(self, call: Call) -> None:
         """Wait for a caller that reads slowly, until it has read what is buffered or is given up."""
