@@ -353,7 +353,7 @@ class SubscriptionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True)
     reply: Reply | None = None
     """Where CloudEvents go that the function returns, one or a batch; other results are dropped. Absent: so are they. Not with batch."""
     parallelism: Annotated[int, Meta(ge=1, le=1000)] = 10
-    """Deliveries that run at once, at most."""
+    """Deliveries that run at once, at most; never more than the Function runs: scale.max times scale.perInstance."""
     start: Start = "latest"
     """Where a new Subscription begins: latest (events from now on), earliest (all that the log still holds), or a time in RFC 3339.
 

@@ -38,7 +38,9 @@ def make_route(  # noqa: PLR0917 - one call
     meta, spec = wish.live["metadata"], wish.spec
     if isinstance(receiver, FoundSink):
         timeout, targets = _DEFAULT_TIMEOUT, [receiver.target] if receiver.target else []
+        room = _PARALLELISM
     else:
+        room = _room(receiver) if receiver else _PARALLELISM
         timeout = (receiver or {}).get("spec", {}).get("timeoutSeconds", _DEFAULT_TIMEOUT)
         targets = _targets(receiver, spec.function.tag if spec.function else None, cluster_domain)
     return route.Route(
@@ -53,7 +55,7 @@ def make_route(  # noqa: PLR0917 - one call
         targets=targets,
         order=spec.order or ("key" if spec.source.database else "none"),
         barriers=spec.source.bus is None,
-        parallelism=spec.parallelism,
+        parallelism=min(spec.parallelism, room),
         batch=_batch(spec.batch),
         timeout_seconds=timeout,
         retry=route.Retry(
@@ -87,10 +89,7 @@ def make_invocation_route(function: Object, source: str, cluster_domain: str, ou
     """The route of a Function's asynchronous invocations: Lambda's model, in no order, as many at once as the Function scales to."""
     meta, spec = function["metadata"], function["spec"]
     stream = invocation_stream(function)
-    wanted, scale = msgspec.convert(spec["async"], Async), msgspec.convert(spec.get("scale", {}), Scale)
-    instances = function.get("status", {}).get("reserved", {}).get("instances", scale.max)
-    if "max" in spec.get("scale", {}):  # what is reserved counts tagged revisions too, which take none of these
-        instances = min(instances, scale.max)
+    wanted = msgspec.convert(spec["async"], Async)
     return route.Route(
         namespace=meta["namespace"],
         name=names.invocation_route(meta["name"]),
@@ -101,7 +100,7 @@ def make_invocation_route(function: Object, source: str, cluster_domain: str, ou
         start="earliest",  # the stream holds nothing but its own invocations
         targets=_targets(function, None, cluster_domain),
         order="none",
-        parallelism=min(_PARALLELISM, instances * scale.per_instance),
+        parallelism=_room(function),
         timeout_seconds=spec.get("timeoutSeconds", _DEFAULT_TIMEOUT),
         retry=route.Retry(
             max_attempts=wanted.max_attempts,
@@ -113,6 +112,16 @@ def make_invocation_route(function: Object, source: str, cluster_domain: str, ou
         on_success=outlets.destination(wanted.on_success),
         on_failure=outlets.destination(wanted.on_failure),
     )
+
+
+def _room(function: Object) -> int:
+    """How many events the Function's pods run at once: one more would wait in front of a pod while its time runs, until it counts as failed."""
+    scaling = function["spec"].get("scale", {})
+    scale = msgspec.convert(scaling, Scale)
+    instances: int = function.get("status", {}).get("reserved", {}).get("instances", scale.max)
+    if "max" in scaling:  # what is reserved counts tagged revisions too, which take none of these
+        instances = min(instances, scale.max)
+    return min(_PARALLELISM, instances * scale.per_instance)
 
 
 def _targets(function: Object | None, tag: str | None, cluster_domain: str) -> list[route.Target]:

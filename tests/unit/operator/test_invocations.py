@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from fixtures.objects import deleted, make_function, make_subscription, schedule
 from wisp_api import names
 from wisp_api.source import Inbox
@@ -58,3 +59,26 @@ def test_they_go_with_the_function_and_with_the_field() -> None:
     view, found = made(asynchronous({}))
     view.cursors = {"uid-of-hello", "uid-of-clock"}
     assert leftovers(view, found) == []
+
+
+@pytest.mark.parametrize(
+    ("scale", "parallelism", "expected"),
+    [
+        ({"max": 1}, 10, 1),
+        ({"max": 2, "perInstance": 3}, 10, 6),
+        ({}, 10, 10),
+        ({"max": 1000, "perInstance": 1000}, 20, 20),
+    ],
+)
+def test_no_more_than_the_function_runs(scale: dict[str, int], parallelism: int, expected: int) -> None:
+    """A Subscription sends a Function no more at once than its pods run: what waited in front of them would count as failed."""
+    subscription = make_subscription("clock", source=schedule(), parallelism=parallelism)
+    function = make_function(scale=scale) | {"status": TRAFFIC}
+    view = View("media", [decode(subscription)], functions={"hello": function})
+    assert plan(view, CONFIG, "cluster").routes["clock"].parallelism == expected
+
+
+def test_what_waits_for_a_function_keeps_its_parallelism() -> None:
+    """Without a Function there is nothing to go by."""
+    view = View("media", [decode(make_subscription("clock", source=schedule(), parallelism=7))])
+    assert plan(view, CONFIG, "cluster").routes["clock"].parallelism == 7
