@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+import re
 import time
 import urllib.request
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -234,6 +235,24 @@ async def test_request_is_a_binary_cloudevent(w: World) -> None:
         "region": "eu",
         "urgent": "true",
     }
+
+
+async def test_an_event_without_a_trace_begins_one(w: World) -> None:
+    """All attempts of all Subscriptions are in one trace, that of the event; another event has another."""
+    w.function.answer = lambda request: ok(request) if len(w.function.requests) > 1 else (500, MARKED, b"boom")
+    await w.subscribe(retry=QUICK)
+    await w.subscribe("other")
+    await w.publish(event(1), event(2))
+    await w.delivered(4)
+    traces = defaultdict[str, list[str]](list)
+    for request in w.function.requests:
+        assert request.headers["traceparent"] == request.headers["ce-traceparent"]
+        traces[request.id].append(request.headers["traceparent"])
+    assert len(w.function.requests) == 5  # one of them failed
+    assert [len(set(found)) for found in traces.values()] == [1, 1]
+    first, second = (found[0] for found in traces.values())
+    assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", first)
+    assert first[3:35] != second[3:35]
 
 
 async def test_filters_and_subjects(w: World) -> None:

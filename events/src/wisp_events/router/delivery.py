@@ -36,6 +36,7 @@ from wisp_events.router.plan import Plan
 from wisp_events.router.request import MAX_HOPS, pick, render
 from wisp_events.router.schedule import Item, Schedule
 from wisp_events.router.signer import Signer
+from wisp_events.router.trace import begin_trace
 from wisp_events.router.verdict import Answer, Outcome, Verdict
 
 WINDOW_EVENTS: Final = 10_000
@@ -259,6 +260,7 @@ class Delivery:
                 return
         except NOT_READABLE as error:
             reason, message = "FilterError", f"the filter can't read data: {error}"
+        begin_trace(event)
         if event.wisphops > MAX_HOPS:
             reason, message = "RecursionLimit", f"the event went through more than {MAX_HOPS} functions"
         if trouble := self._window.trouble(sequence, index):

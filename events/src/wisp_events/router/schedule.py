@@ -16,6 +16,8 @@ import msgspec
 from wisp_api import cloudevent
 from wisp_api.cloudevent import Event
 
+from wisp_events.router.trace import begin_trace
+
 if TYPE_CHECKING:
     from wisp_events.router.verdict import Outcome
 
@@ -78,6 +80,7 @@ class Item:
     def remember(self, raw: msgspec.Raw) -> None:
         """Hold all of it again, as the log has it."""
         self.event, self.raw, self.absent = cloudevent.decode(raw), raw, False
+        begin_trace(self.event)
 
     @property
     def place(self) -> str:
