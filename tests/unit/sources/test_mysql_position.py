@@ -1,14 +1,10 @@
 """Where a reader of MySQL goes on, and where it begins anew."""
 
-import pytest
-from wisp_api import conditions
-from wisp_events.sources.mysql_catalog import Server, check_position
+from wisp_events.sources.mysql_catalog import Server
 from wisp_events.sources.mysql_position import Position, after_gap, begin
-from wisp_events.sources.reader import Trouble
 from wisp_events.sources.row_events import Place
 from wisp_events.sources.row_given import Given
 
-UUID = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
 HERE = Server(mariadb=True, identity="1@db", position="0-1-9", charsets={})
 KNOWN = Position(epoch=100, count=7, gtids="0-1-5", server="1@db", mariadb=True)
 
@@ -65,11 +61,3 @@ def test_rows_come_anew_behind_a_gap() -> None:
     assert begin(None, HERE, [Place(2**31, 1, 2)]).given == Given(round=2**31 + 1)
     moved = Server(mariadb=True, identity="2@other", position="0-2-20", charsets={})
     assert begin(known, moved, []).given == known.given
-
-
-def test_transactions_with_a_tag_are_a_condition() -> None:
-    """MySQL 8.3 can name transactions in a way that the reader can't ask for: it says so and what to do, instead of ending."""
-    check_position(f"{UUID}:1-5", mariadb=False)
-    with pytest.raises(Trouble, match="tag") as caught:
-        check_position(f"{UUID}:1-5:mine:1-2", mariadb=False)
-    assert caught.value.reason == conditions.BINLOG_UNFIT

@@ -118,9 +118,30 @@ def test_sets_grow_by_transactions() -> None:
     mariadb = MariadbSet("0-1-5,2-7-1")
     mariadb.add(Gtid("0", 3, 6))
     assert str(mariadb) == "0-3-6,2-7-1"
-    for wrong in ("0-1", f"{ORIGIN}:tag:1"):
+    for wrong in ("0-1", f"{ORIGIN}:1-", ORIGIN + ":"):
         with pytest.raises(ValueError, match=r"GTID"):
             MysqlSet(wrong) if ":" in wrong else MariadbSet(wrong)
+
+
+def test_tags_have_intervals_of_their_own() -> None:
+    """As MySQL 8.3 writes them and takes them, of a tag in capitals too; a set without any is sent as older servers want it."""
+    mysql = MysqlSet(f"{ORIGIN}:1-5:Mine:1-2:other:7, {uuid.UUID(int=1)}:3")
+    for number in (3, 4):
+        mysql.add(Gtid(f"{ORIGIN}:mine", 0, number))
+    assert str(MysqlSet(str(mysql))) == str(mysql)
+    assert mysql.covers(MysqlSet(f"{ORIGIN}:2:mine:1-4"))
+    assert not mysql.covers(MysqlSet(f"{ORIGIN}:other:1"))
+    one = MysqlSet(f"{ORIGIN}:1-3:mine:2")
+    source = uuid.UUID(ORIGIN).bytes
+    assert one.encoded() == (
+        b"\1\2\0\0\0\0\0\1"
+        + source
+        + b"\0"
+        + struct.pack("<QQQ", 1, 1, 4)
+        + source
+        + b"\x08mine"
+        + struct.pack("<QQQ", 1, 2, 3)
+    )
 
 
 def test_sets_cover_what_they_have_all_of() -> None:
@@ -188,7 +209,24 @@ def test_mysqls_transactions_and_rows() -> None:
     [(_, change)] = found.changes()
     assert (change.operation, change.old, change.new) == ("insert", None, (b"4294967295", b'"hi"'))
     assert [column.identity for column in change.relation.columns] == [True, False]
-    assert isinstance(decoder.decode(an_event(40, b"")), Hidden)
+    assert isinstance(decoder.decode(an_event(34, b"")), Hidden)
+
+
+def test_a_transactions_tag_belongs_to_its_origin() -> None:
+    """Bytes of MySQL 9.7.4's; numbers have one to nine bytes; what has another form is refused."""
+    said = "027800000002847ca5027a99033822c5037102e50204f1030000000204080610736f6d655f74616708140a240c7f09fcd23ad4600610a5041283120b"
+    body = bytes.fromhex(said)
+    begins = Start(Gtid("423ea93d-e61c-11f1-9cb9-02fc00000001:some_tag", 0, 2), 7)
+    assert Decoder({}).decode(an_event(42, body)) == begins
+    head, tail = body[:29], body[30:]
+    for number in (1, 2**20, 2**48, 2**62):
+        more = next(n for n in range(9) if n == 8 or number << 1 < 1 << 7 * (n + 1))
+        encoded = (number << 1 << min(more + 1, 8) | (1 << more) - 1).to_bytes(more + 1, "little")
+        found = Decoder({}).decode(an_event(42, head + encoded + tail))
+        assert found == Start(begins.gtid._replace(number=number), 7)
+    for wrong in (body[:20], body[:33], body.replace(b"\x06\x10some", b"\x0e\x10some")):
+        with pytest.raises(Malformed, match="binary log event 42"):
+            Decoder({}).decode(an_event(42, wrong))
 
 
 def test_packets_are_put_together() -> None:

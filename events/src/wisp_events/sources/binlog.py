@@ -11,16 +11,16 @@ can still be read.
 import re
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
-from wisp_events.sources import binlog_table
+from wisp_events.sources import binlog_payload, binlog_table
+from wisp_events.sources.binlog_payload import HEADER_BYTES, LARGEST_BYTES, LENGTH
 from wisp_events.sources.binlog_table import TableMap
-from wisp_events.sources.mysql_gtid import Gtid, mariadb_gtid, mysql_gtid
+from wisp_events.sources.mysql_gtid import Gtid, mariadb_gtid, mysql_gtid, tagged_gtid
 from wisp_events.sources.rows import Change, Malformed
 
-HEADER_BYTES: Final = 19
 _QUERY, _FORMAT, _XID, _TABLE_MAP, _HEARTBEAT, _GTID, _ANONYMOUS_GTID = 2, 15, 16, 19, 27, 33, 34
 _XA_PREPARE, _PARTIAL_UPDATE, _PAYLOAD, _TAGGED_GTID, _MARIADB_GTID = 38, 39, 40, 42, 162
 _QUERY_COMPRESSED = 165
@@ -32,6 +32,8 @@ _ROWS: Final = {
 """Version 1, version 2, and MariaDB's compressed ones of each."""
 _WITH_EXTRA: Final = frozenset({30, 31, 32, 169, 170, 171})
 _COMPRESSED: Final = frozenset({165, 166, 167, 168, 169, 170, 171})
+_KIND: Final = 4
+"""Where an event's kind stands."""
 _CHECKSUM_BYTES: Final = 4
 _CRC32: Final = 1
 _VERSION: Final = slice(HEADER_BYTES + 2, HEADER_BYTES + 52)
@@ -131,8 +133,20 @@ class Decoder:
         self._tables: dict[int, TableMap] = {}
         self._announced: dict[bytes, TableMap] = {}
 
+    def unpack(self, event: bytes) -> Iterable[bytes]:
+        """The events that one from the server stands for, itself or those of a transaction that it compressed, without their checksums.
+
+        Raises:
+            Malformed: on the way, for those that are left can't be read.
+        """
+        kind = event[_KIND]
+        if kind == _FORMAT:
+            return (event,)
+        whole = event[: len(event) - self._checksum]
+        return _unpacked(whole) if kind == _PAYLOAD else (whole,)
+
     def decode(self, event: bytes) -> Message:
-        """Decode one event; None for those that carry nothing for us.
+        """Decode one event of `unpack`; None for those that carry nothing for us.
 
         Raises:
             Malformed: with what is wrong, and where.
@@ -145,8 +159,7 @@ class Decoder:
                 self._checksum = _CHECKSUM_BYTES if event[-5] == _CRC32 else 0
                 self._mariadb = b"mariadb" in event[_VERSION].lower()
                 return None
-            body = event[HEADER_BYTES : len(event) - self._checksum]
-            return self._message(kind, body, seconds, server)
+            return self._message(kind, _body(event), seconds, server)
         except (struct.error, IndexError, UnicodeDecodeError, ValueError, zlib.error) as error:
             raise Malformed(f"binary log event {kind} of {len(event)} bytes: {error}") from error
 
@@ -162,14 +175,14 @@ class Decoder:
             return Start(mariadb_gtid(body, server), seconds)
         if kind == _GTID:
             return Start(mysql_gtid(body), seconds)
+        if kind == _TAGGED_GTID:
+            return Start(tagged_gtid(body), seconds)
         if kind in (_QUERY, _QUERY_COMPRESSED):
             return _statement(body, compressed=kind == _QUERY_COMPRESSED)
-        if kind == _PAYLOAD:
-            return Hidden("a transaction is compressed: turn binlog_transaction_compression off")
         if kind == _PARTIAL_UPDATE:
             return Hidden("an update has only parts of JSON values: empty binlog_row_value_options")
-        if kind in (_ANONYMOUS_GTID, _TAGGED_GTID):
-            return Hidden("a transaction has no GTID, or one with a tag")
+        if kind == _ANONYMOUS_GTID:
+            return Hidden("a transaction has no GTID: set gtid_mode to ON")
         return None
 
     def _announce(self, body: bytes) -> None:
@@ -196,6 +209,26 @@ class Decoder:
             start += (count + 7) // 8 * (2 if operation == "update" else 1)
             body = body[:start] + _inflated(body, start)
         return Rows(operation, table, body, at)
+
+
+def _unpacked(payload: bytes) -> Iterator[bytes]:
+    """The events of a compressed transaction."""
+    try:
+        yield from binlog_payload.events(_body(payload))
+    except ValueError as error:
+        raise Malformed(f"a compressed transaction can't be read: {error}") from None
+
+
+def _body(event: bytes) -> bytes:
+    """What follows the header of an event without checksum.
+
+    Raises:
+        ValueError: only the beginning was kept.
+    """
+    length = int.from_bytes(event[LENGTH], "little")
+    if length > len(event) + _CHECKSUM_BYTES:
+        raise ValueError(f"it has {length} bytes, and no more than {LARGEST_BYTES} are read of one event")
+    return event[HEADER_BYTES:]
 
 
 def _statement(body: bytes, *, compressed: bool) -> Message:

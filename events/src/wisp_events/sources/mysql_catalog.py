@@ -9,7 +9,7 @@ from typing import Any, Final
 from wisp_api import conditions
 from wisp_api.source import ItemStatus, MysqlConfig
 
-from wisp_events.sources import mysql_gtid, mysql_retention
+from wisp_events.sources import mysql_retention
 from wisp_events.sources.mysql_session import connect
 from wisp_events.sources.reader import Trouble
 from wisp_events.sources.row_events import Table
@@ -20,7 +20,6 @@ _WANTED: Final = {
     "binlog_row_image": ("FULL",),
     "binlog_row_metadata": ("FULL",),
     "gtid_mode": ("ON",),
-    "binlog_transaction_compression": ("0", "OFF"),
     "binlog_row_value_options": ("",),
 }
 """Settings, and what they may be where the server has them."""
@@ -93,7 +92,6 @@ def _server(cursor: Any) -> Server:
     else:
         cursor.execute("SELECT @@server_uuid, @@global.gtid_executed")
         identity, position = cursor.fetchone()
-    check_position(position, mariadb=mariadb)
     cursor.execute(
         "SHOW BINARY LOGS"
     )  # asks for the right that the dump needs on MySQL; on MariaDB the dump itself tells
@@ -120,15 +118,6 @@ def _check(found: dict[str, str], version: str, *, mariadb: bool) -> None:
                 else f"run: SET GLOBAL {name} = {wanted}, and set it in the server's configuration"
             )
             raise Trouble(conditions.BINLOG_UNFIT, f"{name} is {value or 'empty'} and has to be {wanted}: {cure}")
-
-
-def check_position(position: str, *, mariadb: bool) -> None:
-    """Raises: Trouble: the server has transactions that can't be asked for."""
-    try:
-        mysql_gtid.parse(position, mariadb=mariadb)
-    except ValueError as error:
-        cure = "let no session set gtid_next to AUTOMATIC:<tag>, and follow a server that never had such transactions"
-        raise Trouble(conditions.BINLOG_UNFIT, f"{error}; {cure}") from None
 
 
 def _keys(cursor: Any, names: list[str]) -> dict[str, list[str]]:

@@ -6,14 +6,18 @@ import uuid
 from typing import NamedTuple
 
 _INTERVAL = re.compile(r"(\d+)(?:-(\d+))?")
+_TAG = re.compile(r"[a-z_]\w{0,31}", re.ASCII | re.IGNORECASE)
 _MARIADB = re.compile(r"(\d+)-(\d+)-(\d+)")
+_BEFORE_TAG = 26
+"""Numbers in the event of a GTID with a tag, as far as the tag's length: three, then four fields with theirs, 16 bytes in one of them."""
+_TAGGED = 1
 
 
 class Gtid(NamedTuple):
     """One transaction."""
 
     origin: str
-    """MySQL: the server's UUID; MariaDB: the domain."""
+    """MySQL: the server's UUID, with `:` and the tag where it has one; MariaDB: the domain."""
     server: int
     """MariaDB: the server's number; MySQL: 0."""
     number: int
@@ -24,6 +28,32 @@ def mysql_gtid(body: bytes) -> Gtid:
     return Gtid(str(uuid.UUID(bytes=body[1:17])), 0, struct.unpack_from("<q", body, 17)[0])
 
 
+def tagged_gtid(body: bytes) -> Gtid:
+    """From the body of the event for GTIDs with a tag (MySQL 8.3 on): numbered fields in their order, after version, size and a number.
+
+    Raises:
+        ValueError, IndexError: it can't be read.
+    """
+    numbers, at = [], 0
+    for _ in range(_BEFORE_TAG):
+        number, at = _number(body, at)
+        numbers.append(number)
+    _, _, _, flags, _, source, *identity, third, number, fourth, length = numbers
+    if (flags, source, third, fourth) != (0, 1, 2, 3) or len(body) < at + length:
+        raise ValueError("a GTID with a tag in an unknown form")
+    tag = body[at : at + length].decode()
+    return Gtid(
+        f"{uuid.UUID(bytes=bytes(identity))}{f':{tag}' if tag else ''}", 0, number >> 1
+    )  # the last bit is its sign
+
+
+def _number(body: bytes, at: int) -> tuple[int, int]:
+    """A number of one to nine bytes, and the offset after it: as many bytes follow the first as ones stand at its end."""
+    more = (~body[at] & (body[at] + 1)).bit_length() - 1
+    end = at + 1 + more
+    return int.from_bytes(body[at:end], "little") >> min(more + 1, 8), end
+
+
 def mariadb_gtid(body: bytes, server: int) -> Gtid:
     """From a GTID event's body and its header's server."""
     number, domain = struct.unpack_from("<QI", body)
@@ -31,7 +61,7 @@ def mariadb_gtid(body: bytes, server: int) -> Gtid:
 
 
 class MysqlSet:
-    """A set of transactions of MySQL: intervals of numbers for each server."""
+    """A set of transactions of MySQL: intervals of numbers for each server and tag."""
 
     def __init__(self, text: str) -> None:
         """From the server's own words.
@@ -43,16 +73,18 @@ class MysqlSet:
         for part in re.sub(r"\s", "", text).split(","):
             if not part:
                 continue
-            origin, *intervals = part.split(":")
+            identity, *intervals = part.split(":")
+            origin = server = str(uuid.UUID(identity))
             if not intervals:
                 raise ValueError(f"{part!r} is no GTID set of MySQL")
             for interval in intervals:
-                found = _INTERVAL.fullmatch(interval)
-                if found is None:
-                    raise ValueError(f"GTIDs with a tag can't be followed: {part!r}")
-                self._intervals.setdefault(str(uuid.UUID(origin)), []).append(
-                    [int(found[1]), int(found[2] or found[1])]
-                )
+                if found := _INTERVAL.fullmatch(interval):
+                    both = [int(found[1]), int(found[2] or found[1])]
+                    self._intervals.setdefault(origin, []).append(both)
+                elif _TAG.fullmatch(interval):
+                    origin = f"{server}:{interval.lower()}"
+                else:
+                    raise ValueError(f"{part!r} is no GTID set of MySQL")
 
     def add(self, gtid: Gtid) -> None:
         """Count a transaction in."""
@@ -82,10 +114,16 @@ class MysqlSet:
         return ",".join(parts)
 
     def encoded(self) -> bytes:
-        """As COM_BINLOG_DUMP_GTID takes it."""
-        found = struct.pack("<Q", len(self._intervals))
+        """As COM_BINLOG_DUMP_GTID takes it; with tags only where there is one, which older servers don't know."""
+        tagged = any(":" in origin for origin in self._intervals)
+        count = len(self._intervals)
+        found = struct.pack("<Q", _TAGGED << 56 | count << 8 | _TAGGED if tagged else count)
         for origin, intervals in sorted(self._intervals.items()):
-            found += uuid.UUID(origin).bytes + struct.pack("<Q", len(intervals))
+            server, _, tag = origin.partition(":")
+            found += uuid.UUID(server).bytes
+            if tagged:
+                found += bytes([len(tag) << 1]) + tag.encode()
+            found += struct.pack("<Q", len(intervals))
             found += b"".join(struct.pack("<QQ", first, last + 1) for first, last in intervals)
         return found
 

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pymysql
 from wisp_api import conditions
 
+from wisp_events.sources.binlog_payload import LARGEST_BYTES
 from wisp_events.sources.mysql_gtid import GtidSet, MysqlSet
 from wisp_events.sources.reader import Trouble
 
@@ -189,7 +190,7 @@ def _ask(session: Any, server_id: int, read: GtidSet) -> None:
 
 
 class Packets:
-    """Cuts what the server sends into packets."""
+    """Cuts what the server sends into packets; of one that is too large the beginning is kept."""
 
     def __init__(self) -> None:
         """Nothing has come."""
@@ -206,11 +207,12 @@ class Packets:
                 break
             packet = bytes(self._buffer[at + 4 : at + 4 + length])
             at += 4 + length
-            if length == 0xFFFFFF:  # noqa: PLR2004 - the next one continues it
+            if len(self._long) < LARGEST_BYTES:
                 self._long += packet
+            if length == 0xFFFFFF:  # noqa: PLR2004 - the next one continues it
                 continue
-            yield self._long + packet
-            self._long = b""
+            whole, self._long = self._long, b""
+            yield whole
         del self._buffer[:at]
 
 

@@ -127,12 +127,7 @@ class Stream:
         try:
             while True:
                 for packet in self._packets.feed(await asyncio.to_thread(self._receive)):
-                    self._handle(mysql_session.event(packet))
-                    if self._letters or self._barriers:
-                        await self._settle()
-                    if self._interlude and self._gtid is None:
-                        await self._play(self._interlude)
-                    await self._writer.room()
+                    await self._take(mysql_session.event(packet))
                 await asyncio.sleep(0)
                 if keeping.done():
                     keeping.result()
@@ -143,6 +138,23 @@ class Stream:
                 self._socket.shutdown(socket.SHUT_RDWR)  # ends the thread that waits for it
             await self._writer.close()
             self._session._force_close()  # noqa: SLF001 - an orderly end would wait for the server
+
+    async def _take(self, event: bytes) -> None:
+        """Queue what an event says, or each of those that it holds."""
+        try:
+            for count, one in enumerate(self._decoder.unpack(event)):
+                if count:
+                    await asyncio.sleep(0)  # a transaction may hold very many, of other tables too
+                self._handle(one)
+                if self._letters or self._barriers:
+                    await self._settle()
+                if self._interlude and self._gtid is None:
+                    await self._play(self._interlude)
+                await self._writer.room()
+        except Malformed as error:
+            self._offset += len(event)
+            self._hide(Hidden(str(error)))
+            await self._settle()
 
     def _receive(self) -> bytes:
         """What has come, waiting for something; the server sends a heartbeat every few seconds."""
