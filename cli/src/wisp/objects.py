@@ -1,13 +1,11 @@
 """`wisp list`, `describe` and `delete`: functions and subscriptions as they stand on the cluster."""
 
 import time
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from wisp_api import conditions
-from wisp_api.function import Scale
 
-from wisp import output
+from wisp import facts, output
 from wisp.cluster import EVENT, FUNCTION, OURS, REVISION, SUBSCRIPTION, Cluster, Kind, Object
 from wisp.errors import CommandError, RefusedError, UsageError
 
@@ -28,14 +26,6 @@ def list_all(cluster: Cluster) -> list[Object]:
     return [*cluster.list(FUNCTION), *cluster.list(SUBSCRIPTION)]
 
 
-def receiver(spec: Object) -> str:
-    """Where a Subscription's events go: a Function's name, or a sink."""
-    if "function" in spec:
-        return str(spec["function"]["name"])
-    ref = spec["sink"].get("ref")
-    return f"{ref['kind']} {ref['name']}" if ref else str(spec["sink"]["uri"])
-
-
 def as_tables(objects: list[Object]) -> str:
     """The lists for people, by kind."""
     functions = [item for item in objects if item["kind"] == FUNCTION.kind]
@@ -49,7 +39,7 @@ def as_tables(objects: list[Object]) -> str:
         tables.append(output.table(["FUNCTION", "READY", "URL", "RUNTIME", "AGE"], rows))
     if subscriptions:
         rows = [
-            [_name(item), _ready(item), _status(item).get("source"), receiver(item["spec"]), _age(item)]
+            [_name(item), _ready(item), _status(item).get("source"), facts.receiver(item["spec"]), _age(item)]
             for item in subscriptions
         ]
         tables.append(output.table(["SUBSCRIPTION", "READY", "SOURCE", "FUNCTION", "AGE"], rows))
@@ -79,8 +69,8 @@ def find(cluster: Cluster, name: str) -> list[Object]:
 def describe(cluster: Cluster, item: Object) -> str:
     """One object for people: what it is, its conditions with what to do, revisions, last events."""
     parts = [f"{item['kind']} {_name(item)}, namespace {cluster.namespace}, {_age(item)} old"]
-    facts = _function_facts(item) if item["kind"] == FUNCTION.kind else _subscription_facts(item)
-    parts.append(output.table(["", ""], [[f"{label}:", value] for label, value in facts.items()]).lstrip())
+    told = facts.of_function(item) if item["kind"] == FUNCTION.kind else facts.of_subscription(item)
+    parts.append(output.table(["", ""], [[f"{label}:", value] for label, value in told.items()]).lstrip())
     parts.append(_conditions(item))
     if item["kind"] == FUNCTION.kind:
         parts.append(_revisions(cluster, item))
@@ -127,36 +117,6 @@ def _wait_gone(cluster: Cluster, kind: Kind, item: Object) -> None:
                 f"{_name(item)} is marked for deletion and still cleans up; `wisp describe {_name(item)}` tells"
             )
         time.sleep(0.5)
-
-
-def _function_facts(item: Object) -> dict[str, Any]:
-    spec, status = item["spec"], _status(item)
-    files = spec["code"].get("files")
-    has = {"memory": None, "instances": Scale().max} | status.get("reserved", {})
-    scale = msgspec.convert({"max": has["instances"]} | spec.get("scale", {}), Scale)
-    return {
-        "Runtime": spec["runtime"],
-        "Handler": spec.get("handler"),
-        "Code": f"files {', '.join(files)}" if files else f"image {spec['code'].get('image')}",
-        "Memory": spec.get("memory", has["memory"]),
-        "Timeout": f"{spec.get('timeoutSeconds')} s",
-        "Scale": f"{scale.min} to {scale.max} pods, {scale.per_instance} at once in each",
-        "URL": status.get("url"),
-        "Visibility": spec.get("visibility"),
-    }
-
-
-def _subscription_facts(item: Object) -> dict[str, Any]:
-    spec, status = item["spec"], _status(item)
-    return {
-        "Function": receiver(spec),
-        "Source": status.get("source") or next(iter(spec["source"]), ""),
-        "Delivered": status.get("delivered", 0),
-        "Failed": f"{status.get('failed', 0)} attempts",
-        "Dead letters": status.get("deadLettered", 0),
-        "Pending": status.get("pending", 0),
-        "Last delivery": f"{output.age(status['lastDelivery'])} ago" if status.get("lastDelivery") else None,
-    }
 
 
 def _conditions(item: Object) -> str:
