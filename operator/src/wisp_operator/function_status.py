@@ -171,6 +171,12 @@ def _refusal(error: ApiError) -> Aspect:
         return mark_unknown(
             conditions.KNATIVE_UNAVAILABLE, f"the Knative Service can't be written now and is tried again: {text}"
         )
+    if "unknown field" in text:  # Knative decodes strictly, and what is written to it has no field of the user's naming
+        return mark_false(
+            conditions.KNATIVE_TOO_OLD,
+            "this cluster's Knative Serving doesn't know a field that the platform needs: upgrade it to a release for this "
+            f"Kubernetes; the Function then deploys by itself. Knative says: {text}",
+        )
     if "timeoutSeconds" in text:
         return mark_false(
             conditions.TIMEOUT_TOO_LONG,

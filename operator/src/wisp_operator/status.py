@@ -5,9 +5,9 @@ write. Ready is never set by hand: it is False if one aspect is, else Unknown if
 aspect's reason and message.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from wisp_api import conditions, names
 
@@ -18,6 +18,11 @@ TRUE = "True"
 FALSE = "False"
 UNKNOWN = "Unknown"
 AS_WANTED = "AsWanted"
+RECOVERED = "Recovered"
+"""Reason of the Event of a Ready that was False."""
+EventType = Literal["Normal", "Warning"]
+_STEPS = frozenset({conditions.ROLLING_OUT, conditions.PINNED})
+"""Reasons of a condition that is True and threatens nothing: each step is told."""
 _RETRY_SECONDS = 15.0, 600.0
 """Until a Job that failed is made again: at first, at most; in between as long as it has failed already."""
 
@@ -98,7 +103,7 @@ def _code_problem(live: Object) -> Object | None:
 
 
 async def write_status(api: Api, resource: Resource, live: Object, status: dict[str, Any], now: datetime) -> None:
-    """Write the status where it differs from the live one, None taking a field away; an Event tells of a Ready that turned False, and of a new warning.
+    """Write the status where it differs from the live one, None taking a field away; Events tell the `news`.
 
     Raises:
         ApiError: refused.
@@ -114,16 +119,26 @@ async def write_status(api: Api, resource: Resource, live: Object, status: dict[
     written = await api.merge(resource, meta["namespace"], meta["name"], {"status": status}, "status")
     if written and written["metadata"]["generation"] == meta["generation"]:  # no spec that was not looked at
         api.remember(written)
-    known = {(item["type"], item["status"], item["reason"]) for item in before.get("conditions", [])}
-    for item in status["conditions"]:
-        if _alarming(item) and (item["type"], item["status"], item["reason"]) not in known:
-            await write_event(api, live, item["reason"], item["message"], now)
+    for reason, message, kind in news(before.get("conditions", []), status["conditions"]):
+        await write_event(api, live, reason, message, now, kind)
 
 
-def _alarming(condition: Object) -> bool:
-    if condition["type"] == conditions.READY:
-        return bool(condition["status"] == FALSE)
-    return bool(condition["status"] == TRUE and condition["reason"] != AS_WANTED)
+def news(before: Iterable[Object], now: Iterable[Object]) -> Iterator[tuple[str, str, EventType]]:
+    """What people should hear of: a Ready that turned, and what a condition that is True says besides."""
+    known = {item["type"]: item for item in before}
+    for item in now:
+        old, reason, message = known.get(item["type"], {}), item["reason"], item["message"]
+        same = (old.get("status"), old.get("reason")) == (item["status"], reason)
+        if item["type"] == conditions.READY:
+            if item["status"] == FALSE and not same:
+                yield reason, message, "Warning"
+            elif item["status"] == TRUE and old.get("status") == FALSE:
+                yield RECOVERED, f"Ready again after {old['reason']}", "Normal"
+        elif item["status"] == TRUE and reason in _STEPS:
+            if old.get("message") != message:
+                yield reason, message, "Normal"
+        elif item["status"] == TRUE and reason != AS_WANTED and not same:
+            yield reason, message, "Warning"
 
 
 def _whole(value: Any, before: Any) -> Any:
@@ -133,8 +148,10 @@ def _whole(value: Any, before: Any) -> Any:
     return {key: None for key in before if key not in value} | value
 
 
-async def write_event(api: Api, about: Object, reason: str, message: str, now: datetime) -> None:
-    """A Warning about an object, for `kubectl describe`; dropped where its namespace takes none any more.
+async def write_event(  # noqa: PLR0917 - one call
+    api: Api, about: Object, reason: str, message: str, now: datetime, kind: EventType = "Warning"
+) -> None:
+    """An Event about an object, for `kubectl describe`; dropped where its namespace takes none any more.
 
     Raises:
         ApiError: refused for another reason.
@@ -151,7 +168,7 @@ async def write_event(api: Api, about: Object, reason: str, message: str, now: d
             "namespace": meta["namespace"],
             "uid": meta["uid"],
         },
-        "type": "Warning",
+        "type": kind,
         "reason": reason,
         "message": message[:1024],
         "source": {"component": names.FIELD_MANAGER},

@@ -289,6 +289,32 @@ def test_scale_becomes_knative_annotations() -> None:
     assert made["spec"]["containerConcurrency"] == 8
 
 
+def test_each_pod_may_be_filled() -> None:
+    """Knative's own 70 % would start a second pod for each request of a Function that takes one at a time."""
+    annotations = service()["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["autoscaling.knative.dev/target-utilization-percentage"] == "100"
+
+
+def test_tmp_is_bounded() -> None:
+    """/tmp holds as much as ephemeralStorage says, and half a gibibyte where it says nothing."""
+    assert template(ephemeralStorage="1Gi")["volumes"][0] == {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}
+    assert template()["volumes"][0]["emptyDir"] == {"sizeLimit": "512Mi"}
+
+
+def test_pods_carry_what_the_function_adds() -> None:
+    """Nodes, taints, registries' Secrets and annotations are the pods', word for word; the platform's own annotations stay."""
+    added: dict[str, Any] = {
+        "nodeSelector": {"disk": "ssd"},
+        "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "imagePullSecrets": [{"name": "registry"}],
+    }
+    annotations = {"team": "a", "autoscaling.knative.dev/max-scale": "9"}
+    made = service(pod=added | {"annotations": annotations}, scale={"max": 4})["spec"]["template"]
+    assert {key: made["spec"][key] for key in added} == added
+    assert made["metadata"]["annotations"]["team"] == "a"
+    assert made["metadata"]["annotations"]["autoscaling.knative.dev/max-scale"] == "4"
+
+
 def test_the_runtime_is_told_what_the_function_says() -> None:
     """What Knative lets into a pod at once is what the runtime runs at once, apart or together, with the logs that the Function asks for."""
     made = container(scale={"perInstance": 8}, isolation="shared", logFormat="text")

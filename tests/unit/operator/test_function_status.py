@@ -136,6 +136,13 @@ def test_service_ready(case: str, service: dict[str, Any] | None, wanted: tuple[
             "nodeSelector",
         ),
         (
+            "Knative of before the field",
+            400,
+            b'{"message":"mutation failed: cannot decode incoming new object: json: unknown field \\"responseStartTimeoutSeconds\\""}',
+            ("False", "KnativeTooOld"),
+            "upgrade it",
+        ),
+        (
             "webhook away",
             500,
             b'{"message":"failed calling webhook"}',

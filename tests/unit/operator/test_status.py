@@ -1,10 +1,20 @@
-"""When a Job that failed is made again, by what the status says of it."""
+"""When a Job that failed is made again, by what the status says of it, and which of its changes become Events."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fixtures.objects import make_function
-from wisp_operator.status import mark_false, next_try, timestamp, wrong_before
+from wisp_operator.status import (
+    Aspect,
+    make_conditions,
+    mark_false,
+    mark_true,
+    mark_unknown,
+    news,
+    next_try,
+    timestamp,
+    wrong_before,
+)
 
 START = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -42,3 +52,34 @@ def test_what_was_wrong_stands() -> None:
     """While the next Job runs, the last one's finding stands: for its own field."""
     assert wrong_before(failing(START), "spec.code: ") == mark_false("CodeNotFound", "spec.code: gone")
     assert wrong_before(failing(START), "spec.requirements: ") is None
+
+
+def told(*aspects: Aspect) -> list[tuple[str, str]]:
+    """Type and reason of the Events while a condition goes through these states."""
+    live = make_function()
+    found: list[tuple[str, str]] = []
+    live["metadata"]["generation"] = 1
+    for aspect in aspects:
+        before = live.get("status", {}).get("conditions", [])
+        now = make_conditions(live, {"CodeReady": aspect}, START)
+        found += [(kind, reason) for reason, _, kind in news(before, now)]
+        live["status"] = {"conditions": now}
+    return found
+
+
+def test_events_tell_what_turned() -> None:
+    """A failure and its end are told once each, and a start that goes well not at all."""
+    wrong = mark_false("CodeNotFound", "gone")
+    assert told(mark_unknown("Deploying", ""), mark_true(), mark_true()) == []
+    assert told(mark_true(), wrong, wrong, mark_true(), mark_true()) == [
+        ("Warning", "CodeNotFound"),
+        ("Normal", "Recovered"),
+    ]
+
+
+def test_events_tell_each_step() -> None:
+    """Each step of a roll-out is an Event, a threat only where it begins."""
+    steps = [mark_true("RollingOut", f"{share} %") for share in ("10", "10", "50")]
+    assert told(*steps, mark_true()) == [("Normal", "RollingOut")] * 2
+    threats = [mark_true("SlotAtRisk", f"{size} MiB") for size in ("10", "20")]
+    assert told(*threats, mark_true()) == [("Warning", "SlotAtRisk")]
