@@ -285,7 +285,7 @@ class FunctionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True):
     env_from: Annotated[list[ListedEnvFrom], Meta(max_length=16)] | None = None
     """Whole Secrets and ConfigMaps as environment variables."""
     service_account_name: SubdomainName | None = None
-    """The ServiceAccount that the pods run as, with its token mounted. Absent: no token."""
+    """The ServiceAccount that the pods run as, with its token for the API mounted, and one for the ingest (WISP_INGEST_TOKEN_FILE). Absent: neither."""
     scale: Annotated[
         Scale,
         rules(("!has(self.max) || self.min <= self.max", "scale.min is above scale.max: lower it or raise scale.max")),

@@ -18,6 +18,7 @@ from wisp_operator.api import Object
 from wisp_operator.apply import digest
 from wisp_operator.client_image import add_to_client, brings_client, client_env, make_front, serves_itself
 from wisp_operator.code_objects import PodCode, add_code
+from wisp_operator.ingest_token import add_ingest_token
 from wisp_operator.log_lines import add_log_lines
 from wisp_operator.quantities import canonical_cpu, mebibytes, millicpu, quantity
 from wisp_operator.secret_files import add_secret_files
@@ -105,11 +106,13 @@ def make_knative_service(
     code: PodCode | None = None,
     *,
     log_lines_url: str = "",
+    ingest_url: str = "",
     env: str = "",
 ) -> Object:
     """The Knative Service; `runtime_image` runs code that comes without an image, or beside one that speaks the Runtime API.
 
-    `traffic`: which revisions serve; `code`: of the code store; `log_lines_url`: the ingest that takes log lines; `env`: stands for values of ConfigMaps.
+    `traffic`: which revisions serve; `code`: of the code store; `log_lines_url`: the ingest where it takes log lines, `ingest_url`: in any case;
+    `env`: stands for values of ConfigMaps.
     """
     meta = function["metadata"]
     labels = make_labels(meta["name"])
@@ -120,6 +123,8 @@ def make_knative_service(
         add_code(template["spec"], code)
     if log_lines_url and not serves_itself(spec):
         add_log_lines(template["spec"], function, log_lines_url)
+    if ingest_url and spec.service_account_name:
+        add_ingest_token(template["spec"], ingest_url)
     add_secret_files(template["spec"], spec)
     template["metadata"]["annotations"] |= _rolled_by(meta, env)
     template["metadata"]["name"] = f"{meta['name']}-{digest(template)[:HASH_LENGTH]}"

@@ -182,6 +182,41 @@ def test_token_is_mounted_with_a_service_account_only() -> None:
 
 
 @pytest.mark.parametrize(
+    ("reason", "spec"),
+    [
+        ("code in our runtime", {}),
+        (
+            "a client of its own",
+            {"runtime": "container", "signature": "lambda", "code": {"image": "i"}, "handler": None},
+        ),
+        ("an image that serves itself", {"runtime": "container", "code": {"image": "i"}, "handler": None}),
+    ],
+)
+def test_code_may_post_in_its_service_accounts_name(reason: str, spec: dict[str, Any]) -> None:
+    """With a ServiceAccount the code gets a token for the ingest alone, and its address; without one neither."""
+    for account in ({"serviceAccountName": "thumbnail"}, {}):
+        function = make_function(**spec, **account)
+        wanted = msgspec.convert(function["spec"], FunctionSpec)
+        made = make_knative_service(function, wanted, IMAGE, ingest_url="http://ingest:8080")["spec"]["template"][
+            "spec"
+        ]
+        code, *others = reversed(made["containers"])
+        tokens = [volume["projected"]["sources"][0] for volume in made["volumes"] if volume["name"] == "ingest"]
+        told = {item["name"]: item["value"] for item in code["env"] if item["name"].startswith("WISP_INGEST")}
+        mounts = [mount for mount in code["volumeMounts"] if mount["name"] == "ingest"]
+        assert [token["serviceAccountToken"]["audience"] for token in tokens] == ["wisp.dev/ingest"] * len(account), (
+            reason
+        )
+        assert len(mounts) == len(account)
+        if account:
+            assert told["WISP_INGEST_URL"] == "http://ingest:8080"
+            assert told["WISP_INGEST_TOKEN_FILE"].startswith(mounts[0]["mountPath"] + "/")
+        else:
+            assert not told
+        assert not any(mount["name"] == "ingest" for other in others for mount in other.get("volumeMounts", []))
+
+
+@pytest.mark.parametrize(
     ("reason", "spec", "cpu"),
     [
         ("1769 MiB is one CPU", {"memory": "1769Mi"}, "1"),

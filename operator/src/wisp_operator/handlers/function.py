@@ -126,6 +126,7 @@ async def _deploy(
         spec,
         image,
         log_lines_url=context.config.log_lines_url,
+        ingest_url=context.config.ingest_url,
         env=env_digest(spec, held),
     )
     wanted = make(code=code.pod)["spec"]["template"]["metadata"]["name"]
