@@ -4,18 +4,23 @@ import asyncio
 import base64
 import json
 from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
 from fixtures.function_server import MARKED, Answer, Request, ok
-from fixtures.router_world import NAMESPACE, STREAM, Router, event, eventually, world
+from fixtures.router_world import NAMESPACE, STREAM, Router, World, event, eventually, world
+from nats.js import JetStreamContext
 from wisp_api import cloudevent, names
 from wisp_api.cloudevent import LARGE_BYTES, PAYLOAD_BYTES, Event
 from wisp_api.route import Batch, Outlet, Retry, Target
 from wisp_events import log
-from wisp_events.router import contents
+from wisp_events.router import contents, delivery, results
+from wisp_events.router.client import Client as Http
 from wisp_events.router.contents import Contents
+from wisp_events.router.replica import Replica
 from wisp_events.router.schedule import Item
 
 BUS = Outlet(kind="bus", name="done", stream=names.stream(NAMESPACE, "bus", "done"))
@@ -31,6 +36,17 @@ def image(number: int, key: str = "k") -> Event:
     """An event with bytes for data, as many as are taken."""
     one = event(number, key, datacontenttype="image/png", data_base64=base64.b64encode(IMAGE).decode())
     return msgspec.structs.replace(one, data=None)
+
+
+def made(
+    js: JetStreamContext, shared: asyncio.Semaphore, faulted: Callable[[Item, Exception], None] | None = None
+) -> Contents:
+    """Turns of a route that nothing is expected to go wrong with."""
+
+    def unexpected(item: Item, error: Exception) -> None:
+        raise AssertionError(item.place) from error
+
+    return Contents(js, STREAM, shared, faulted or unexpected, lambda: None)
 
 
 async def test_large_events_arrive_whole_and_in_order(tmp_path: Path) -> None:
@@ -160,7 +176,7 @@ async def test_a_record_that_is_gone_does_not_block_its_route(tmp_path: Path, mo
     async with world(tmp_path) as w:
         js, one = w.client.jetstream(timeout=60), large(1)
         raw = msgspec.Raw(log.encode(one))
-        turns = Contents(js, STREAM, asyncio.Semaphore(1))
+        turns = made(js, asyncio.Semaphore(1))
         item, ready = Item(1, 0, cloudevent.decode(raw), raw, 0.0, ""), asyncio.Event()
         item.forget()
         turns.fetch(item, ready.set)
@@ -176,7 +192,7 @@ async def test_turns_are_bounded_and_given_back(tmp_path: Path) -> None:
     """So many of one route have their content at once; who gives a turn back has no content, and a stopped route has no turns."""
     async with world(tmp_path) as w:
         shared = asyncio.Semaphore(contents.AT_ONCE)
-        turns = Contents(w.client.jetstream(timeout=60), STREAM, shared)
+        turns = made(w.client.jetstream(timeout=60), shared)
         items, ready = [], Counter[int]()
         for number in range(contents.AT_ONCE_OF_ONE + 2):
             await w.publish(large(number, size=LARGE_BYTES + 1000))
@@ -187,7 +203,7 @@ async def test_turns_are_bounded_and_given_back(tmp_path: Path) -> None:
             turns.fetch(item, lambda number=number: ready.update([number]))  # type: ignore[misc]
         await eventually(lambda: len(ready) == contents.AT_ONCE_OF_ONE, "the first have their content")
         assert [item.absent for item in items].count(False) == len(ready)
-        assert len(turns) == 2
+        assert (turns.fetching, turns.queued) == (2, True)
         assert items[0].raw == msgspec.Raw(log.encode(large(0, size=LARGE_BYTES + 1000)))
         turns.release(items[0])
         await eventually(lambda: len(ready) == contents.AT_ONCE_OF_ONE + 1, "the next has its turn")
@@ -200,7 +216,8 @@ async def test_a_fault_costs_no_turn(tmp_path: Path) -> None:
     """What goes wrong with one event is logged and leaves its turn to others; a turn may be given back after the end."""
     async with world(tmp_path) as w:
         shared = asyncio.Semaphore(1)
-        turns = Contents(w.client.jetstream(), STREAM, shared)
+        told: list[Item] = []
+        turns = made(w.client.jetstream(), shared, lambda item, _: told.append(item))
         items, ready = [], Counter[int]()
         for number in range(3):
             await w.publish(large(number, size=LARGE_BYTES + 1000))
@@ -214,7 +231,8 @@ async def test_a_fault_costs_no_turn(tmp_path: Path) -> None:
             raise LookupError
 
         turns.fetch(items[0], fault)
-        await eventually(lambda: bool(ready[0]) and not len(turns), "the fault")
+        await eventually(lambda: told == [items[0]], "the fault")
+        assert (ready[0], items[0].absent, turns.fetching) == (1, True, 0)
         turns.fetch(items[1], lambda: ready.update([1]))
         await eventually(lambda: bool(ready[1]), "the next has its turn")
         assert items[1].burial is not None
@@ -223,4 +241,65 @@ async def test_a_fault_costs_no_turn(tmp_path: Path) -> None:
         await eventually(lambda: bool(ready[2]), "the last has its turn")
         await turns.stop()
         turns.release(items[2])
-        assert not len(turns)
+        assert not turns.fetching
+        assert told == [items[0]]
+
+
+@asynccontextmanager
+async def replica(w: World) -> AsyncIterator[Replica]:
+    """A router in this process."""
+    http, stop = Http(), asyncio.Event()
+    made = Replica(w.client, http, "here", 0.0)
+    running = asyncio.create_task(made.run(stop))
+    try:
+        yield made
+    finally:
+        stop.set()
+        await running
+        await http.close()
+
+
+async def test_large_events_that_wait_for_a_turn_hold_up_no_small_ones(tmp_path: Path) -> None:
+    """Others have all turns: small events pass the large ones that wait, which come when turns are free."""
+    async with world(tmp_path) as w, replica(w) as router:
+        turns = router._shared.turns  # noqa: SLF001 - as if other routes had them
+        for _ in range(contents.AT_ONCE):
+            await turns.acquire()
+        await w.publish(*(large(n, str(n), LARGE_BYTES + 1000) for n in range(5)))
+        await w.publish(*(event(n, str(n)) for n in range(100, 200)))
+        await w.subscribe(order="none", parallelism=2)
+        assert sorted(await w.delivered(100)) == [str(n) for n in range(100, 200)]
+        for _ in range(contents.AT_ONCE):
+            turns.release()
+        assert sorted((await w.delivered(105))[100:]) == [str(n) for n in range(5)]
+
+
+async def test_a_fault_costs_an_event_no_more_than_an_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever goes wrong that nobody foresaw, when content is fetched, a request made or an answer judged: the event is tried again."""
+    faults = Counter[str]()
+
+    def once(what: str, place: object, name: str, number: str) -> None:
+        real = getattr(place, name)
+
+        def faulty(*given: object) -> object:
+            events = [value.event if isinstance(value, Item) else value for value in given]
+            if not faults[what] and any(isinstance(one, Event) and one.id == number for one in events):
+                faults[what] += 1
+                raise LookupError(what)
+            return real(*given)
+
+        monkeypatch.setattr(place, name, faulty)
+
+    once("content", Contents, "_remember", "2")
+    once("request of a large one", delivery, "render", "2")
+    once("request of a small one", delivery, "render", "3")
+    once("answer", results, "of_success", "4")
+    monkeypatch.setattr(delivery, "FAULT_SECONDS", 0.05)
+    async with world(tmp_path) as w, replica(w):
+        await w.publish(event(1), large(2), event(3), large(4), event(5))
+        await w.subscribe(retry=Retry(initial_seconds=0.1))
+        assert await w.delivered(6) == ["1", "2", "3", "4", "4", "5"]
+    assert sum(faults.values()) == len(faults) == 4
+    assert sum("a defect of the router" in record.message for record in caplog.records) == 4

@@ -20,9 +20,14 @@ keys = st.sampled_from(["x", "y", "z", None])
 
 @given(st.lists(st.tuples(keys, st.sampled_from("ab")), max_size=40), st.randoms(use_true_random=False))
 def test_ordered(events: list[tuple[str | None, str]], chance: random.Random) -> None:
-    """Of a key at most the earliest undone event is out for an attempt; a barrier runs alone in its lane; all come out."""
+    """Of a key at most the earliest undone event is out for an attempt; a barrier runs alone in its lane; all come out.
+
+    So, too, where events without content are passed over now and then.
+    """
     schedule = Schedule(ordered=True)
     coming = [item(n + 1, key and f"{lane}{key}", lane) for n, (key, lane) in enumerate(events)]
+    for one in coming:
+        one.absent = chance.random() < 0.5
     undone: list[Item] = []
     taken: list[Item] = []
     finished = 0
@@ -32,7 +37,8 @@ def test_ordered(events: list[tuple[str | None, str]], chance: random.Random) ->
         if step == "admit" and coming:
             undone.append(coming.pop(0))
             schedule.admit(undone[-1])
-        elif step == "take" and (got := schedule.take()):
+        elif step == "take" and (got := schedule.take(large=(large := chance.random() < 0.5))):
+            assert large or not got.absent
             earlier = [other for other in undone if other.lane == got.lane and other.sequence < got.sequence]
             assert not [other for other in earlier if other.key in (got.key, None)]
             assert got.key is not None or not earlier
@@ -52,6 +58,18 @@ def test_ordered(events: list[tuple[str | None, str]], chance: random.Random) ->
     assert finished == len(events)
     assert not schedule._keys  # noqa: SLF001 - nothing may be left behind for keys that were seen once
     assert not schedule._lanes  # noqa: SLF001
+
+
+def test_what_was_passed_over_comes_first() -> None:
+    """Events without content come in their order as soon as they may, before what is ready after them."""
+    schedule = Schedule(ordered=False)
+    for n in range(6):
+        one = item(n + 1, "x")
+        one.absent = n % 2 == 0
+        schedule.admit(one)
+    taken = [schedule.take(large=large) for large in (False, False, True, True, False, True)]
+    assert [one.sequence if one else 0 for one in taken] == [2, 4, 1, 3, 6, 5]
+    assert (schedule.ready, schedule.passed) == (0, 0)
 
 
 def test_unordered_starts_everything() -> None:

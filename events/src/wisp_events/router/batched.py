@@ -12,11 +12,12 @@ from typing import Final
 from wisp_events.router import batch, letter, verdict
 from wisp_events.router.client import BODY_BYTES
 from wisp_events.router.cursor import Cursor
-from wisp_events.router.delivery import GRACE_SECONDS, Delivery, Shared
+from wisp_events.router.delivery import GRACE_SECONDS, Delivery
 from wisp_events.router.forming import Forming
 from wisp_events.router.plan import Plan
 from wisp_events.router.request import pick, render_batch
 from wisp_events.router.schedule import Item
+from wisp_events.router.shared import Shared
 from wisp_events.router.verdict import Answer, Outcome, Verdict
 
 BURIALS: Final = 64

@@ -4,16 +4,17 @@ A window holds of an event over LARGE_BYTES the attributes alone, however long i
 back when the request is written, or the log has what comes of the event. A function's large answer takes one, too.
 
 Invariant: at most AT_ONCE events of a process, AT_ONCE_OF_ONE of a route, have their content or answer in memory. Others wait. A small event
-needs no turn; as many large ones as its route's parallelism, waiting for theirs, hold it up all the same. Who has a turn never waits for another.
+needs no turn. While one event of a route waits for its turn, `queued`, the others stay in the schedule and hold no place among their route's
+attempts; only those that the function has taken, and whose record is to be told of, wait beside it. Who has a turn never waits for another.
 How it could fail: the record is gone though its event is not done, because someone purged the stream. After GONE_SECONDS the event goes on
-as its attributes, to be buried.
+as its attributes, to be buried. What nobody foresaw goes wrong: the event has no turn any more, and `faulted` is told.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 import nats.js.errors
 from nats.js import JetStreamContext
@@ -35,27 +36,62 @@ RETRY_SECONDS: Final = 0.2
 class Contents:
     """Turns of one route's large events."""
 
-    def __init__(self, js: JetStreamContext, stream: str, turns: asyncio.Semaphore) -> None:
-        """`turns` are those of the process."""
+    def __init__(
+        self,
+        js: JetStreamContext,
+        stream: str,
+        turns: asyncio.Semaphore,
+        faulted: Callable[[Item, Exception], None],
+        freed: Callable[[], None],
+    ) -> None:
+        """`turns` are those of the process; `freed` is called when nothing is `queued` any more."""
         self._js = js
         self._stream = stream
         self._turns = turns
         self._own = asyncio.Semaphore(AT_ONCE_OF_ONE)
         self._over: dict[Item, asyncio.Future[None]] = {}  # of those that have a turn
         self._tasks: set[asyncio.Task[None]] = set()
-        self._waiting = 0
+        self._faulted = faulted
+        self._freed = freed
+        self._queued = 0
+        self.fetching = 0
+        """Events that wait for a turn or their content."""
+        self.answers = 0
+        """Large answers that wait for a turn."""
 
-    def __len__(self) -> int:
-        """How many wait for a turn or their content."""
-        return self._waiting
+    @property
+    def queued(self) -> bool:
+        """Whether an event waits for a turn to have its content."""
+        return self._queued > 0
 
     def fetch(self, item: Item, then: Callable[[], None]) -> None:
         """Call `then` when the event has its content; `release` it afterwards."""
-        self._start(item, then, load=True)
+        self.fetching += 1
+        if item in self._over:
+            self._start(self._content(item, then))
+            return
+
+        async def mine() -> None:
+            self._queued -= 1
+            asyncio.get_running_loop().call_soon(self._freed)
+            await self._content(item, then)
+
+        self._queued += 1
+        self._start(self._in_turn(item, mine))
 
     def turn(self, item: Item, then: Callable[[], None]) -> None:
         """Call `then` when there is room for what comes of the event; `release` it afterwards."""
-        self._start(item, then, load=False)
+
+        async def mine() -> None:
+            self.answers -= 1
+            try:
+                then()
+            except Exception:  # its turn would be lost to all others
+                logger.exception("the answer to event %s of %s: a defect of the router", item.place, self._stream)
+                self.release(item)
+
+        self.answers += 1
+        self._start(mine() if item in self._over else self._in_turn(item, mine))
 
     def has_turn(self, item: Item) -> bool:
         """Whether an event has its turn."""
@@ -75,34 +111,29 @@ class Contents:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._waiting = 0
+        self.fetching = self.answers = self._queued = 0
 
-    def _start(self, item: Item, then: Callable[[], None], *, load: bool) -> None:
-        self._waiting += 1
-        task = asyncio.get_running_loop().create_task(self._go(item, then, load=load))
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _go(self, item: Item, then: Callable[[], None], *, load: bool) -> None:
-        if item in self._over:
-            await self._make_ready(item, then, load=load)
-            return
+    async def _in_turn(self, item: Item, mine: Callable[[], Coroutine[Any, Any, None]]) -> None:
         async with self._own, self._turns:
             over = self._over[item] = asyncio.get_running_loop().create_future()
-            await self._make_ready(item, then, load=load)
+            await mine()
             await over
 
-    async def _make_ready(self, item: Item, then: Callable[[], None], *, load: bool) -> None:
+    async def _content(self, item: Item, then: Callable[[], None]) -> None:
         try:
-            if load:
+            try:
                 await self._load(item)
-        finally:
-            self._waiting -= 1
-        try:
+            finally:
+                self.fetching -= 1
             then()
-        except Exception:  # its turn would be lost to all others
-            logger.exception("event %s of %s can't be taken further, a defect of the router", item.place, self._stream)
+        except Exception as error:  # noqa: BLE001 - whatever it is: the event has to go on, and its turn to others
             self.release(item)
+            self._faulted(item, error)
 
     async def _load(self, item: Item) -> None:
         """Fetch the content, however long the log is away."""

@@ -9,25 +9,22 @@ what `Budget` allows; beyond that the events stay in the log. Of large events it
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import msgspec
-from nats.aio.client import Client as Nats
 from wisp_api import cloudevent, names
 from wisp_api.cloudevent import LARGE_BYTES
 from wisp_api.route import DeadLetter
 
-from wisp_events.gather import Gatherer
 from wisp_events.router import letter, results, verdict
-from wisp_events.router.client import Client as Http
 from wisp_events.router.client import Exchange
-from wisp_events.router.contents import AT_ONCE, Contents
+from wisp_events.router.contents import Contents
 from wisp_events.router.cursor import Cursor, Trouble, Window
-from wisp_events.router.feed import Branch, Feeds, is_shared
+from wisp_events.router.feed import Branch, is_shared
 from wisp_events.router.intake import Intake
 from wisp_events.router.keeper import Keeper
 from wisp_events.router.metrics import RouteMetrics
@@ -35,9 +32,11 @@ from wisp_events.router.outbox import Outbox
 from wisp_events.router.plan import Plan
 from wisp_events.router.request import MAX_HOPS, pick, render
 from wisp_events.router.schedule import Item, Schedule
-from wisp_events.router.signer import Signer
+from wisp_events.router.shared import Shared
 from wisp_events.router.trace import begin_trace
-from wisp_events.router.verdict import Answer, Outcome, Verdict
+from wisp_events.router.verdict import Answer, Failure, Outcome, Verdict
+
+logger = logging.getLogger(__name__)
 
 WINDOW_EVENTS: Final = 10_000
 WINDOW_BYTES: Final = 32 * 1024 * 1024
@@ -45,41 +44,9 @@ GRACE_SECONDS: Final = 5.0
 """How much longer than the function's timeout the router waits: the runtime's own answer comes first."""
 EXPIRE_SECONDS: Final = 5.0
 BURY_AT_ONCE: Final = 64
+FAULT_SECONDS: Final = 1.0
 NOT_READABLE: Final = (ValueError, RecursionError)
 """What decoding raises for anything that is no JSON of the right form, or nested too deeply."""
-
-
-@dataclass
-class Budget:
-    """Bytes of events that all routes of a process hold together."""
-
-    limit: int = 128 * 1024 * 1024
-    used: int = 0
-
-
-@dataclass
-class Shared:
-    """What the deliveries of a process share."""
-
-    nats: Nats
-    http: Http
-    me: str
-    session: str
-    leased: Callable[[], bool]
-    """Whether this replica may start attempts."""
-    budget: Budget = field(default_factory=Budget)
-    turns: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, AT_ONCE))
-    """Of large events."""
-    signer: Signer = field(default_factory=Signer)
-    gatherer: Gatherer = field(init=False)
-    """Writes what goes to destinations; of all routes, so that they share frames."""
-    feeds: Feeds = field(init=False)
-    """Reads streams that many routes read."""
-
-    def __post_init__(self) -> None:
-        """Write where is read."""
-        self.gatherer = Gatherer(self.nats.jetstream())
-        self.feeds = Feeds(self.nats)
 
 
 class Delivery:
@@ -109,7 +76,7 @@ class Delivery:
         self._ended = False
         self.last_error = ""
         self._outbox = Outbox(self._js, shared.gatherer)
-        self._contents = Contents(self._js, plan.route.stream, shared.turns)
+        self._contents = Contents(self._js, plan.route.stream, shared.turns, self._faulted, self.pump)
         self._timer: asyncio.TimerHandle | None = None
         self._expired_at = 0.0
         route = plan.route
@@ -156,7 +123,7 @@ class Delivery:
     @property
     def in_flight(self) -> int:
         """Attempts under way, what of them is on its way into the log, and large events on their way out of it."""
-        return self._attempts + len(self._outbox) + len(self._contents)
+        return self._attempts + len(self._outbox) + self._contents.fetching
 
     @property
     def stalled(self) -> bool:
@@ -171,7 +138,7 @@ class Delivery:
     def gauge(self) -> None:
         """Set the metrics that are levels."""
         self.metrics.in_flight.set(self.in_flight)
-        self.metrics.large.set(len(self._contents))
+        self.metrics.large.set(self._contents.fetching + self._contents.answers + self.schedule.passed)
         self.metrics.pending.set(self.pending)
         self.metrics.filtered.inc(self.intake.left_out())
         oldest = self._window.oldest
@@ -301,10 +268,14 @@ class Delivery:
 
     def _start_one(self, now: float) -> bool:
         """Start an attempt; False without anything to start."""
-        item = self.schedule.take()
+        item = self._take()
         if item:
-            self._attempt(item, now)
+            self._dare(item, self._attempt, now)
         return item is not None
+
+    def _take(self) -> Item | None:
+        """The next event to start; of large ones one at a time waits for its turn, and all small ones come before the others."""
+        return self.schedule.take(large=not self._contents.queued)
 
     def _make_ready(self, now: float) -> None:
         """Make startable what is due."""
@@ -333,15 +304,16 @@ class Delivery:
             self._bury(item, "Malformed", str(error))
             return
         item.first = item.first or now
-        self._attempts += 1
-        self._retries += item.tries > 0
         exchange = Exchange(request, plan.route.timeout_seconds + GRACE_SECONDS, partial(self._answered, item, now))
         if plan.route.reply or plan.route.on_success:
             exchange.keep, exchange.large = results.REPLY_BYTES, partial(self._contents.turn, item)
         if self._contents.has_turn(item):
             item.forget()  # the request has it
             exchange.sent = partial(self._contents.release, item)
-        self._shared.http.pool(to).send(exchange)
+        pool = self._shared.http.pool(to)
+        self._attempts += 1
+        self._retries += item.tries > 0
+        pool.send(exchange)
 
     def _fetched(self, item: Item) -> None:
         """A large event has its content: attempt it, unless that has to wait now."""
@@ -361,6 +333,29 @@ class Delivery:
         self._retries -= item.tries > 0
         if self.lost:
             return
+        self._dare(item, self._settle, outcome, sent)
+        self.pump()
+
+    def _dare(self, item: Item, act: Callable[..., None], *given: Any) -> None:
+        """Take an event further; what goes wrong that nobody foresaw is its own matter."""
+        try:
+            act(item, *given)
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            self._faulted(item, error)
+
+    def _faulted(self, item: Item, error: Exception) -> None:
+        """A defect kept an event from going on: it is tried again, as if it had not reached the function."""
+        route = self.plan.route
+        logger.error("event %s of %s: a defect of the router", item.place, route.stream, exc_info=error)
+        if self.lost:
+            return
+        self.last_error = f"a defect of the router: {error!r}"
+        item.tries += 1
+        item.last = Failure(self.last_error)
+        self._later(item, time.time() + FAULT_SECONDS + verdict.pause(route.retry, item.tries, item.last))
+
+    def _settle(self, item: Item, outcome: Outcome, sent: float) -> None:
+        """Do what an answer asks for."""
         item.tries += 1
         item.last = outcome
         judged = verdict.judge(outcome)
@@ -370,7 +365,6 @@ class Delivery:
         else:
             self.cursor.failed += 1
             self._failed(item, judged, outcome, now)
-        self.pump()
 
     def _delivered(self, item: Item, answer: Answer) -> None:
         """The function took the event: it is done when the log has what goes on."""
@@ -412,12 +406,15 @@ class Delivery:
         if item.attempts >= retry.max_attempts:
             self._bury(item, "MaxAttempts", f"{item.attempts} attempts failed, the last with {self.last_error}")
             return
-        due = min(now + verdict.pause(retry, item.tries, outcome), self._expiry(item))
+        self._later(item, min(now + verdict.pause(retry, item.tries, outcome), self._expiry(item)))
+
+    def _later(self, item: Item, due: float) -> None:
+        """Try an event again at this time."""
         self.failing[item.place] = item
         self._contents.release(item)
         self.schedule.again(item, due)
         self._keeper.touch()
-        self._wake()
+        self._arm()
 
     def _expiry(self, item: Item) -> float:
         return max(item.stored, self.cursor.started) + self.plan.route.retry.max_age_seconds
@@ -456,7 +453,7 @@ class Delivery:
         now = time.time()
         self._make_ready(now)
         kept = []
-        while self.in_flight < BURY_AT_ONCE and (item := self.schedule.take()):
+        while self.in_flight < BURY_AT_ONCE and (item := self._take()):
             if now >= self._expiry(item):
                 self._bury_expired(item)
             else:
@@ -471,6 +468,10 @@ class Delivery:
 
     def _bury(self, item: Item, reason: str, message: str) -> None:
         """Store a dead letter, then the event is done."""
+        if item.absent and self._contents.queued and not self._contents.has_turn(item):
+            item.burial = reason, message
+            self.schedule.put_back(item)
+            return
         if item.absent:
             self._contents.fetch(item, partial(self._bury, item, reason, message))
             return

@@ -22,10 +22,11 @@ from wisp_api import names
 from wisp_events.router import batched, bucket, janitor, metrics, status, windowed
 from wisp_events.router.claim import claim
 from wisp_events.router.client import Client as Http
-from wisp_events.router.delivery import GRACE_SECONDS, Delivery, Shared
+from wisp_events.router.delivery import GRACE_SECONDS, Delivery
 from wisp_events.router.ownership import ALIVE, BEAT_SECONDS, LEAVING, Members, owner
 from wisp_events.router.plan import InvalidRoute, Plan
 from wisp_events.router.routes import Routes
+from wisp_events.router.shared import Shared
 
 if TYPE_CHECKING:
     from wisp_api.route import RouteStatus

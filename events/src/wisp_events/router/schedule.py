@@ -107,6 +107,7 @@ class Schedule:
         """`ordered`: one event at a time per key, in the order of `admit`."""
         self._ordered = ordered
         self._ready: deque[Item] = deque()
+        self._passed: deque[Item] = deque()  # without content, over which smaller ones were taken
         self._later: list[tuple[float, int, int, Item]] = []
         self._keys: dict[str, deque[Item] | None] = {}
         self._lanes: dict[str, _Lane] = {}
@@ -118,7 +119,12 @@ class Schedule:
     @property
     def ready(self) -> int:
         """Events that could start now."""
-        return len(self._ready)
+        return len(self._ready) + len(self._passed)
+
+    @property
+    def passed(self) -> int:
+        """Of these, events that were not taken because they are large."""
+        return len(self._passed)
 
     @property
     def next_due(self) -> float | None:
@@ -139,9 +145,16 @@ class Schedule:
         else:
             self._enter(lane, item)
 
-    def take(self) -> Item | None:
-        """The next event to attempt; follow with `again` or `out`."""
-        return self._ready.popleft() if self._ready else None
+    def take(self, *, large: bool = True) -> Item | None:
+        """The next event to attempt, without `large` the next that has its content; follow with `again` or `out`."""
+        if large and self._passed:
+            return self._passed.popleft()
+        while self._ready:
+            item = self._ready.popleft()
+            if large or not item.absent:
+                return item
+            self._passed.append(item)
+        return None
 
     def put_back(self, item: Item) -> None:
         """Undo `take`."""

@@ -18,11 +18,12 @@ from wisp_events.router import batch, letter, verdict, windows
 from wisp_events.router.bucket import LOG_ERRORS
 from wisp_events.router.client import BODY_BYTES
 from wisp_events.router.cursor import Cursor, Tumbling
-from wisp_events.router.delivery import GRACE_SECONDS, Delivery, Shared
+from wisp_events.router.delivery import GRACE_SECONDS, Delivery
 from wisp_events.router.plan import Plan
 from wisp_events.router.request import pick, render
 from wisp_events.router.schedule import Item
 from wisp_events.router.shards import Shard
+from wisp_events.router.shared import Shared
 from wisp_events.router.verdict import Answer, Outcome, Verdict
 
 SKEW_SECONDS: Final = 2.0
