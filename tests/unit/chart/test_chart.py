@@ -380,7 +380,7 @@ def test_check_passes_only_where_all_answer(render: Render) -> None:
 
     def check(*urls: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", pod[2], "0.1", *urls]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

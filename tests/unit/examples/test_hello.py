@@ -30,7 +30,7 @@ def url(code: Path, tmp_path: Path) -> Iterator[str]:
 
 def get(url: str) -> Any:
     """The JSON that a GET answers."""
-    with urllib.request.urlopen(url, timeout=5) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         return json.load(answer)
 
 

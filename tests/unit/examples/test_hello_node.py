@@ -25,7 +25,7 @@ def url(tmp_path: Path) -> Iterator[str]:
 def test_curl_is_greeted(url: str) -> None:
     """A GET is answered with a greeting, by name where one is given."""
     for query, wanted in (("", "Hello, world!"), ("?name=Ada", "Hello, Ada!")):
-        with urllib.request.urlopen(url + query, timeout=5) as answer:
+        with urllib.request.urlopen(url + query, timeout=60) as answer:
             assert json.load(answer)["message"] == wanted
 
 
@@ -33,5 +33,5 @@ def test_sample_event_is_greeted(url: str) -> None:
     """The sample is an event as the handler receives it."""
     body = json.dumps(sample("hello-node/events/function-url.json")).encode()
     request = urllib.request.Request(url, body, {"wisp-event-format": "lambda", "wisp-request-id": "r-1"})
-    with urllib.request.urlopen(request, timeout=5) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         assert json.load(answer) == {"message": "Hello, Ada!", "requestId": "r-1"}

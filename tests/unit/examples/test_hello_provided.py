@@ -26,7 +26,7 @@ def url(tmp_path: Path) -> Iterator[str]:
 def test_curl_is_greeted(url: str) -> None:
     """A GET is answered with a greeting, by name where one is given."""
     for query, wanted in (("", "Hello, world!"), ("?name=Ada", "Hello, Ada!")):
-        with urllib.request.urlopen(url + query, timeout=30) as answer:
+        with urllib.request.urlopen(url + query, timeout=60) as answer:
             assert json.load(answer)["message"] == wanted
 
 
@@ -34,5 +34,5 @@ def test_sample_event_is_greeted(url: str) -> None:
     """The sample is an event as the bootstrap receives it."""
     body = json.dumps(sample("hello-provided/events/function-url.json")).encode()
     request = urllib.request.Request(url, body, {"wisp-event-format": "lambda", "wisp-request-id": "r-1"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         assert json.load(answer) == {"message": "Hello, Ada!", "requestId": "r-1"}

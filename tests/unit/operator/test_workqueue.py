@@ -38,12 +38,12 @@ async def test_change_during_work_is_worked_on_again() -> None:
 
     async with running(work) as queue:
         queue.add("a")
-        await asyncio.wait_for(first.wait(), 5)
+        await asyncio.wait_for(first.wait(), 60)
         for key in "aaab":
             queue.add(key)
-        await asyncio.wait_for(other.wait(), 5)  # whatever was due has been looked at
+        await asyncio.wait_for(other.wait(), 60)  # whatever was due has been looked at
         gate.set()
-        await asyncio.wait_for(second.wait(), 5)
+        await asyncio.wait_for(second.wait(), 60)
     assert seen == ["start a", "start b", "end a", "start a"]
 
 
@@ -62,7 +62,7 @@ async def test_failed_work_comes_again_and_others_go_on() -> None:
     async with running(work) as queue:
         queue.add("bad")
         queue.add("good")
-        await asyncio.wait_for(healed.wait(), 10)
+        await asyncio.wait_for(healed.wait(), 60)
     assert tries == ["bad", "good", "bad"]
 
 
@@ -81,7 +81,7 @@ async def test_work_may_ask_to_be_called_again() -> None:
 
     async with running(work) as queue:
         queue.add("a")
-        await asyncio.wait_for(twice.wait(), 5)
+        await asyncio.wait_for(twice.wait(), 60)
 
 
 async def test_sooner_wins() -> None:
@@ -95,4 +95,4 @@ async def test_sooner_wins() -> None:
         queue.add("a", 3600)
         queue.add("a")
         queue.add("a", 3600)
-        await asyncio.wait_for(done.wait(), 5)
+        await asyncio.wait_for(done.wait(), 60)

@@ -282,7 +282,7 @@ def test_stalled_callers_do_not_hold_up_the_end(serve: Callable[..., FunctionPro
         begun = time.monotonic()
         function.process.send_signal(signal.SIGTERM)
         assert function.exit_status() == 0
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 30
 
 
 EVENT = b'{"specversion":"1.0","id":"1","source":"/","type":"t","data":[%s1]}'

@@ -218,7 +218,7 @@ def handler(event, context):
         subprocess.Popen(["yes"], start_new_session=True) if LEFT_BEHIND else subprocess.run(["yes"])
     return os.getpid()
 """.replace("LEFT_BEHIND", str(left_behind))
-    function = serve(code, WISP_TIMEOUT_SECONDS="8" if left_behind else "2", WISP_CONCURRENCY="2")
+    function = serve(code, WISP_TIMEOUT_SECONDS="60" if left_behind else "3", WISP_CONCURRENCY="2")
     assert function.invoke("write").status == (200 if left_behind else 504)
     assert function.invoke("").status == 200
     function.process.terminate()
@@ -280,7 +280,7 @@ def handler(event, context):
     return 1
 """
     chain = "if [ $1 -gt 0 ]; then sh chain.sh $(($1 - 1)); else echo deep; sleep 20; fi; exit"
-    function = serve({"app.py": code, "chain.sh": chain}, WISP_MEMORY_MB="8192", WISP_TIMEOUT_SECONDS="20")
+    function = serve({"app.py": code, "chain.sh": chain}, WISP_MEMORY_MB="8192", WISP_TIMEOUT_SECONDS="120")
     assert function.invoke({}).json == 1
     assert not [line for line in function.lines if line.get("errorType") == "Runtime.Fault"]
 
@@ -293,9 +293,9 @@ def handler(event, context):
     held = mmap.mmap(-1, 200 << 20)
     for at in range(0, 200 << 20, 4096):
         held[at] = 1
-    time.sleep(10)
+    time.sleep(50)
 """
-    function = serve(code, WISP_MEMORY_MB="100", WISP_TIMEOUT_SECONDS="5")
+    function = serve(code, WISP_MEMORY_MB="100", WISP_TIMEOUT_SECONDS="60")
     assert function.invoke({}).status == 500
     assert function.log(lambda line: line.get("errorType") == "Runtime.OutOfMemory")
 
@@ -347,18 +347,19 @@ def test_a_zygote_that_ends_while_it_is_to_fork(serve: Callable[..., FunctionPro
     code = """
 import os, signal, time
 def handler(event, context):
-    if event:
+    if event == 1:
         os.kill(os.getppid(), signal.SIGSTOP)
         print("zygote", os.getppid(), flush=True)
-        time.sleep(event)
+    time.sleep(event)
     return os.getpid()
 """
     function = serve(code, WISP_CONCURRENCY="4", WISP_INIT_TIMEOUT_SECONDS="120")
     with function.socket() as first, function.socket() as second:
-        for sock in (first, second):  # the second has a third worker forked, which the zygote doesn't
-            sock.sendall(b"POST / HTTP/1.1\r\nhost: x\r\nwisp-event-format: lambda\r\ncontent-length: 1\r\n\r\n1")
-            function_is_busy(function)
+        head = b"POST / HTTP/1.1\r\nhost: x\r\nwisp-event-format: lambda\r\ncontent-length: 1\r\n\r\n"
+        first.sendall(head + b"1")
         line = function.log(lambda line: line["message"].startswith("zygote "))
+        second.sendall(head + b"2")  # has a third worker forked, which the zygote doesn't
+        function_is_busy(function)
         os.kill(int(line["message"].split()[1]), signal.SIGKILL)
         assert b" 200 " in first.recv(4096)
         assert b" 200 " in second.recv(4096)
@@ -386,7 +387,7 @@ def handler(event, context):
         if os.fork() == 0:
             os.setsid()
             data = struct.pack(">BIII", 18, 99, 0, 0) * 4000
-            until = time.monotonic() + 20
+            until = time.monotonic() + 60
             while time.monotonic() < until:
                 os.write(socket(), data)
         time.sleep(0.1)
@@ -398,7 +399,7 @@ def handler(event, context):
     begun = time.monotonic()
     assert function.invoke(1).status == 500
     assert function.invoke(0).json == 1
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 50
 
 
 @pytest.mark.parametrize("context", [r'{"a":"\ud800"}', '{"a":1e999}', '{"a":NaN}'])

@@ -181,15 +181,14 @@ def test_slow_reader_gets_all_and_blocks_nobody(serve: Callable[..., FunctionPro
 
 
 def test_health_is_answered_while_the_handler_computes(serve: Callable[..., FunctionProcess]) -> None:
-    """Health is answered, and quickly, while a handler holds the interpreter; the next event waits its turn."""
+    """Health is answered while a handler holds the interpreter; the next event waits its turn."""
     code = """
-import time
+import os
 running = 0
 def handler(event, context):
     global running
     running += 1
-    until = time.monotonic() + event
-    while time.monotonic() < until:
+    while not os.path.exists("go"):
         pass
     running -= 1
     return running
@@ -197,16 +196,12 @@ def handler(event, context):
     function = serve(code)
     first, second, health = function.connect(), function.connect(), function.connect()
     headers = {"wisp-event-format": "lambda"}
-    started = time.monotonic()
-    first.request("POST", "/", "3.0", headers)
-    second.request("POST", "/", "0.1", headers)
-    times = []
+    first.request("POST", "/", "0", headers)
+    second.request("POST", "/", "0", headers)
     for _ in range(5):
-        begun = time.monotonic()
         health.request("GET", "/_wisp/health")
         assert json.loads(health.getresponse().read()) == {"status": "ok"}
-        times.append(time.monotonic() - begun)
-    assert time.monotonic() - started < 3.0, times
+    (function.folder / "go").touch()
     assert first.getresponse().read() == b"0"
     assert second.getresponse().read() == b"0"
     for connection in (first, second, health):
@@ -223,13 +218,15 @@ def test_health_path_is_reserved_for_get_alone(serve: Callable[..., FunctionProc
 
 def test_full_queue_is_429(serve: Callable[..., FunctionProcess]) -> None:
     """Beyond the queue a request is refused with 429 and no mark; those in the queue are all served."""
-    code = "import time\ndef handler(request):\n    time.sleep(float(request.path[1:]))\n    return 'ok'\n"
+    code = "import os\ndef handler(request):\n    while not os.path.exists('go'):\n        pass\n    return 'ok'\n"
     function = serve(code)
     sockets = [function.socket() for _ in range(MAX_QUEUED + 10)]
-    sockets[0].sendall(b"GET /1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    sockets[0].sendall(b"GET /0 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
     function_is_busy(function)
     for sock in sockets[1:]:
         sock.sendall(b"GET /0 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    function_is_busy(function)
+    (function.folder / "go").touch()
     answers = [read_all(sock) for sock in sockets]
     for sock in sockets:
         sock.close()
@@ -314,6 +311,6 @@ def test_poll_adapter() -> None:
         poller.register(left.fileno(), select.POLLIN)
         started = time.monotonic()
         assert poller.poll(0.05) == []
-        assert 0.04 < time.monotonic() - started < 5
+        assert 0.04 < time.monotonic() - started < 30
         right.send(b"x")
         assert poller.poll(-1) == [(left.fileno(), select.POLLIN)]

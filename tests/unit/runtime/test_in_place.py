@@ -12,7 +12,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from unit.runtime.conftest import Answer, read_all
+from fixtures.process import free_port
+from unit.runtime.conftest import Answer, function_is_busy, read_all
 from wisp_runtime.frames import BUSY
 from wisp_runtime.lending import Lender
 
@@ -97,13 +98,14 @@ def test_connections_outlive_a_crash(serve_here: Serve) -> None:
         assert say(function, "exit", 3).json["errorType"] == "Runtime.ExitError"
     connection.close()
     assert len(set(pids)) == len(set(ids)) == 3
+    function.log(lambda line: line.get("type") == "platform.report" and line["requestId"] not in ids)
     lines = [line["message"].split(" ")[0] for line in function.lines if line.get("requestId") not in ids]
     assert lines[1:6] == ["START", "leaving", "Runtime.ExitError:", "END", "REPORT"]
 
 
 def test_what_waits_outlives_a_timeout(serve_here: Serve) -> None:
     """Requests that wait while one exceeds its time are answered by the next process, and that one has Lambda's error."""
-    function = serve_here(WISP_TIMEOUT_SECONDS="1")
+    function = serve_here(WISP_TIMEOUT_SECONDS="3")
     with ThreadPoolExecutor(9) as pool:
         slow = pool.submit(say, function, "sleep", 60)
         function.log(lambda line: line["message"] == "asleep")
@@ -188,8 +190,7 @@ def test_text(start: Callable[..., FunctionProcess]) -> None:
 
 def test_figures(serve_here: Serve) -> None:
     """Metrics count what all processes of the function have run, those that died too, and the first start is reported."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     function = serve_here(WISP_METRICS_PORT=str(port))
     answers = [say(function, kind) for kind in ("pid", "exit", "pid")]
     function.port = port
@@ -208,14 +209,14 @@ def test_figures(serve_here: Serve) -> None:
 def test_it_finishes_what_runs(serve_here: Serve) -> None:
     """SIGTERM: what runs is finished, what waits is answered, and the process ends with 0."""
     function = serve_here()
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(1) as pool, function.socket() as other:
         slow = pool.submit(say, function, "sleep", 1)
         function.log(lambda line: line["message"] == "asleep")
-        other = pool.submit(say, function, "pid")
-        time.sleep(0.2)  # for it to be accepted, which nobody tells
+        other.sendall(encode("pid"))
+        function_is_busy(function)  # so it is accepted
         function.process.send_signal(signal.SIGTERM)
         assert slow.result().status == 200
-        assert other.result().status == 200
+        assert read_all(other).startswith(b"HTTP/1.1 200 ")
     assert function.exit_status() == 0
 
 
@@ -249,7 +250,7 @@ def test_refused(start: Callable[..., FunctionProcess], env: dict[str, str], wan
 
 def test_paths_like_ours(serve_here: Serve) -> None:
     """Of what begins with ``/_wisp/`` only health is the front's own: all else is the handler's."""
-    function = serve_here("def handler(event, context):\n    return event['rawPath']\n", WISP_TIMEOUT_SECONDS="1")
+    function = serve_here("def handler(event, context):\n    return event['rawPath']\n")
     for path in ("/_wisp/x", "/_wisp/healthy", "/_wisp/"):
         assert function.request(path).body.decode().strip('"') == path
     assert function.request("/_wisp/health").status == function.request("/_wisp/life").status == 200

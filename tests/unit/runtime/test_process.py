@@ -13,6 +13,7 @@ import cloudevents
 import httptools
 import pytest
 import wisp_runtime
+from fixtures.process import free_port
 from unit.runtime.conftest import SOURCE, function_is_busy, read_all
 from wisp_runtime.__main__ import TERMINATION_BYTES, termination_text
 from wisp_runtime.errors import InitError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from unit.runtime.conftest import FunctionProcess
 
 SLEEP = "import time\ndef handler(event, context):\n    time.sleep(event)\n    return 'slept'\n"
+WAIT = "import os, time\ndef handler(event, context):\n    while not os.path.exists('go'):\n        time.sleep(0.01)\n    return 'waited'\n"
 LAMBDA = {"wisp-event-format": "lambda"}
 
 
@@ -140,7 +142,7 @@ def test_local_reload(start: Callable[..., FunctionProcess]) -> None:
     assert function.request("/").body == b"one"
     for code, wanted in (("return 'two'", b"two"), ("return (", b"UserCodeSyntaxError"), ("return 'three'", b"three")):
         (function.folder / "app.py").write_text(f"def handler(request):\n    {code}\n")
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while wanted not in function.request("/").body:
             assert time.monotonic() < until
             time.sleep(0.02)
@@ -215,21 +217,22 @@ def handler(event, context):
 
 def test_sigterm_drains(serve: Callable[..., FunctionProcess]) -> None:
     """On SIGTERM what runs and what waits is finished and answered with Connection: close; then it exits 0."""
-    code = "import atexit\natexit.register(print, 'bye')\n" + SLEEP
+    code = "import atexit\natexit.register(print, 'bye')\n" + WAIT
     function = serve(code)
     running, waiting, idle = function.connect(), function.connect(), function.socket()
-    running.request("POST", "/", "0.6", LAMBDA)
+    running.request("POST", "/", "0", LAMBDA)
     function_is_busy(function)
-    waiting.request("POST", "/", "0.1", LAMBDA)
+    waiting.request("POST", "/", "1", LAMBDA)
     function_is_busy(function)
     function.process.send_signal(signal.SIGTERM)
+    assert read_all(idle) == b""
+    idle.close()
+    (function.folder / "go").touch()
     for connection in (running, waiting):
         response = connection.getresponse()
         assert (response.status, response.headers["connection"]) == (200, "close")
-        assert response.read() == b'"slept"'
+        assert response.read() == b'"waited"'
         connection.close()
-    assert read_all(idle) == b""
-    idle.close()
     assert function.exit_status() == 0
     assert function.lines[-1]["message"] == "bye"
     with pytest.raises(ConnectionRefusedError):
@@ -268,7 +271,7 @@ def test_idle_process_exits_at_once(serve: Callable[..., FunctionProcess]) -> No
     begun = time.monotonic()
     function.process.send_signal(signal.SIGTERM)
     assert function.exit_status() == 0
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
 
 
 def test_sigterm_during_import(start: Callable[..., FunctionProcess]) -> None:
@@ -281,12 +284,13 @@ def test_sigterm_during_import(start: Callable[..., FunctionProcess]) -> None:
 
 def test_port_opens_when_the_handler_is_imported(start: Callable[..., FunctionProcess]) -> None:
     """Nothing listens until the handler is there: an open port means ready."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    function = start("import time\nprint('importing')\ntime.sleep(0.3)\n" + SLEEP, PORT=str(port))
+    port = free_port()
+    code = "import os, time\nprint('importing')\nwhile not os.path.exists('go'):\n    time.sleep(0.01)\n" + SLEEP
+    function = start(code, PORT=str(port))
     function.log(lambda line: line["message"] == "importing")
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        socket.create_connection(("127.0.0.1", port), timeout=60).close()
+    (function.folder / "go").touch()
     assert function.ready().port == port
     assert function.request("/_wisp/health").status == 200
 

@@ -9,7 +9,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from unit.runtime.conftest import read_all
+from unit.runtime.conftest import function_is_busy, read_all
+from unit.runtime.test_workers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +21,10 @@ APP = """
 import asyncio, json, os
 
 state = {"started": 0}
+
+async def wait_for(file):
+    while file and not os.path.exists(file):
+        await asyncio.sleep(0.01)
 
 async def handler(scope, receive, send):
     if scope["type"] == "lifespan":
@@ -41,14 +46,13 @@ async def handler(scope, receive, send):
         await send({"type": "http.response.body", "body": json.dumps(seen).encode()})
     elif path == "/events":
         await start(200, b"text/event-stream")
-        pause = float(scope["query_string"] or 0)
         for number in range(3):
             await send({"type": "http.response.body", "body": b"data: %d\\n\\n" % number, "more_body": True})
-            await asyncio.sleep(pause)
+            await wait_for(scope["query_string"])
         await send({"type": "http.response.body"})
     elif path == "/wait":
         print("waiting")
-        await asyncio.sleep(float(scope["query_string"] or 60))
+        await wait_for(scope["query_string"])
         await start()
         await send({"type": "http.response.body", "body": b"%d" % os.getpid()})
     elif path == "/forever":
@@ -98,29 +102,32 @@ def test_asgi_requests_share_a_worker(serve: Callable[..., FunctionProcess]) -> 
     """Up to perInstance requests run at once in the app's one process, each under its own request id."""
     function = serve(APP, WISP_CONCURRENCY="3")
     connections = [function.connect() for _ in range(4)]
-    begun = time.monotonic()
+
+    def waiting() -> set[str]:
+        return {line["requestId"] for line in function.lines if line["message"] == "waiting"}
+
     for number, connection in enumerate(connections):
-        connection.request("GET", "/wait?1", headers={"wisp-request-id": f"r-{number}"})
+        connection.request("GET", "/wait?go", headers={"wisp-request-id": f"r-{number}"})
+    wait_until(lambda: len(waiting()) == 3)
+    function_is_busy(function)
+    assert waiting() == {"r-0", "r-1", "r-2"}
+    (function.folder / "go").touch()
     assert len({connection.getresponse().read() for connection in connections}) == 1
-    assert 2 <= time.monotonic() - begun < 4
     for connection in connections:
         connection.close()
-    waiting = {line["requestId"] for line in function.lines if line["message"] == "waiting"}
-    assert waiting == {"r-0", "r-1", "r-2", "r-3"}
+    wait_until(lambda: waiting() == {"r-0", "r-1", "r-2", "r-3"})
 
 
 def test_server_sent_events_come_as_they_are_made(serve: Callable[..., FunctionProcess]) -> None:
     """What an app streams reaches the caller at once, in chunks, and the connection is kept."""
     function = serve(APP)
     connection = function.connect()
-    connection.request("GET", "/events?1.5")
+    connection.request("GET", "/events?go")
     response = connection.getresponse()
     assert response.headers["transfer-encoding"] == "chunked"
-    begun = time.monotonic()
     assert response.read1() == b"data: 0\n\n"
-    assert time.monotonic() - begun < 1.5
+    (function.folder / "go").touch()
     assert response.read() == b"data: 1\n\ndata: 2\n\n"
-    assert time.monotonic() - begun > 2.5
     connection.request("GET", "/echo")
     assert connection.getresponse().status == 201
     connection.close()
@@ -163,13 +170,14 @@ def test_stream_that_breaks_off(serve: Callable[..., FunctionProcess]) -> None:
 
 def test_timeout_in_a_shared_worker(serve: Callable[..., FunctionProcess]) -> None:
     """A request whose time is over is cancelled; the others in its worker live on."""
-    function = serve(APP, WISP_CONCURRENCY="3", WISP_TIMEOUT_SECONDS="3")
-    before = function.request("/wait?0").body
+    function = serve(APP, WISP_CONCURRENCY="3", WISP_TIMEOUT_SECONDS="6")
+    before = function.request("/wait").body
     late, fine = function.connect(), function.connect()
-    late.request("GET", "/wait?60")
-    time.sleep(1.5)
-    fine.request("GET", "/wait?2")
+    late.request("GET", "/wait?never")
+    time.sleep(5)  # it has so long after the other's end
+    fine.request("GET", "/wait?go")
     assert late.getresponse().status == 504
+    (function.folder / "go").touch()
     assert fine.getresponse().read() == before
     late.close()
     fine.close()

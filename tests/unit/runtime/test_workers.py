@@ -29,6 +29,22 @@ def handler(event, context):
 """
 
 
+TOGETHER = """
+import os, random, time, uuid
+print("imported")
+def handler(event, context):
+    print("begun")
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+    return [os.getpid(), random.random(), str(uuid.uuid4())]
+"""
+
+
+def begun(function: FunctionProcess) -> int:
+    """How many invocations have begun."""
+    return sum(line["message"] == "begun" for line in function.lines)
+
+
 def alive(pid: int) -> bool:
     """Whether a process runs: it exists and is no zombie."""
     try:
@@ -47,22 +63,22 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def test_timeout(serve: Callable[..., FunctionProcess]) -> None:
     """The caller gets Lambda's timeout error at once, the worker is gone, another serves, the connection is kept."""
-    function = serve(SLEEP, WISP_TIMEOUT_SECONDS="0.5")
+    function = serve(SLEEP, WISP_TIMEOUT_SECONDS="2")
     first = function.invoke(0).json
     answer = function.invoke(60, **{"wisp-request-id": "r-1"})
     assert answer.status == 504
     assert (answer.headers["wisp-request-id"], answer.headers["wisp-function-error"]) == ("r-1", "Timeout")
     assert "connection" not in answer.headers
     assert answer.json["errorType"] == "Sandbox.Timedout"
-    assert re.fullmatch(r"\d{4}-\S+Z r-1 Task timed out after 0\.50 seconds", answer.json["errorMessage"])
-    begun = time.monotonic()
+    assert re.fullmatch(r"\d{4}-\S+Z r-1 Task timed out after 2\.00 seconds", answer.json["errorMessage"])
+    since = time.monotonic()
     second = function.invoke(0).json
-    assert time.monotonic() - begun < 30  # the first would have slept for 60
+    assert time.monotonic() - since < 30  # the first would have slept for 60
     assert second != first
     wait_until(lambda: not alive(first))
     line = function.log(lambda line: line.get("errorType") == "Sandbox.Timedout")
     assert line["requestId"] == "r-1"
-    assert function.log(lambda line: line.get("status") == "timeout")["metrics"]["durationMs"] >= 500
+    assert function.log(lambda line: line.get("status") == "timeout")["metrics"]["durationMs"] >= 2000
 
 
 SLOW_START = """
@@ -75,19 +91,22 @@ fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 def handler(event, context):
     if not context.client_context:
         fcntl.flock(lock, fcntl.LOCK_UN)
-    time.sleep(event)
+    while event == "go" and not os.path.exists("go"):
+        time.sleep(0.01)
+    time.sleep(event if event != "go" else 0)
     return [os.getpid(), started]
 """
 
 
 def test_a_worker_is_started_ahead_of_a_timeout(serve: Callable[..., FunctionProcess]) -> None:
     """Where workers can't be forked the next one is started before another's time is over, and ended if it isn't needed."""
-    function = serve(SLOW_START, WISP_TIMEOUT_SECONDS="3")
+    function = serve(SLOW_START, WISP_TIMEOUT_SECONDS="5")
     workers = Path(f"/proc/{function.process.pid}/task/{function.process.pid}/children")
     first, _ = function.invoke(0).json
     with function.socket() as sock:
-        sock.sendall(b"POST / HTTP/1.1\r\nhost: x\r\nwisp-event-format: lambda\r\ncontent-length: 3\r\n\r\n2.3")
+        sock.sendall(b'POST / HTTP/1.1\r\nhost: x\r\nwisp-event-format: lambda\r\ncontent-length: 4\r\n\r\n"go"')
         wait_until(lambda: len(workers.read_text().split()) == 2)
+        (function.folder / "go").touch()
         assert b" 200 " in sock.recv(4096)
     wait_until(lambda: len(workers.read_text().split()) == 1)
     assert function.invoke(60).status == 504
@@ -96,15 +115,20 @@ def test_a_worker_is_started_ahead_of_a_timeout(serve: Callable[..., FunctionPro
     assert second != first
     assert started < over
     alone = b64encode(b'{"custom": {}}').decode()
-    function = serve(SLOW_START, WISP_TIMEOUT_SECONDS="2")
-    assert function.invoke(60, **{"x-amz-client-context": alone}).status == 504
-    assert function.log(lambda line: "No worker is started ahead" in line["message"])["level"] == "WARNING"
+    function = serve(SLOW_START, WISP_TIMEOUT_SECONDS="4")
+
+    def failed() -> bool:  # on a busy machine the other may be gone before the start fails for it
+        assert function.invoke(60, **{"x-amz-client-context": alone}).status == 504
+        said = [line for line in function.lines if "No worker is started ahead" in line["message"]]
+        return [line["level"] for line in said] == ["WARNING"]
+
+    wait_until(failed)
     assert function.invoke(0).status == 200
 
 
 def test_who_waits_behind_a_timeout_is_served(serve: Callable[..., FunctionProcess]) -> None:
     """Requests that waited behind the one that timed out are served by the worker that takes its place."""
-    function = serve(SLEEP, WISP_TIMEOUT_SECONDS="0.5")
+    function = serve(SLEEP, WISP_TIMEOUT_SECONDS="2")
     first, second = function.connect(), function.connect()
     first.request("POST", "/", "60", LAMBDA)
     function_is_busy(function)
@@ -163,7 +187,7 @@ def handler(event, context):
     print("child", child.pid, flush=True)
     time.sleep(60)
 """
-    function = serve(code, WISP_TIMEOUT_SECONDS="0.3")
+    function = serve(code, WISP_TIMEOUT_SECONDS="2")
     assert function.invoke({}).status == 504
     line = function.log(lambda line: line["message"].startswith("child "))
     wait_until(lambda: not alive(int(line["message"].split()[1])))
@@ -181,7 +205,7 @@ def handler(event, context):
     return [open(f"/proc/{name}/comm").read().strip() for name in os.listdir("/proc") if name.isdigit()]
 """
     container = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc")
-    function = serve(code, under=container, WISP_TIMEOUT_SECONDS="0.3")
+    function = serve(code, under=container, WISP_TIMEOUT_SECONDS="1")
     for event in ("leave a child", "leave none"):
         assert function.invoke(event).status == 504
 
@@ -218,16 +242,18 @@ def handler(event, context):
 
 def test_per_instance(serve: Callable[..., FunctionProcess]) -> None:
     """Up to perInstance events run at once, each alone in its worker; the next waits."""
-    function = serve(SLEEP, WISP_CONCURRENCY="3")
+    function = serve(TOGETHER, WISP_CONCURRENCY="3")
     connections = [function.connect() for _ in range(4)]
-    begun = time.monotonic()
     for connection in connections:
-        connection.request("POST", "/", "1", LAMBDA)
-    pids = [json.loads(connection.getresponse().read()) for connection in connections]
+        connection.request("POST", "/", "0", LAMBDA)
+    wait_until(lambda: begun(function) == 3)
+    function_is_busy(function)
+    assert begun(function) == 3
+    (function.folder / "go").touch()
+    pids = [json.loads(connection.getresponse().read())[0] for connection in connections]
     for connection in connections:
         connection.close()
     assert len(set(pids)) == 3
-    assert 2 <= time.monotonic() - begun < 4
 
 
 @pytest.mark.parametrize(
@@ -241,7 +267,7 @@ def test_per_instance(serve: Callable[..., FunctionProcess]) -> None:
 def test_what_cannot_fork_imports_by_itself(serve: Callable[..., FunctionProcess], left: str, said: str) -> None:
     """An import that left something that a fork would break is repeated in each worker, and the log says so."""
     code = f"{left}\nimport os, time\nprint('imported')\n" + SLEEP
-    function = serve(code, WISP_CONCURRENCY="2", WISP_TIMEOUT_SECONDS="0.5")
+    function = serve(code, WISP_CONCURRENCY="2", WISP_TIMEOUT_SECONDS="2")
     assert function.log(lambda line: f"because the import left {said}" in line["message"])
     assert function.invoke(60).status == 504
     assert function.invoke(0).status == 200
@@ -250,29 +276,25 @@ def test_what_cannot_fork_imports_by_itself(serve: Callable[..., FunctionProcess
 
 def test_forked_workers_share_the_import_and_no_random_numbers(serve: Callable[..., FunctionProcess]) -> None:
     """Workers fork from one import; each draws its own random numbers and ids."""
-    code = """
-import os, random, time, uuid
-print("imported")
-def handler(event, context):
-    time.sleep(0.2)
-    return [os.getpid(), random.random(), str(uuid.uuid4())]
-"""
-    function = serve(code, WISP_CONCURRENCY="3")
+    function = serve(TOGETHER, WISP_CONCURRENCY="3")
     connections = [function.connect() for _ in range(3)]
     for connection in connections:
         connection.request("POST", "/", "0", LAMBDA)
+    wait_until(lambda: begun(function) == 3)
+    (function.folder / "go").touch()
     answers = [json.loads(connection.getresponse().read()) for connection in connections]
     for connection in connections:
         connection.close()
     assert [len({answer[part] for answer in answers}) for part in range(3)] == [3, 3, 3]
+    function.log(lambda line: line["message"] == "imported")
     assert sum(line["message"] == "imported" for line in function.lines) == 1
 
 
 def test_nothing_leaks_over_many_ends(serve: Callable[..., FunctionProcess]) -> None:
     """After many timeouts and crashes the front has the descriptors and children that it had before."""
     code = "import os, time\ndef handler(event, context):\n    return eval(event)\n"
-    function = serve(code, WISP_TIMEOUT_SECONDS="0.1")
-    function.invoke("1")
+    function = serve(code, WISP_TIMEOUT_SECONDS="0.2")
+    wait_until(lambda: function.invoke("1").status == 200)
     pid = function.process.pid
 
     def held() -> int:
@@ -281,8 +303,8 @@ def test_nothing_leaks_over_many_ends(serve: Callable[..., FunctionProcess]) -> 
     before = held()
     for _ in range(10):
         assert function.invoke("time.sleep(9)").status == 504
-        assert function.invoke("os._exit(1)").status == 500
-    assert function.invoke("2").json == 2
+        assert function.invoke("os._exit(1)").status in {500, 504}  # on a busy machine its time, too, may be over first
+    wait_until(lambda: function.invoke("2").status == 200)
     wait_until(lambda: held() <= before)
 
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fixtures.node import RUNTIME
-from fixtures.worker import CHUNK, END, ERROR, PAUSE, RESULT, RESUME, START
+from fixtures.worker import CHUNK, DEADLINE, END, ERROR, PAUSE, RESULT, RESUME, START
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from fixtures.worker import WorkerProcess
 
@@ -126,9 +127,7 @@ export const handler = (event, context, callback) => {
 };
 """)
     assert worker.call('{"wait":true,"ms":30}').json == {"seen": 1}
-    begun = time.monotonic()
-    assert worker.call('{"wait":false,"ms":20000}').json == {"seen": 1}
-    assert time.monotonic() - begun < 10
+    assert worker.call('{"wait":false,"ms":600000}').json == {"seen": 1}
 
 
 def test_context(run: Run) -> None:
@@ -140,12 +139,12 @@ export const handler = async (event, context) => ({
 """)
     given: dict[str, Any] = {
         "id": "mine",
-        "deadline": int(time.time() * 1000) + 5000,
+        "deadline": int(time.time() * 1000) + 60_000,
         "clientContext": {"custom": 1},
         "xray": "Root=1",
     }
     told = worker.call(**given).json
-    assert 3000 < told.pop("left") <= 5000
+    assert 1000 < told.pop("left") <= 60_000
     assert told == {
         "callbackWaitsForEmptyEventLoop": True,
         "functionName": "hello",
@@ -245,26 +244,30 @@ def test_response_streaming_fails(run: Run) -> None:
     assert (frame.kind, frame.head["errorMessage"]) == (END, "Response stream is not finished.")
 
 
-def test_a_paused_stream_waits(run: Run) -> None:
+def test_a_paused_stream_waits(run: Run, tmp_path: Path) -> None:
     """After PAUSE no piece is sent until RESUME; the writer is held by its own write."""
     worker = run("""
+import { existsSync } from "node:fs";
 export const handler = awslambda.streamifyResponse(async (event, stream) => {
   const write = (text) => new Promise((resolve) => stream.write(text, resolve));
   await write("a");
-  await new Promise((resolve) => setTimeout(resolve, event));
+  while (!existsSync(event)) await new Promise((resolve) => setTimeout(resolve, 10));
+  for (let n = 0; n < 2; n++) await new Promise((resolve) => setImmediate(resolve));  // what the socket holds is read
   await write("b");
   for (let n = 0; n < 5; n++) await write("c");
   stream.end();
 });
 """)
-    number = worker.invoke("100")
+    gate = tmp_path / "gate"
+    number = worker.invoke(json.dumps(str(gate)))
     assert worker.receive().kind == START
     worker.send(PAUSE, number)
+    gate.touch()
     assert worker.receive().body == b"b"  # this one was on its way
     worker.socket.settimeout(0.3)
     with pytest.raises(TimeoutError):
         worker.receive()
-    worker.socket.settimeout(20)
+    worker.socket.settimeout(DEADLINE)
     worker.send(RESUME, number)
     rest = [worker.receive() for _ in range(6)]
     assert (b"".join(frame.body for frame in rest), rest[-1].kind) == (b"ccccc", END)

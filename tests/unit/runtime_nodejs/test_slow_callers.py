@@ -28,7 +28,7 @@ HANDLERS = {
 def memory(worker: WorkerProcess) -> float:
     """Resident MiB of a worker once it stands still: it has used no processor time for a while."""
     process = Path(f"/proc/{worker.process.pid}")
-    deadline, last, still = time.monotonic() + 20, b"", 0
+    deadline, last, still = time.monotonic() + 60, b"", 0
     while still < 10:
         assert time.monotonic() < deadline, "the worker never stands still"
         time.sleep(0.02)

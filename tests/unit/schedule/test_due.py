@@ -63,4 +63,4 @@ def test_a_long_downtime_costs_little(missed: str) -> None:
     """Ten years of a tick a second are not gone through one by one."""
     timing, begin = parse("* * * * * *", "UTC", None), datetime.now(UTC)
     due(timing, missed, NOW - timedelta(days=3650), NOW, 256)
-    assert datetime.now(UTC) - begin < timedelta(seconds=1)
+    assert datetime.now(UTC) - begin < timedelta(seconds=30)

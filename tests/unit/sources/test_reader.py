@@ -22,10 +22,12 @@ class Answers:
     def __init__(self, *answers: tuple[int, str, str]) -> None:
         """Each is a sequence, a time and the version of a task."""
         self._answers = list(answers)
+        self.taken = asyncio.Event()
 
     async def request(self, *_: object) -> Msg:
         """The next answer; after the last one nobody answers."""
         if not self._answers:
+            self.taken.set()
             raise OSError
         sequence, time, version = self._answers.pop(0)
         config = ReaderConfig(namespace="shop", kind="mysql", connection="db", version=version)
@@ -37,10 +39,13 @@ async def tasks(monkeypatch: pytest.MonkeyPatch, *answers: tuple[int, str, str])
     """The version that a reader acts on after these answers."""
     monkeypatch.setattr(reader_module, "POLL_SECONDS", 0)
     monkeypatch.setattr(reader_module, "_now", lambda: 0.0)
-    reader = Reader(cast("Client", Answers(*answers)), "shop", "mysql", "db", Path("/nowhere"))
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(0.1):
-            await reader.follow()
+    nats = Answers(*answers)
+    reader = Reader(cast("Client", nats), "shop", "mysql", "db", Path("/nowhere"))
+    following = asyncio.ensure_future(reader.follow())
+    await asyncio.wait_for(nats.taken.wait(), 60)
+    following.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await following
     return reader.wish.config.version if reader.wish else ""
 
 
