@@ -129,6 +129,8 @@ class RouteStatus(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=Tr
     dead_lettered: int = 0
     pending: int = 0
     """Events between the cursor and the end of the stream, an upper bound (records count as the events they hold once read)."""
+    oldest_pending: str | None = None
+    """RFC 3339: when the oldest of the pending events that were read came into the log."""
     last_delivery: str | None = None
     """RFC 3339."""
     owner: str = ""

@@ -396,6 +396,8 @@ class SubscriptionStatus(Struct, rename="camel", omit_defaults=True, kw_only=Tru
     """Events that stand in the dead-letter stream."""
     pending: int = 0
     """Events that wait, an upper bound."""
+    oldest_pending: Time | None = None
+    """Since when the oldest of them has waited."""
     last_delivery: Time | None = None
     """When the function last took one."""
     replay: ReplayStatus | None = None

@@ -52,6 +52,7 @@ def of_subscription(item: Object) -> dict[str, Any]:
         "Failed": f"{status.get('failed', 0)} attempts",
         "Dead letters": status.get("deadLettered", 0),
         "Pending": status.get("pending", 0),
+        "Oldest pending": f"{output.age(status['oldestPending'])} ago" if status.get("oldestPending") else None,
         "Last delivery": f"{output.age(status['lastDelivery'])} ago" if status.get("lastDelivery") else None,
     }
 

@@ -23,6 +23,8 @@ RECOVERED = "Recovered"
 EventType = Literal["Normal", "Warning"]
 _STEPS = frozenset({conditions.ROLLING_OUT, conditions.PINNED})
 """Reasons of a condition that is True and threatens nothing: each step is told."""
+_LOSSES = frozenset({conditions.READER_AWAY, conditions.ROUTER_AWAY})
+"""Reasons of a condition that nobody can tell because who would tell it is gone."""
 _RETRY_SECONDS = 15.0, 600.0
 """Until a Job that failed is made again: at first, at most; in between as long as it has failed already."""
 
@@ -137,7 +139,9 @@ def news(before: Iterable[Object], now: Iterable[Object]) -> Iterator[tuple[str,
         elif item["status"] == TRUE and reason in _STEPS:
             if old.get("message") != message:
                 yield reason, message, "Normal"
-        elif item["status"] == TRUE and reason != AS_WANTED and not same:
+        elif not same and (
+            reason in _LOSSES if item["status"] == UNKNOWN else item["status"] == TRUE and reason != AS_WANTED
+        ):
             yield reason, message, "Warning"
 
 

@@ -132,6 +132,7 @@ def figures(wish: Wish, report: RouteStatus | None) -> dict[str, Any]:
         "failed": report.failed,
         "deadLettered": report.dead_lettered,
         "pending": report.pending,
+        "oldestPending": report.oldest_pending,
         "lastDelivery": report.last_delivery,
     }
 

@@ -7,7 +7,7 @@ import time
 import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -235,6 +235,33 @@ async def test_request_is_a_binary_cloudevent(w: World) -> None:
         "region": "eu",
         "urgent": "true",
     }
+
+
+async def test_what_waits_is_told(w: World) -> None:
+    """While an event fails, metrics and status tell that it waits and since when; afterwards that nothing does."""
+    healed = False
+    w.function.answer = lambda request: ok(request) if healed else (500, MARKED, b"boom")
+    await w.subscribe(retry=Retry(max_attempts=10000, initial_seconds=0.05, max_seconds=0.1))
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    await w.publish(event(1))
+    status = await w.status(lambda s: s.state == "Failing" and s.oldest_pending is not None)
+    assert status.oldest_pending
+    assert before <= datetime.fromisoformat(status.oldest_pending) <= datetime.now(UTC)
+    assert status.pending == 1
+
+    def level(name: str) -> float:
+        with urllib.request.urlopen(f"http://127.0.0.1:{w.routers[0].health_port}/metrics", timeout=60) as answer:
+            found = re.search(rf"^{name}{{[^}}]*}} (.*)$", answer.read().decode(), re.MULTILINE)
+        return float(found[1]) if found else -1
+
+    levels = "wisp_router_parked", "wisp_router_pending"
+    await eventually(lambda: [level(name) for name in levels] == [1, 1], "one event waits")
+    await eventually(lambda: level("wisp_router_oldest_seconds") > 1, "it has waited for a second")
+    healed = True
+    await w.delivered(1)
+    await eventually(lambda: [level(name) for name in levels] == [0, 0], "nothing waits")
+    await eventually(lambda: level("wisp_router_oldest_seconds") == 0, "nothing has waited")
+    await w.status(lambda s: s.pending == 0 and s.oldest_pending is None)
 
 
 async def test_an_event_without_a_trace_begins_one(w: World) -> None:

@@ -78,8 +78,10 @@ def test_events_tell_what_turned() -> None:
 
 
 def test_events_tell_each_step() -> None:
-    """Each step of a roll-out is an Event, a threat only where it begins."""
+    """Each step of a roll-out is an Event, a threat and a reader's absence only where they begin."""
     steps = [mark_true("RollingOut", f"{share} %") for share in ("10", "10", "50")]
     assert told(*steps, mark_true()) == [("Normal", "RollingOut")] * 2
+    gone = mark_unknown("ReaderAway", "the reader has not reported")
+    assert told(mark_true(), gone, gone, mark_true()) == [("Warning", "ReaderAway")]
     threats = [mark_true("SlotAtRisk", f"{size} MiB") for size in ("10", "20")]
     assert told(*threats, mark_true()) == [("Warning", "SlotAtRisk")]

@@ -168,3 +168,5 @@ def test_figures_are_the_routers() -> None:
     """Numbers are those of this very Subscription; a namesake's are left out."""
     assert figures(decode(ROWS), route(delivered=5, dead_lettered=1))["deadLettered"] == 1
     assert figures(decode(ROWS), route(uid="older")) == {}
+    since = "2026-06-01T12:00:00Z"
+    assert figures(decode(ROWS), route(oldest_pending=since))["oldestPending"] == since

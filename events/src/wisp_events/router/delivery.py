@@ -135,14 +135,19 @@ class Delivery:
         """Events read and not done, and records not read."""
         return self.schedule.size + self.intake.pending
 
+    @property
+    def oldest(self) -> float:
+        """Unix time at which the oldest event that was read and is not done was stored; 0 without any."""
+        return self._window.oldest
+
     def gauge(self) -> None:
         """Set the metrics that are levels."""
         self.metrics.in_flight.set(self.in_flight)
         self.metrics.large.set(self._contents.fetching + self._contents.answers + self.schedule.passed)
         self.metrics.pending.set(self.pending)
         self.metrics.filtered.inc(self.intake.left_out())
-        oldest = self._window.oldest
-        self.metrics.oldest.set(time.time() - oldest if oldest else 0)
+        self.metrics.parked.set(len(self.failing))
+        self.metrics.oldest.set(time.time() - self.oldest if self.oldest else 0)
 
     async def catch_up(self) -> None:
         """Let the cursor pass records at the stream's end that are not for this route.

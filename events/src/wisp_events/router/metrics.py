@@ -21,11 +21,12 @@ SECONDS = Histogram(
 IN_FLIGHT = Gauge("wisp_router_in_flight", "Attempts and dead letters under way.", _LABELS)
 LARGE = Gauge("wisp_router_large_waiting", "Events over 1 MiB that wait for their turn to be in memory.", _LABELS)
 PENDING = Gauge("wisp_router_pending", "Events read and not done, and records not read yet.", _LABELS)
+PARKED = Gauge("wisp_router_parked", "Events that have failed and wait for another attempt.", _LABELS)
 OLDEST = Gauge("wisp_router_oldest_seconds", "Age of the oldest event that was read and is not done.", _LABELS)
 ROUTES = Gauge("wisp_router_routes", "Routes that this replica serves.")
 PURGED = Counter("wisp_router_purged_records", "Records removed from streams after delivery.")
 
-_PER_ROUTE: Final = (ATTEMPTS, DEAD_LETTERS, PASSED_ON, FILTERED, SECONDS, IN_FLIGHT, LARGE, PENDING, OLDEST)
+_PER_ROUTE: Final = (ATTEMPTS, DEAD_LETTERS, PASSED_ON, FILTERED, SECONDS, IN_FLIGHT, LARGE, PENDING, PARKED, OLDEST)
 
 
 class RouteMetrics:
@@ -41,6 +42,7 @@ class RouteMetrics:
         self.in_flight = IN_FLIGHT.labels(*self._labels)
         self.large = LARGE.labels(*self._labels)
         self.pending = PENDING.labels(*self._labels)
+        self.parked = PARKED.labels(*self._labels)
         self.oldest = OLDEST.labels(*self._labels)
 
     def dead_letter(self, reason: str) -> None:

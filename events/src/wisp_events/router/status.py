@@ -24,6 +24,7 @@ def report(delivery: Delivery, me: str) -> RouteStatus:
         failed=cursor.failed,
         dead_lettered=cursor.dead_lettered,
         pending=delivery.pending,
+        oldest_pending=rfc3339(delivery.oldest) if delivery.oldest else None,
         last_delivery=rfc3339(cursor.last_delivery) if cursor.last_delivery else None,
         owner=me,
         replay=cursor.replay,

@@ -41,7 +41,7 @@ _PENDING_SECONDS: Final = 5.0
 """How soon to look again at what is not ready: proofs are renewed, and silence makes no event."""
 _SETTLED_SECONDS: Final = 60.0
 _SILENCE_SECONDS: Final = 120.0
-_FIGURES: Final = ("delivered", "failed", "deadLettered", "pending", "lastDelivery")
+_FIGURES: Final = ("delivered", "failed", "deadLettered", "pending", "oldestPending", "lastDelivery")
 
 _log = logging.getLogger(__name__)
 
