@@ -66,6 +66,7 @@ def make_deployment(
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "terminationGracePeriodSeconds": 30,
+        "tolerations": _LOST_NODE,
         "containers": [_make_container(namespace, reader, user, config)],
         "volumes": [
             {"name": "nats", "secret": {"secretName": reader_name(reader), "defaultMode": 0o440}},
@@ -98,6 +99,13 @@ def make_deployment(
             "template": {"metadata": {"labels": labels, "annotations": annotations}, "spec": pod},
         },
     }
+
+
+_LOST_NODE: Final = [
+    {"key": f"node.kubernetes.io/{taint}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}
+    for taint in ("not-ready", "unreachable")
+]
+"""A reader is alone with its source: on a node that is gone it is made elsewhere after 5 s, not Kubernetes' 300; one that still runs there is fenced off."""
 
 
 def _make_container(namespace: str, reader: ReaderKey, user: User, config: OperatorConfig) -> Object:
