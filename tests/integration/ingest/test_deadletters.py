@@ -18,6 +18,8 @@ from wisp_api.route import DeadLetter, Target
 from wisp_api.source import Inbox
 from wisp_events import log
 from wisp_events.ingest.app import App
+from wisp_events.ingest.deadletters import AT_ONCE
+from wisp_events.ingest.letters import Letters
 from wisp_events.router import bucket
 
 
@@ -30,15 +32,22 @@ class Door:
     issuer: Issuer
 
     async def __call__(
-        self, method: str, path: str = "", body: Any = None, *, token: str | None = None, query: str = ""
+        self,
+        method: str,
+        path: str = "",
+        body: Any = None,
+        *,
+        token: str | None = None,
+        query: str = "",
+        namespace: str = NAMESPACE,
     ) -> tuple[int, Any]:
         """Status and answer of a request."""
         content = json.dumps(body).encode() if body is not None else b""
-        given = self.issuer.token(namespace=NAMESPACE) if token is None else token
+        given = self.issuer.token(namespace=namespace) if token is None else token
         scope = {
             "type": "http",
             "method": method,
-            "path": f"/v1/namespaces/{NAMESPACE}/deadletters{path}",
+            "path": f"/v1/namespaces/{namespace}/deadletters{path}",
             "query_string": query.encode(),
             "headers": [(b"wisp-authorization", f"Bearer {given}".encode())],
         }
@@ -207,6 +216,25 @@ async def test_a_large_event_is_shown_and_sent_again(door: Door) -> None:
     assert await w.delivered(1) == ["1"]
     assert w.function.finished[0].json() == {"pad": pad}
     assert (await door("GET"))[1] == {"letters": [], "more": False}
+
+
+async def test_few_requests_hold_letters_at_once(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each letter may have 8 MB: one request of a namespace reads, a few of all; the others wait and are answered then."""
+    inside: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+
+    async def one(_: Letters, namespace: str, _number: int) -> None:
+        inside[namespace] += 1
+        most[namespace] = max(most[namespace], inside[namespace])
+        most["all"] = max(most["all"], inside.total())
+        await asyncio.sleep(0.01)
+        inside[namespace] -= 1
+
+    monkeypatch.setattr(Letters, "one", one)
+    callers = [f"n{number % 5}" for number in range(20)]
+    answers = await asyncio.gather(*(door("GET", "/7", namespace=name) for name in callers))
+    assert {status for status, _ in answers} == {404}
+    assert most == Counter(dict.fromkeys(callers, 1) | {"all": AT_ONCE})
 
 
 async def test_large_orders_go_on_after_the_last(door: Door) -> None:

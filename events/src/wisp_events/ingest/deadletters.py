@@ -6,12 +6,14 @@ in which they were written; `more` says whether to go on `after` the last one.
 
 Invariant: a letter is removed only after its event is stored where its Subscription reads (`names.redrive_subject`), or when it was to be
 dropped. Whoever is interrupted between the two sends the event a second time, under the same id.
+Memory: a letter may have 8 MB. At once AT_ONCE requests read letters and AT_ONCE act on them, one of a namespace each, and each has one
+letter; others wait, in the order in which they came. What is written to a caller is the connection's.
 """
 
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -33,6 +35,8 @@ from wisp_events.web import Receive, Refusal
 BODY_BYTES: Final = 64 * 1024
 LIST_LIMIT: Final = 500
 ACT_LIMIT: Final = 100
+AT_ONCE: Final = 3
+_encoder = msgspec.json.Encoder()
 
 
 class Summary(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -90,6 +94,20 @@ class Done(msgspec.Struct):
     more: bool
 
 
+class _Turns:
+    """Of requests that hold letters."""
+
+    def __init__(self) -> None:
+        self._own: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._all = asyncio.Semaphore(AT_ONCE)
+
+    @contextlib.asynccontextmanager
+    async def turn(self, namespace: str) -> AsyncIterator[None]:
+        """One of them, as long as the block lasts."""
+        async with self._own[namespace], self._all:
+            yield
+
+
 class DeadLetters:
     """Answers requests about dead letters."""
 
@@ -99,7 +117,7 @@ class DeadLetters:
         self._letters = Letters(client)
         self._tokens = tokens
         self._room = room
-        self._turn: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._reading, self._acting = _Turns(), _Turns()
 
     async def answer(self, namespace: str, what: str, scope: dict[str, Any], receive: Receive) -> Answer:
         """Answer one request; `what` is a letter's id, `redrive`, `purge`, or empty.
@@ -117,15 +135,17 @@ class DeadLetters:
             raise Refusal(405, f"send {wanted}", allow=wanted)
         try:
             if what.isdigit():
-                found = await self._one(namespace, int(what))
-                return _json(Shown(id=found.id, **msgspec.structs.asdict(found.content)))
+                async with self._reading.turn(namespace):
+                    found = await self._one(namespace, int(what))
+                    return _json(Shown(id=found.id, **msgspec.structs.asdict(found.content)))
             if not what:
-                return _json(await self._list(namespace, scope.get("query_string", b"").decode()))
+                async with self._reading.turn(namespace):
+                    return _json(await self._list(namespace, scope.get("query_string", b"").decode()))
             async with self._room.hold(namespace, headers, BODY_BYTES):
                 order = _order(await read(receive, BODY_BYTES))
             if what not in ("redrive", "purge"):
                 raise Refusal(404, f"{what} is neither a letter's id nor redrive nor purge")
-            async with self._turn[namespace]:  # two at once would mix the order of a key
+            async with self._acting.turn(namespace):  # two at once would mix the order of a key
                 return _json(await self._act(namespace, order, redrive=what == "redrive"))
         except bucket.LOG_ERRORS as error:
             raise log.describe(error) from error
@@ -266,4 +286,4 @@ def _summary(letter: Letter) -> Summary:
 
 
 def _json(value: Any) -> Answer:
-    return Answer(200, msgspec.json.encode(value) + b"\n", {"content-type": "application/json"})
+    return Answer(200, _encoder.encode_lines([value]), {"content-type": "application/json"})
