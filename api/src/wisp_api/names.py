@@ -122,6 +122,21 @@ def object_subject(namespace: str, server: str, bucket: str, event_name: str, la
     return f"wisp.events.{namespace}.s3.{bucket_source(server, bucket)}.{token(family)}.{tail}.{lane_number}"
 
 
+def listing_subject(namespace: str, server: str, bucket: str, uid: str) -> str:
+    """Subject of the objects that a bucket held, for the Subscription with this uid alone."""
+    return f"wisp.events.{namespace}.s3.{bucket_source(server, bucket)}.{_SNAPSHOT}.{uid}"
+
+
+def is_listing_of(subject: str, uid: str) -> bool:
+    """Whether a subject is that of a listing for the Subscription with this uid."""
+    return subject.endswith(f".{_SNAPSHOT}.{uid}")
+
+
+def listing_subjects(namespace: str) -> str:
+    """The wildcard of those of all buckets."""
+    return f"wisp.events.{namespace}.s3.*.{_SNAPSHOT}.*"
+
+
 def schedule_subject(namespace: str, name: str, uid: str) -> str:
     """Subject of a schedule's ticks."""
     return f"wisp.events.{namespace}.schedule.{owned_source(name, uid)}.tick"

@@ -64,10 +64,12 @@ class BucketRule(msgspec.Struct, rename="camel", kw_only=True):
     """As S3 writes them: `s3:ObjectCreated:*`."""
     prefix: str = ""
     suffix: str = ""
+    listing: str = ""
+    """The Subscription's uid where it wants the objects that the bucket holds, besides, and its route reads them."""
 
 
 class S3Config(msgspec.Struct, rename="camel", kw_only=True):
-    """An S3 reader's task: it keeps notification rules on buckets and proves that its key may read them."""
+    """An S3 reader's task: it keeps notification rules on buckets, proves that its key may read them, and lists them for who asks."""
 
     servers: list[S3Server]
     rules: list[BucketRule] = []
@@ -95,6 +97,14 @@ class ReaderConfig(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=T
         """The task, if it is a database's."""
         return self.postgres or self.mysql or self.mongodb
 
+    @property
+    def given(self) -> set[tuple[str, str]]:
+        """(uid, table or bucket) of the Subscriptions that are to have what was there before, and of what."""
+        rows = {
+            (uid, table.name) for table in (self.database.tables if self.database else []) for uid in table.snapshots
+        }
+        return rows | {(rule.listing, rule.bucket) for rule in (self.s3.rules if self.s3 else []) if rule.listing}
+
 
 class ItemStatus(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
     """State of one table (`schema.table`) or bucket."""
@@ -103,7 +113,7 @@ class ItemStatus(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=Tru
     reason: str = ""
     """A constant of `conditions`, e.g. TableNotFound; empty when ready."""
     message: str = ""
-    """What is wrong and what to do."""
+    """What is wrong and what to do; when ready, what is under way besides."""
     operations: list[str] = []
     """Tables: the operations that are followed, also where that is less than is wanted and the table is not ready."""
     proof: str = ""

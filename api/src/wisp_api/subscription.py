@@ -357,6 +357,7 @@ class SubscriptionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True)
     start: Start = "latest"
     """Where a new Subscription begins: latest (events from now on), earliest (all that the log still holds), or a time in RFC 3339.
 
+    For a bucket, earliest also lists the objects that it holds, as events of type dev.wisp.s3.ObjectListed.
     Of no effect on a schedule, whose first tick is the first after the Subscription was made.
     """
     retry: Annotated[

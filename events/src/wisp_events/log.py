@@ -109,7 +109,7 @@ def describe(error: Exception) -> LogUnavailable:
 async def append_once(js: JetStreamContext, stream: str, subject: str, events: Sequence[Event]) -> None:
     """Store events of one subject, without order against other writers; returns when the log has all of them.
 
-    The same events sent again within the stream's duplicate window are stored once.
+    The same events sent again to the subject within the stream's duplicate window are stored once.
 
     Raises:
         EventTooLarge: nothing was stored.
@@ -120,7 +120,7 @@ async def append_once(js: JetStreamContext, stream: str, subject: str, events: S
     for run in split(encoded):
         ids = [event.id for event in events[start : start + len(run)]]
         start += len(run)
-        headers = {Header.MSG_ID.value: fingerprint(stream, *ids)}
+        headers = {Header.MSG_ID.value: fingerprint(subject, *ids)}
         try:
             await js.publish(subject, cloudevent.encode_frame(run), PUBLISH_SECONDS, stream, headers)
         except (nats.errors.Error, OSError) as error:

@@ -19,7 +19,7 @@ from wisp_operator.config import OperatorConfig
 from wisp_operator.outlets import Outlets, invocable, invocation_stream
 from wisp_operator.proof import Proof
 from wisp_operator.reader import CONNECTED
-from wisp_operator.route import filter_mistake, make_invocation_route, make_route
+from wisp_operator.route import filter_mistake, is_listed, make_invocation_route, make_route
 from wisp_operator.schedule import make_schedule, schedule_mistake, schedule_stream
 from wisp_operator.sinks import FoundSink
 from wisp_operator.sources import (
@@ -135,7 +135,8 @@ def plan(view: View, config: OperatorConfig, cluster: str) -> Plan:
         receiver = view.functions.get(wish.spec.function.name) if wish.spec.function else view.sinks.get(wish.name)
         kept = isinstance(receiver, FoundSink) and receiver.unsure and _own_route(view, wish)
         if not kept and not filter_mistake(wish):
-            made.routes[wish.name] = make_route(wish, stream, server, receiver, config.cluster_domain, outlets)
+            own = view.routes[wish.name] if _own_route(view, wish) else None
+            made.routes[wish.name] = make_route(wish, stream, server, receiver, config.cluster_domain, outlets, own)
         elif _own_route(view, wish):
             made.routes[wish.name] = view.routes[wish.name]  # the last good one
     for function in view.functions.values():
@@ -199,18 +200,6 @@ def server_name(view: View, wish: Wish) -> str:
     return report.server if report else ""
 
 
-def rebind(
-    namespace: str, wanted: dict[str, BucketBinding], held: dict[str, BucketBinding]
-) -> dict[str, BucketBinding]:
-    """The bindings to write so that this namespace has its share of `wanted` and no other; without namespaces: delete it."""
-    changed = {}
-    for key, binding in (held | {key: held.get(key, binding) for key, binding in wanted.items()}).items():
-        namespaces = sorted({*binding.namespaces} - {namespace} | ({namespace} if key in wanted else set()))
-        if namespaces != binding.namespaces:
-            changed[key] = BucketBinding(server=binding.server, bucket=binding.bucket, namespaces=namespaces)
-    return changed
-
-
 def _own_route(view: View, wish: Wish) -> bool:
     """Whether the log holds this very Subscription's route, not that of an earlier one of the same name."""
     return wish.name in view.routes and view.routes[wish.name].uid == wish.uid
@@ -232,20 +221,23 @@ def _readers(view: View, live: list[Wish], config: OperatorConfig, cluster: str)
 
 
 def _begun(view: View, reader: ReaderKey, live: list[Wish]) -> set[tuple[str, str]]:
-    """(uid, table) where rows may be written: the router reads with the Subscription's newest route, or did so when the reader was told.
+    """(uid, table or bucket) where what was there may be written: the router reads with the Subscription's newest route, or did so when the reader was told.
 
     What a reader was told stays while it is asked for: rows that have a time out of its task would come twice.
     """
-    task = view.tasks[reader].database if reader in view.tasks else None
-    told = {(uid, table.name) for table in (task.tables if task else ()) for uid in table.snapshots}
-    return told | {(wish.uid, table) for wish in live if _is_read(view, wish) for table in wish.items}
+    told = view.tasks[reader].given if reader in view.tasks else set()
+    return told | {(wish.uid, item) for wish in live if _is_read(view, wish) for item in wish.items}
 
 
 def _is_read(view: View, wish: Wish) -> bool:
-    """Whether the router has taken the Subscription's newest route, and keeps its place in the log."""
+    """Whether the router has taken the Subscription's newest route, and keeps its place in the log; of a bucket also whether the ingest stores its events."""
     report = view.route_reports.get(wish.name)
     if report is None or report.uid != wish.uid or wish.uid not in view.cursors:
         return False
+    if bucket := wish.spec.source.bucket:
+        held = view.bindings.get(binding_key(server_name(view, wish), bucket.name))
+        if held is None or view.namespace not in held.namespaces or not is_listed(wish, view.routes.get(wish.name)):
+            return False
     generation: int = wish.live["metadata"]["generation"]
     return report.generation >= generation
 

@@ -52,7 +52,9 @@ _LETTERS_API: Final = (
     "STREAM.UPDATE.*",
 )
 """What the account of dead letters offers to the platform's; which of its users may what is in their permissions."""
-_ISSUED: Final = 3
+_CURSOR: Final = f"$JS.API.DIRECT.GET.KV_{names.KV_CURSORS}.$KV.{names.KV_CURSORS}.{{}}.*"
+"""How far the routes of a namespace are."""
+_ISSUED: Final = 4
 """`iat` of every token; raise it when what an account's token says changes, or a server that restarts keeps the older one."""
 _INFO: Final = ["$JS.API.INFO", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST"]
 
@@ -138,18 +140,20 @@ def accounts_user() -> User:
 
 
 def reader_user(namespace: str, kind: str, connection: str, stream: str | None) -> User:
-    """One source reader, of its namespace's account; `stream` is the one that it writes, None for a kind whose events another part writes."""
+    """One source reader, of its namespace's account; `stream` is the one that it writes, None for buckets, whose events but listings another part writes."""
     key = f"reader.{namespace}.{kind}.{connection}"
     publish = [
         f"$JS.API.DIRECT.GET.KV_{names.KV_SOURCES}.$KV.{names.KV_SOURCES}.{key}",
         f"$KV.{names.KV_STATUS}.{key}",
         names.dead_letter_subject(namespace, kind, connection),
     ]
-    if stream:
-        position = f"$KV.{names.KV_STATUS}.{names.position_key(namespace, kind, connection)}"
-        publish += [position, f"$JS.API.DIRECT.GET.KV_{names.KV_STATUS}.{position}"]
-        subjects = names.stream_subjects(namespace, kind, names.token(connection))
-        publish += [subjects, f"$JS.API.DIRECT.GET.{stream}.{subjects}"]
+    position = f"$KV.{names.KV_STATUS}.{names.position_key(namespace, kind, connection)}"
+    publish += [position, f"$JS.API.DIRECT.GET.KV_{names.KV_STATUS}.{position}"]
+    subjects = names.stream_subjects(namespace, kind, names.token(connection))
+    if stream is None:
+        stream, subjects = "*", names.listing_subjects(namespace)
+        publish.append(_CURSOR.format(namespace))
+    publish += [subjects, f"$JS.API.DIRECT.GET.{stream}.{subjects}"]
     # `_` stands in none of the parts, so two readers never share a name, a key and an inbox.
     return User(f"reader_{namespace}_{kind}_{names.token(connection)}", publish)
 
@@ -218,6 +222,7 @@ def make_namespace_account(seeds: dict[str, str], namespace: str) -> str:
         f"$KV.{names.KV_STATUS}.reader.{namespace}.>",
         f"$KV.{names.KV_STATUS}.position.{namespace}.>",
         f"$JS.API.DIRECT.GET.KV_{names.KV_STATUS}.$KV.{names.KV_STATUS}.position.{namespace}.>",
+        _CURSOR.format(namespace),
         f"wisp.events.{namespace}.>",
     ]
     platform = public_key(seeds[ACCOUNT])

@@ -10,7 +10,7 @@ from wisp_api.subscription import Batch
 from wisp_operator.api import Object
 from wisp_operator.outlets import Outlets, invocation_stream
 from wisp_operator.sinks import FoundSink
-from wisp_operator.sources import Wish, asks_for_rows
+from wisp_operator.sources import Wish, asks_for_objects, asks_for_rows
 
 _ALL_OPERATIONS: Final = {"insert", "update", "delete"}
 _SUBJECTS: Final = 32
@@ -32,9 +32,15 @@ def filter_mistake(wish: Wish) -> str:
 
 
 def make_route(  # noqa: PLR0917 - one call
-    wish: Wish, stream: str, server: str, receiver: Object | FoundSink | None, cluster_domain: str, outlets: Outlets
+    wish: Wish,
+    stream: str,
+    server: str,
+    receiver: Object | FoundSink | None,
+    cluster_domain: str,
+    outlets: Outlets,
+    held: route.Route | None = None,
 ) -> route.Route:
-    """The route; without a Function or sink it has no target, and the events wait. `server` is a bucket's S3 server."""
+    """The route, in place of the one `held`; without a Function or sink it has no target, and the events wait. `server` is a bucket's S3 server."""
     meta, spec = wish.live["metadata"], wish.spec
     if isinstance(receiver, FoundSink):
         timeout, targets = _DEFAULT_TIMEOUT, [receiver.target] if receiver.target else []
@@ -49,7 +55,7 @@ def make_route(  # noqa: PLR0917 - one call
         uid=wish.uid,
         generation=meta["generation"],
         stream=stream,
-        subjects=[*_subjects(wish, server), names.redrive_subject(stream, wish.uid)],
+        subjects=[*_subjects(wish, server), *_listing(wish, server, held), names.redrive_subject(stream, wish.uid)],
         filters=_filters(wish),
         start="earliest" if spec.source.schedule else spec.start,  # a schedule's stream holds nothing but its own ticks
         targets=targets,
@@ -165,6 +171,18 @@ def _subjects(wish: Wish, server: str) -> list[str]:
             for schema, table in tables
         ]
     return rows
+
+
+def _listing(wish: Wish, server: str, held: route.Route | None) -> list[str]:
+    """The subject of the objects that the bucket held: a Subscription has it from its first route on, or never gets it."""
+    if not asks_for_objects(wish) or (held is not None and not is_listed(wish, held)):
+        return []
+    return [names.listing_subject(wish.live["metadata"]["namespace"], server, wish.items[0], wish.uid)]
+
+
+def is_listed(wish: Wish, held: route.Route | None) -> bool:
+    """Whether a route reads the listing of the Subscription's bucket."""
+    return held is not None and any(names.is_listing_of(subject, wish.uid) for subject in held.subjects)
 
 
 def _types(wish: Wish) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import msgspec
 from wisp_api import names
 from wisp_api.source import (
+    BucketBinding,
     BucketRule,
     Inbox,
     MongodbConfig,
@@ -125,7 +126,7 @@ def compile_reader(  # noqa: PLR0917 - one call
         namespace=namespace, kind=reader.kind, connection=reader.connection, version="", draining=not wishes
     )
     if reader.kind == S3:
-        task.s3 = S3Config(servers=servers, rules=[_bucket_rule(wish) for wish in wishes])
+        task.s3 = S3Config(servers=servers, rules=[_bucket_rule(wish, begun) for wish in wishes])
     elif reader.kind == MYSQL:
         task.mysql = MysqlConfig(
             server_id=server_id(cluster, namespace, reader.connection),
@@ -190,6 +191,18 @@ def binding_key(server: str, bucket: str) -> str:
     return f"bucket.{names.token(server)}.{names.token(bucket)}"
 
 
+def rebind(
+    namespace: str, wanted: dict[str, BucketBinding], held: dict[str, BucketBinding]
+) -> dict[str, BucketBinding]:
+    """The bindings to write so that this namespace has its share of `wanted` and no other; without namespaces: delete it."""
+    changed = {}
+    for key, binding in (held | {key: held.get(key, binding) for key, binding in wanted.items()}).items():
+        namespaces = sorted({*binding.namespaces} - {namespace} | ({namespace} if key in wanted else set()))
+        if namespaces != binding.namespaces:
+            changed[key] = BucketBinding(server=binding.server, bucket=binding.bucket, namespaces=namespaces)
+    return changed
+
+
 def slot_name(cluster: str, namespace: str, connection: str) -> str:
     """Name of slot and publication: readable, and unique by a hash of cluster, namespace and connection."""
     unique = hashlib.sha256(f"{cluster}/{namespace}/{connection}".encode()).hexdigest()[:12]
@@ -203,13 +216,22 @@ def server_id(cluster: str, namespace: str, connection: str) -> int:
     return 1 << 31 | int.from_bytes(unique[:4]) >> 1
 
 
-def _bucket_rule(wish: Wish) -> BucketRule:
+def _bucket_rule(wish: Wish, begun: Collection[tuple[str, str]]) -> BucketRule:
     source = wish.spec.source.bucket
     assert source  # noqa: S101 - an s3 reader's wish
     events = [f"s3:{event}" for event in sorted(source.events)]
-    return BucketRule(
+    rule = BucketRule(
         subscription=wish.name, bucket=source.name, events=events, prefix=source.prefix, suffix=source.suffix
     )
+    if asks_for_objects(wish) and (wish.uid, source.name) in begun:
+        rule.listing = wish.uid
+    return rule
+
+
+def asks_for_objects(wish: Wish) -> bool:
+    """Whether a new Subscription wants the objects that its bucket holds, besides what is uploaded."""
+    bucket = wish.spec.source.bucket
+    return bool(bucket and wish.spec.start == "earliest" and any(e.startswith("ObjectCreated:") for e in bucket.events))
 
 
 def asks_for_rows(wish: Wish) -> bool:

@@ -49,8 +49,9 @@ def source_aspect(wish: Wish, version: str, report: ReaderStatus | None, proof: 
     behind = report.version != version or any(name not in report.items for name in wish.items)
     if behind and not _was_ready(wish):
         return mark_unknown(conditions.READER_UPDATING, "the reader is taking the change up")
-    well = mark_true(report.reason or AS_WANTED, report.message)
-    return _proof_aspect(wish, wish.reader.connection, proof) if wish.reader.kind == S3 else well
+    bucket = report.items.get(wish.items[0]) if wish.reader.kind == S3 else None
+    well = mark_true(report.reason or AS_WANTED, bucket.message if bucket else report.message)
+    return _proof_aspect(wish, wish.reader.connection, proof, well) if wish.reader.kind == S3 else well
 
 
 def _served(wish: Wish, item: ItemStatus) -> bool:
@@ -153,17 +154,17 @@ def is_stale(report: ReaderStatus, now: datetime) -> bool:
     return now - (written if written.tzinfo else written.replace(tzinfo=UTC)) > STALE
 
 
-def _proof_aspect(wish: Wish, connection: str, proof: Proof) -> Aspect:
+def _proof_aspect(wish: Wish, connection: str, proof: Proof, well: Aspect) -> Aspect:
     bucket = wish.items[0]
     if proof is Proof.GRANTED:
-        return mark_true()
+        return well
     if proof is Proof.REFUSED:
         return mark_false(
             conditions.PERMISSION_DENIED,
-            f"the key in Secret {connection} may not read bucket {bucket}: grant it s3:ListBucket there",
+            f"the key in Secret {connection} may not read bucket {bucket}: grant it s3:ListBucket there; what is uploaded until then is not delivered",
         )
     if _was_ready(wish):
-        return mark_true()
+        return well
     return mark_unknown(conditions.PROOF_PENDING, f"the right to read bucket {bucket} is being checked with the server")
 
 

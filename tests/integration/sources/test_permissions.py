@@ -1,15 +1,18 @@
 """Reader and ingest do all of their work with the rights that the operator mints for them."""
 
 import asyncio
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import nats
 import pytest
+from fixtures.bucket_reader import media_on, rule
 from fixtures.dataplane import DataPlane, Part, data_plane
+from fixtures.minio import minio_server
 from fixtures.nats import nats_server
 from fixtures.postgres import Postgres
-from fixtures.process import free_port
+from fixtures.process import free_port, wait_until
 from fixtures.shop import ALL, shop_on
 from fixtures.webhook import Webhook, notification
 from nats.aio.client import RawCredentials
@@ -82,6 +85,31 @@ def test_the_postgres_reader(
         shop.wish(("public.orders", ALL), rows={"public.orders": ["uid-1"]})
         assert shop.wait_events(3)[2].type == "dev.wisp.postgres.snapshot"
         shop.wait_status(lambda status: status.ready and not status.message, "who has the rows is not remembered")
+
+
+def test_the_bucket_reader(guarded: DataPlane, seeds: dict[str, str], tmp_path: Path) -> None:
+    """It sees how far a route is, writes a listing for it, and remembers that it did; the events of uploads it may not write."""
+    user = nats_auth.reader_user("media", "s3", "my-s3", None)
+    seed = asyncio.run(admit(guarded.server.url, seeds, "media"))
+    stream, subject = "events_media_s3_minio_photos", names.listing_subject("media", "minio", "photos", "uid-1")
+    guarded.add_stream(stream, [names.stream_subjects("media", "s3", "minio_photos")])
+    guarded.put(names.KV_CURSORS, "media.uid-1", {"floor": 1, "started": 0})
+    guarded.publish(subject, b"[]")
+    with (
+        minio_server(tmp_path / "minio", f"http://127.0.0.1:{free_port()}/", "token") as store,
+        media_on(guarded, store, tmp_path, **environment(seed, user, tmp_path)) as media,
+    ):
+        store.client().make_bucket("photos")
+        store.client().put_object("photos", "a.jpg", io.BytesIO(b"abc"), 3)
+        asking = rule("a")
+        asking.listing = "uid-1"
+        media.wish(asking)
+        media.wait_status(lambda status: status.ready and not status.items["photos"].message, "nothing is listed")
+        wait_until(lambda: len(guarded.records(stream)) == 2, "the listing is not in the log")
+        position = f"$KV.{names.KV_STATUS}.{names.position_key('media', 's3', 'my-s3')}"
+        wait_until(lambda: position in dict(guarded.records(f"KV_{names.KV_STATUS}")), "it is not remembered")
+    assert [(at, bool(data)) for at, data in guarded.records(stream)] == [(subject, True)] * 2
+    assert not any(one.startswith("wisp.events.") and "_snapshot" not in one for one in user.publish or [])
 
 
 def test_the_ingest(guarded: DataPlane, seeds: dict[str, str], tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from wisp_api import names
 from wisp_api.route import Batch, Route, RouteStatus
 from wisp_api.source import BucketBinding, BucketRule, ItemStatus, ReaderConfig, ReaderStatus, S3Server, TableConfig
 from wisp_operator.config import OperatorConfig
-from wisp_operator.event_plane import Plan, View, leftovers, plan, rebind
+from wisp_operator.event_plane import Plan, View, leftovers, plan
 from wisp_operator.proof import Proof
 from wisp_operator.reader import CONNECTED
-from wisp_operator.sources import ReaderKey, Wish, decode, server_id, server_of, slot_name
+from wisp_operator.sources import ReaderKey, Wish, decode, rebind, server_id, server_of, slot_name
 
 SERVER = S3Server(name="minio", endpoint="http://minio:9000", notification_arns=["arn:1", "arn:2"])
 CONFIG = OperatorConfig(
@@ -273,6 +273,46 @@ def test_rows_of_a_table_that_is_added_wait_for_the_route_that_reads_them() -> N
     item["spec"]["source"]["postgres"]["snapshot"] = "never"
     view.wishes = wishes(item)
     assert _snapshots(plan(view, CONFIG, "cluster")) == [[], []]
+
+
+def test_a_bucket_is_listed_to_who_asked_from_the_first_and_only_when_nothing_is_missed_behind() -> None:
+    """The reader is told when the route reads the listing's subject and the ingest stores the bucket's events, and stays told."""
+    item = make_subscription(start="earliest")
+    uid = item["metadata"]["uid"]
+    view, made = settled(item, cursors={uid})
+    assert names.listing_subject("media", "minio", "photos", uid) in made.routes["on-upload"].subjects
+    view.route_reports = {"on-upload": RouteStatus(uid=uid, generation=1, state="Active")}
+    bound, view.bindings = view.bindings, {}
+    assert _listings(plan(view, CONFIG, "cluster")) == [""], "uploads would be missed"
+    view.bindings = bound
+    made = plan(view, CONFIG, "cluster")
+    assert _listings(made) == [uid]
+    view.tasks, view.cursors = made.readers, set()
+    assert _listings(plan(view, CONFIG, "cluster")) == [uid], "a listing that leaves the task comes twice"
+    item["spec"]["start"] = "latest"
+    view.wishes = wishes(item)
+    assert _listings(plan(view, CONFIG, "cluster")) == [""]
+
+
+def test_no_bucket_is_listed_to_who_did_not_ask_from_the_first() -> None:
+    """Neither `latest` nor a time, nor `earliest` of a Subscription that was there before or wants no uploads, reads a listing or has it made."""
+    uid = make_subscription()["metadata"]["uid"]
+    started = {"on-upload": RouteStatus(uid=uid, generation=1, state="Active")}
+    for item in (
+        make_subscription(),
+        make_subscription(start="2026-01-01T00:00:00Z"),
+        make_subscription(start="earliest", source=bucket(events=["ObjectRemoved:*"])),
+    ):
+        view, made = settled(item, cursors={uid}, route_reports=started)
+        for changed in ({}, {"start": "earliest"} if "start" not in item["spec"] else {}):
+            view.wishes = wishes(item | {"spec": item["spec"] | changed})
+            made = plan(view, CONFIG, "cluster")
+            assert _listings(made) == [""]
+            assert not any(names.is_listing_of(subject, uid) for subject in made.routes["on-upload"].subjects)
+
+
+def _listings(made: Plan) -> list[str]:
+    return [rule.listing for task in made.readers.values() if task.s3 for rule in task.s3.rules]
 
 
 def _snapshots(made: Plan) -> list[list[str]]:

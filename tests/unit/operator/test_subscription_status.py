@@ -117,6 +117,13 @@ def test_source_ready(
     assert (aspect.status, aspect.reason) == wanted, case
 
 
+def test_a_listing_is_told_of_and_is_no_trouble() -> None:
+    """What the reader says of a bucket that is followed stands in the condition, which is true."""
+    telling = ItemStatus(ready=True, message="the objects are being listed")
+    aspect = source_aspect(decode(BUCKET), "v1", reader(items={"photos": telling}), Proof.GRANTED, NOW)
+    assert (aspect.status, aspect.message) == ("True", telling.message)
+
+
 TAGGED = ROWS | {"spec": ROWS["spec"] | {"function": {"name": "hello", "tag": "stable"}}}
 
 

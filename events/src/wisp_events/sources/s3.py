@@ -1,6 +1,6 @@
 """S3 reader: keeps notification rules on buckets and proves that its key may read them (docs/decisions/0004).
 
-It carries no events: the server calls the ingest. Invariants: a bucket is reported ready only when its rules were read
+It carries no events but those of a listing (`s3_listing`): the server calls the ingest. Invariants: a bucket is reported ready only when its rules were read
 back a moment after they were written (two readers that write one bucket's document at the same time overwrite each
 other); a rule is removed when its wish is gone, also one that went while this reader was away.
 """
@@ -15,8 +15,9 @@ from nats.js import JetStreamContext
 from wisp_api import conditions
 from wisp_api.source import BucketRule, ItemStatus, ReaderStatus, S3Config, S3Server
 
-from wisp_events.sources.reader import Reader, Trouble, Wish
+from wisp_events.sources.reader import Reader, Trouble, Wish, run_until_one_ends
 from wisp_events.sources.s3_client import Refused, S3Client, origin
+from wisp_events.sources.s3_listing import Listings
 from wisp_events.sources.s3_rules import change, id_prefix, wanted_rules
 
 CHECK_SECONDS: Final = 30.0
@@ -29,23 +30,50 @@ _NO_TOPIC: Final = "NoSuchKey"
 """What Ceph's gateway says of a topic that it does not have."""
 
 
-async def run(reader: Reader, js: JetStreamContext) -> None:  # noqa: ARG001 - every source gets the log; this one writes none
+async def run(reader: Reader, js: JetStreamContext) -> None:
     """Fulfil wish after wish, until cancelled."""
-    wish: Wish | None = None
-    known: set[str] = set()
-    swept = False
-    while True:
-        wish = await reader.changed(None) or wish
-        if wish is None:
-            continue
-        try:
-            status = await asyncio.to_thread(reconcile, wish, known, sweep=not swept)
-            swept = True
-        except Trouble as trouble:
-            status = wish.report(trouble)
-        await reader.report(status)
-        healthy = status.ready and all(item.ready for item in status.items.values())
-        await reader.changed(wish, CHECK_SECONDS if healthy else RETRY_SECONDS)
+    keeping = _Keeping(reader, js)
+    await run_until_one_ends(keeping.run(), keeping.listings.run())
+
+
+class _Keeping:
+    """Keeps the rules, and reports on them and on the listings."""
+
+    def __init__(self, reader: Reader, js: JetStreamContext) -> None:
+        self._reader = reader
+        self._status: ReaderStatus | None = None
+        """What became of the last wish, without the listings."""
+        self.listings = Listings(js, self._report)
+
+    async def run(self) -> None:
+        """Fulfil wish after wish, until cancelled."""
+        wish: Wish | None = None
+        known: set[str] = set()
+        swept = False
+        while True:
+            wish = await self._reader.changed(None) or wish
+            if wish is None:
+                continue
+            try:
+                status = await asyncio.to_thread(reconcile, wish, known, sweep=not swept)
+                swept = True
+            except Trouble as trouble:
+                status = wish.report(trouble)
+            self._status = status
+            self.listings.follow(wish, status)
+            await self._report()
+            healthy = status.ready and all(item.ready for item in status.items.values())
+            await self._reader.changed(wish, CHECK_SECONDS if healthy else RETRY_SECONDS)
+
+    async def _report(self) -> None:
+        """Tell of both; what a listing has to say is no trouble of the bucket that is followed."""
+        if self._status is None:
+            return
+        items = {
+            bucket: msgspec.structs.replace(item, message=self.listings.message(bucket)) if item.ready else item
+            for bucket, item in self._status.items.items()
+        }
+        await self._reader.report(msgspec.structs.replace(self._status, items=items))
 
 
 def reconcile(wish: Wish, known: set[str], *, sweep: bool) -> ReaderStatus:
@@ -57,12 +85,7 @@ def reconcile(wish: Wish, known: set[str], *, sweep: bool) -> ReaderStatus:
         Trouble: the server can't be used at all.
     """
     config = wish.config.s3 or S3Config(servers=[])
-    client = S3Client(
-        wish.value("endpoint").rstrip("/"),
-        wish.value("accessKey"),
-        wish.value("secretKey"),
-        wish.connection.get("region") or "us-east-1",
-    )
+    client = S3Client.of(wish)
     server = find_server(client.endpoint, config.servers)
     rules: dict[str, list[BucketRule]] = defaultdict(list)
     for rule in [] if wish.config.draining else config.rules:

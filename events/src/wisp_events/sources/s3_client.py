@@ -1,4 +1,4 @@
-"""The five S3 requests that the reader needs, each by a presigned URL.
+"""The six S3 requests that the reader needs, each by a presigned URL.
 
 One way of signing serves both: the reader's own requests, and the HEAD request that it hands to the operator as proof.
 Buckets are addressed by path; redirects are not followed, so that a key is used at the endpoint that the Secret names and
@@ -17,10 +17,12 @@ from xml.etree import ElementTree as ET
 from wisp_api import conditions
 from wisp_api.signing import Access
 
-from wisp_events.sources.reader import Trouble
+from wisp_events.sources.reader import Trouble, Wish
 
 TIMEOUT_SECONDS: Final = 10
 LARGEST_ANSWER: Final = 4 * 1024 * 1024
+PAGE_KEYS: Final = 1000
+"""The most that servers give."""
 PROOF_SECONDS: Final = 300
 """How long a proof can be used."""
 
@@ -47,6 +49,20 @@ class S3Client:
     access_key: str
     secret_key: str = field(repr=False)
     region: str = "us-east-1"
+
+    @classmethod
+    def of(cls, wish: Wish) -> "S3Client":
+        """The server and the key of a reader's connection.
+
+        Raises:
+            Trouble: the Secret lacks something.
+        """
+        return cls(
+            wish.value("endpoint").rstrip("/"),
+            wish.value("accessKey"),
+            wish.value("secretKey"),
+            wish.connection.get("region") or "us-east-1",
+        )
 
     def head_bucket(self, bucket: str) -> None:
         """Check that the key may read the bucket.
@@ -83,6 +99,16 @@ class S3Client:
             Refused, Trouble: as `_request`.
         """
         self._request("DELETE", bucket, {"notification": rule})
+
+    def list_objects(self, bucket: str, prefix: str, after: str) -> bytes:
+        """The next objects after a key, PAGE_KEYS at most: XML with the keys escaped.
+
+        Raises:
+            Refused, Trouble: as `_request`.
+        """
+        query = {"list-type": "2", "encoding-type": "url", "prefix": prefix, "start-after": after}
+        query["max-keys"] = str(PAGE_KEYS)
+        return self._request("GET", bucket, {name: value for name, value in query.items() if value})
 
     def list_buckets(self) -> list[str]:
         """The buckets that the key sees.

@@ -94,12 +94,17 @@ def change(document: bytes, wanted: set[Rule], prefix: str, arns: Collection[str
             unwanted[element] = rule.id
     if not missing and not unwanted:
         return None
-    if all(arn.startswith(_TOPIC_ARN) for arn in arns):
+    if are_topics(arns):
         gone = set(unwanted.values()) - {rule.id for rule in missing}
         return Change(_written(ET.Element(root.tag), space, missing) if missing else None, tuple(sorted(gone)))
     for element in unwanted:
         root.remove(element)
     return Change(_written(root, space, missing), ())
+
+
+def are_topics(arns: Collection[str]) -> bool:
+    """Whether a server's destinations are those of Ceph's gateway."""
+    return all(arn.startswith(_TOPIC_ARN) for arn in arns)
 
 
 def _ours(root: ET.Element, space: str, prefix: str, arns: Collection[str]) -> Iterator[tuple[ET.Element, Rule]]:

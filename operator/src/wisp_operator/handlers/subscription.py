@@ -21,7 +21,7 @@ from wisp_operator.accounts import Accounts
 from wisp_operator.api import DEPLOYMENTS, NAMESPACES, SECRETS, SUBSCRIPTIONS, Api, ApiError, Object
 from wisp_operator.apply import covers, stamped
 from wisp_operator.context import Context
-from wisp_operator.event_plane import Plan, View, leftovers, plan, rebind, server_name
+from wisp_operator.event_plane import Plan, View, leftovers, plan, server_name
 from wisp_operator.event_view import read_bindings, read_view
 from wisp_operator.handlers.finalizers import add_finalizers, remove_finalizer
 from wisp_operator.log import EventLog
@@ -30,7 +30,7 @@ from wisp_operator.proof import Proof
 from wisp_operator.reader import CONNECTED, make_deployment, make_secret, reader_name
 from wisp_operator.route import filter_mistake
 from wisp_operator.schedule import schedule_aspect, schedule_in_short
-from wisp_operator.sources import ReaderKey, Wish, decode, stream_name, table_mistake
+from wisp_operator.sources import ReaderKey, Wish, decode, rebind, stream_name, table_mistake
 from wisp_operator.status import TRUE, Aspect, make_conditions, mark_false, mark_true, write_event, write_status
 
 LOG_ERRORS: Final = (nats.errors.Error, OSError, TimeoutError)
