@@ -96,11 +96,12 @@ def test_two_operators(own: Kube, tmp_path: Path) -> None:
         first.kill()
         wait_until(lambda: "is active" in second.log.read_text(), "the second takes over")
         assert time.monotonic() - started < 45  # 10 to 13 on a quiet machine
-        assert holder(own) != before
+        held = holder(own)
+        assert held != before
         first.start()
         second.stop()
-        started = time.monotonic()
-        wait_until(lambda: first.log.read_text().count("is active") == 2, "the first takes over at once", 6)
+        assert holder(own) != held, "it has released the Lease, or the first would wait until it runs out"
+        wait_until(lambda: first.log.read_text().count("is active") == 2, "the first takes over")
     finally:
         first.stop()
         second.stop()
@@ -112,7 +113,7 @@ def test_lost_lease_ends_the_process(own: Kube, alone: Operator) -> None:
     wait_until(lambda: "is active" in alone.log.read_text(), "it is active")
     own.request("PATCH", LEASE, {"spec": {"holderIdentity": "someone else"}}, "application/merge-patch+json")
     assert alone.process
-    assert alone.process.wait(10) == 1
+    assert alone.process.wait(60) == 1
     assert "the Lease is lost" in alone.log.read_text()
 
 
@@ -128,7 +129,7 @@ def test_paused_operator_never_acts_beside_another(own: Kube, tmp_path: Path) ->
         first.process.send_signal(signal.SIGSTOP)
         wait_until(lambda: "is active" in second.log.read_text(), "the second takes over")
         first.process.send_signal(signal.SIGCONT)
-        assert first.process.wait(10) == 1
+        assert first.process.wait(60) == 1
     finally:
         first.stop()
         second.stop()
@@ -167,7 +168,7 @@ def test_reader_has_its_time_even_after_an_outage(own: Kube, tmp_path: Path) -> 
             time.sleep(7)  # longer than its reader's time
             acting.start()
             started = time.monotonic()
-            wait_until(lambda: own.get(path) is None, "given up in the end", 30)
+            wait_until(lambda: own.get(path) is None, "given up in the end")
             assert time.monotonic() - started > 5
         finally:
             acting.stop()

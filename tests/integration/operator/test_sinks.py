@@ -106,7 +106,7 @@ def test_a_name_for_what_is_outside_of_the_cluster_is_no_sink(cluster: Kube, log
     for name in ("metadata", "second", "ring"):
         subscribe(cluster, namespace, ref("Service", name, "v1"))
         said = f"the Service {name}.{namespace}.svc.cluster.local is of type ExternalName"
-        wait_until(functools.partial(is_told, cluster, namespace, said), f"{name} is refused", 30)
+        wait_until(functools.partial(is_told, cluster, namespace, said), f"{name} is refused", 60)
         wait_targets(log, namespace)
     spec = {"template": {"spec": {"containers": [{"image": "shop"}]}}}
     path = f"{SERVING}/namespaces/{namespace}/services"
@@ -114,7 +114,7 @@ def test_a_name_for_what_is_outside_of_the_cluster_is_no_sink(cluster: Kube, log
     cluster.request("POST", path, body)
     address(cluster, f"{path}/shop", f"http://metadata.{namespace}.svc.cluster.local:8080/latest")
     subscribe(cluster, namespace, ref("Service", "shop", "serving.knative.dev/v1"))
-    wait_until(lambda: is_told(cluster, namespace, "Service shop"), "the address is refused", 30)
+    wait_until(lambda: is_told(cluster, namespace, "Service shop"), "the address is refused", 60)
     wait_targets(log, namespace)
 
 

@@ -193,7 +193,7 @@ def test_namespace_deletion_ends(cluster: Kube, log: Log, namespace: str, knativ
     cluster.request("DELETE", f"/api/v1/namespaces/{namespace}/secrets/wisp-reader-postgres-shop-db")
     cluster.request("DELETE", f"/apis/apps/v1/namespaces/{namespace}/deployments/wisp-reader-postgres-shop-db")
     cluster.kubectl("delete", "sub", "rows", "-n", namespace, "--wait=false")
-    wait_until(lambda: live(cluster, namespace) is None, "the Subscription is gone", 30)
+    wait_until(lambda: live(cluster, namespace) is None, "the Subscription is gone", 60)
     wait_until(lambda: nothing_left(cluster, log, namespace), "nothing is left")
 
 
@@ -311,7 +311,7 @@ def test_refused_stream_is_named_and_nobody_else_waits(cluster: Kube, log: Log, 
         await client.request(f"$JS.API.STREAM.CREATE.{config['name']}", json.dumps(config).encode(), timeout=60)
 
     async def unblock(client: Client) -> None:
-        await client.request(f"$JS.API.STREAM.DELETE.blocker-{namespace}", b"", timeout=5)
+        await client.request(f"$JS.API.STREAM.DELETE.blocker-{namespace}", b"", timeout=60)
 
     log.as_operator(block)
     cluster.apply(subscription(namespace, source=postgres(connection="blocked")))

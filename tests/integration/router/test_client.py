@@ -39,11 +39,11 @@ async def serving(serve: Serve) -> AsyncIterator[Address]:
         await asyncio.sleep(0)  # transports close in the loop's next turn
 
 
-async def post(client: Client, to: Address, seconds: float = 5) -> Outcome:
+async def post(client: Client, to: Address, seconds: float = 20) -> Outcome:
     """One request."""
     outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
     client.send(to, to.head + b"content-length: 0\r\n\r\n", seconds, outcome.set_result)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return await outcome
 
 

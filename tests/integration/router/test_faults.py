@@ -120,7 +120,7 @@ async def test_replicas_share_and_take_over_within_ten_seconds(tmp_path: Path) -
 
 async def both_alive(w: World, routers: dict[str, Router]) -> None:
     """Wait until each router has written its key, and a turn more, so that all know of each other."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         members: set[str] = set()
         while members < set(routers):
             await asyncio.sleep(0.05)
@@ -130,7 +130,7 @@ async def both_alive(w: World, routers: dict[str, Router]) -> None:
 
 async def eventually_each(w: World, condition: Callable[[Cursor], bool]) -> None:
     """Wait until the stored cursor of each of eight routes is as wanted."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         for n in range(8):
             stored = await cursor(w, f"s{n}")
             while not condition(stored):

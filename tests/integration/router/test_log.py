@@ -177,7 +177,7 @@ async def test_full_stream_holds_back_and_heals(tmp_path: Path) -> None:
             with pytest.raises(log.LogFull):
                 await log.append_once(js, STREAM, SUBJECT, [event(1, 1_000_000)])
             await js.purge_stream(STREAM)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await writer.flush()
             assert writer.trouble == ""
             assert (await stored(js, SUBJECT))[-1] == number - 1

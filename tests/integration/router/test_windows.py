@@ -17,6 +17,7 @@ from wisp_api.route import Batch, Replay, Retry
 
 QUICK = Retry(max_attempts=3, initial_seconds=0.02, max_seconds=0.05)
 WINDOW = Batch(size=20, tumbling_seconds=1)
+LONG = 100 * 86400  # windows are parts of the calendar: one of a minute ends amid one test in twenty
 
 
 class Aggregate:
@@ -146,12 +147,12 @@ async def test_too_large_a_state_ends_the_window_early(w: World) -> None:
         return 200, MARKED, json.dumps({"state": {"n": n, "pad": "x" * (300_000 * n)}}).encode()
 
     w.function.answer = answer
-    await w.subscribe(batch=Batch(size=2, tumbling_seconds=60))
+    await w.subscribe(batch=Batch(size=2, tumbling_seconds=LONG))
     await w.publish(*(event(number, key_of(0)) for number in range(7)))
     await eventually(lambda: len(ends) == 2, "two early ends")
     assert all(early for early, _ in ends)
     assert all(0 < n <= 3 for _, n in ends)
-    await w.subscribe(generation=2, batch=Batch(size=10, tumbling_seconds=60), retry=QUICK)
+    await w.subscribe(generation=2, batch=Batch(size=10, tumbling_seconds=LONG), retry=QUICK)
     await w.active(generation=2)
     w.function.answer = lambda _: (200, MARKED, json.dumps({"state": {"pad": "x" * 1_000_001}}).encode())
     await w.publish(event(100, key_of(1)))

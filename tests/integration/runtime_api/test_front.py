@@ -94,7 +94,7 @@ def runs(pid: int) -> bool:
 
 def test_a_timeout_and_an_exit_cost_a_worker(serve: Callable[..., FunctionProcess]) -> None:
     """The caller gets Lambda's error, the runtime is gone, and the next event is served by another."""
-    function = serve(WISP_TIMEOUT_SECONDS="1")
+    function = serve(WISP_TIMEOUT_SECONDS="3")
     first = function.invoke(1).json["pid"]
     answer = function.invoke("hang")
     assert (answer.status, answer.json["errorType"]) == (504, "Sandbox.Timedout")

@@ -35,7 +35,7 @@ def handler(event, context):
     if event == "raise":
         raise ValueError("no")
     if event == "late":
-        time.sleep(1.2)
+        time.sleep(3)  # its time is 2 s, and the front waits for 2 s more
     if event == "hang":
         time.sleep(3600)
     if event == "exit":
@@ -102,7 +102,7 @@ def pod(start: Callable[..., FunctionProcess], tmp_path: Path) -> Iterator[Pod]:
     def pod(app: str = APP, *, client: bool = True, probed: bool = True, **env: str) -> TwoContainers:
         address = f"127.0.0.1:{free_port()}"
         settings = {"WISP_WORKER": f"{sys.executable} -m wisp_runtime.bridge", "WISP_RUNTIME_API": address}
-        front = start({}, "bootstrap", **settings | {"WISP_TIMEOUT_SECONDS": "1"} | env).ready()
+        front = start({}, "bootstrap", **settings | {"WISP_TIMEOUT_SECONDS": "2"} | env).ready()
         (tmp_path / "app.py").write_text(app)
         if client:
             # The client's container starts after the front's, which listens by then nearly always; the first one here may be too early, too.

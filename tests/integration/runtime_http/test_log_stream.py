@@ -215,7 +215,7 @@ def test_the_sender_is_spared_when_strays_are_killed(
 ) -> None:
     """Process 1 kills what an ended worker has left behind, and not what sends its lines: none is missing."""
     code = "import time\ndef handler(event, context):\n    time.sleep(event)\n"
-    function = serve(code, under=CONTAINER, WISP_TIMEOUT_SECONDS="1", **told(stream.port))
+    function = serve(code, under=CONTAINER, WISP_TIMEOUT_SECONDS="3", **told(stream.port))
     for seconds, status in ((60, 504), (60, 504), (0, 200)):
         assert function.invoke(seconds).status == status
 

@@ -241,7 +241,7 @@ def test_a_deleted_secret_changes_nothing(function: Serve, secret: Mounted) -> N
 
 def test_no_memory_for_both(function: Serve, secret: Mounted) -> None:
     """Where old and new processes together have too much memory, the new ones go, and the function serves on."""
-    big = PYTHON + "ballast = b'x' * (60 << 20)\ntime.sleep(1 if os.environ['KEY'] == 'two' else 0)\n"
+    big = PYTHON + "ballast = b'x' * (60 << 20)\ntime.sleep(5 if os.environ['KEY'] == 'two' else 0)\n"
     running = function(big, WISP_MEMORY_MB="100")
     secret.write(PLACE, key="two")
     line = says(running, "With its changed Secrets the function can't start")
