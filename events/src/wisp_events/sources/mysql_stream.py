@@ -112,8 +112,8 @@ class Stream:
         Raises:
             Trouble: that of either; the log has what was put.
         """
-        self._interlude = Interlude(place, work)
-        await self._interlude.done
+        interlude = self._interlude = Interlude(place, work)
+        await interlude.over(lambda: self.trouble)
 
     async def run(self) -> None:
         """Read until cancelled.
@@ -249,16 +249,18 @@ class Stream:
 
     async def _play(self, interlude: Interlude[GtidSet]) -> None:
         """Find the interlude's place, or let its events be stored where the stream has come to it."""
+        over = False
         if interlude.position is None:
             await self._writer.flush()  # a snapshot should not wait for a log that is away
-            if not await interlude.find():
-                self._interlude = None
+            over = not await interlude.find()
         elif interlude.position and self._progress.read.covers(interlude.position):
             self._still = time.time()
             await self._writer.flush()
             number = await self._progress.insert()
             await interlude.play(number << _COUNT_SHIFT, self._put, self._writer.flush)
-            self._interlude, self._still = None, 0.0
+            self._still, over = 0.0, True
+        if over and self._interlude is interlude:  # one that was given up may have a successor
+            self._interlude = None
 
     async def _put(self, events: list[tuple[str, Event]]) -> None:
         for subject, event in events:

@@ -96,8 +96,8 @@ class Stream:
         Raises:
             Trouble: that of either; the log has what was put.
         """
-        self._interlude = Interlude(place, work)
-        await self._interlude.done
+        interlude = self._interlude = Interlude(place, work)
+        await interlude.over(lambda: self.trouble)
 
     async def run(self) -> None:
         """Read until cancelled.
@@ -232,12 +232,13 @@ class Stream:
         assert interlude  # noqa: S101 - it is due
         if interlude.position is None:
             await self._writer.flush()  # a snapshot should not wait for a log that is away
-            if not await interlude.find():
-                self._interlude = None
+            over = not await interlude.find()
         else:
             await self._writer.flush()
             number = interlude.position - 1  # no transaction's place: those are multiples of 8
             await interlude.play(number, self._put, self._writer.flush)
+            over = True
+        if over and self._interlude is interlude:  # one that was given up may have a successor
             self._interlude = None
         self._due = False
 

@@ -9,7 +9,8 @@ Invariants:
 - Where changes may be missing between the rows and those that follow, the rows come anew, under ids of their own, whether all had been
   written or some: after a lost place, and to a Subscription that left the table out for a time. To no other.
 - A table that can't be read holds up neither the others nor the stream.
-- A snapshot is taken when the log has all that came before, and ended where the log takes none of its rows for a minute.
+- A snapshot is taken when the log has all that came before, and ended where the log takes nothing for a minute, of its rows or of the
+  changes before them.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ from wisp_api.source import TableConfig
 
 from wisp_events import log
 from wisp_events.sources import row_letters
-from wisp_events.sources.interlude import Put, Work
+from wisp_events.sources.interlude import STUCK_SECONDS, Put, Work
 from wisp_events.sources.reader import Reader, Trouble, Wish
 from wisp_events.sources.row_events import COUNTED, Mapper, Table
 from wisp_events.sources.row_given import Given, Wanted, begun, forgotten, missing, remembered
@@ -35,8 +36,6 @@ from wisp_events.sources.rows import Begin, Change, Relation, Value
 
 LOOK_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 5.0
-STUCK_SECONDS: Final = 60.0
-"""A snapshot is ended when the log takes nothing for so long: behind an ALTER that waits for it waits everybody else."""
 RESTS: Final = 20
 """A table that broke off is left alone this many times as long as it took."""
 REST_SECONDS: Final = 3600.0
