@@ -86,7 +86,7 @@ class Answer:
 
 
 def make_call(payload: bytes | None, path: str, *, as_event: bool) -> Call:
-    """A GET without a payload, a POST with one; `as_event` makes it a CloudEvent unless it is one.
+    """A GET without a payload, a POST with one; a payload that is a CloudEvent goes as one, `as_event` makes one of any other.
 
     Raises:
         UsageError: an event whose payload is no JSON.
@@ -101,9 +101,10 @@ def make_call(payload: bytes | None, path: str, *, as_event: bool) -> Call:
         if as_event:
             raise UsageError(f"an event's data is JSON, and the payload is not: {error}") from None
         return Call("POST", path, {"Content-Type": "application/octet-stream"}, payload)
-    if not as_event:
+    is_event = isinstance(content, dict) and "specversion" in content
+    if not (is_event or as_event):
         return Call("POST", path, {"Content-Type": "application/json"}, payload)
-    if not (isinstance(content, dict) and "specversion" in content):
+    if not is_event:
         content = _make_event(content)
     return Call("POST", path, {"Content-Type": "application/cloudevents+json"}, json.dumps(content).encode())
 

@@ -1,62 +1,92 @@
-"""`wisp invoke --local`: run a function of wisp.yaml on this machine, once, in the runtime that its pods have.
+"""A function of wisp.yaml on this machine, in the runtime that its pods have; `wisp invoke --local` runs it once.
 
 The runtime is a program beside this one (`python -m wisp_runtime`), which the command doesn't import: it is run where it is installed.
+Invariant: the function gets from `--local` what it gets from the cluster for the same call, byte for byte: the request is made by
+one and the same `make_call`, and all that reads it is the runtime.
 """
 
-import io
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from wisp import output, project
 from wisp.errors import CommandError, UsageError
+from wisp.invoke import Call
 from wisp.logs import render
 
 
-def run(folder: Path, name: str, payload: bytes) -> None:
-    """Run the handler with the payload as its event; its answer goes to standard output, its log lines to standard error.
+def run(folder: Path, name: str, call: Call) -> None:
+    """Call the function once; its answer goes to standard output, its log lines to standard error.
 
     Raises:
-        UsageError: wisp.yaml has no such function, or its code is not Python in a folder.
+        UsageError: wisp.yaml has no such function, or its code is not here.
         CommandError: the function failed, or the runtime isn't installed.
     """
-    manifests, archives, _ = project.load(folder)
-    spec = next((item["spec"] for item in manifests if _is_function(item, name)), None)
+    require_runtime()
+    loaded = project.load(folder)
+    spec = servable(loaded).get(name)
     if spec is None:
+        if any((item["kind"], item["metadata"]["name"]) == ("Function", name) for item in loaded.manifests):
+            raise UsageError(f"--local runs code.folder and code.files; the code of {name} is elsewhere, or an image")
         raise UsageError(f"{folder / project.FILE} has no function {name}")
-    archive = archives.get(spec["code"].get("zip", {}).get("key", ""))
-    if not spec["runtime"].startswith("python") or not ("files" in spec["code"] or archive):
-        raise UsageError(f"--local runs Python in code.folder or code.files; {name} has another runtime, or an image")
-    if find_spec("wisp_runtime") is None:
-        raise CommandError("--local needs the runtime beside this command: pip install ./function-runtime/python")
+    worker = worker_command(spec["runtime"])
     with tempfile.TemporaryDirectory() as place:
-        code = Path(place, "code")
-        code.mkdir()
-        for file, text in spec["code"].get("files", {}).items():
-            (code / file).write_text(text, encoding="utf-8")
-        if archive:
-            zipfile.ZipFile(io.BytesIO(archive)).extractall(code)
-        Path(place, "event.json").write_bytes(payload)
-        if _run(spec, code, Path(place, "event.json")):
+        code = loaded.folders.get(name) or write(Path(place, "code"), spec["code"]["files"])
+        request = Path(place, "request")
+        request.write_bytes(_as_http(call))
+        told = {"WISP_FUNCTION": name, "WISP_WORKER": worker}
+        if _run(spec.get("handler", "bootstrap"), code, request, environment(spec) | told):
             raise CommandError(f"{name} failed here: its answer and log lines say why")
 
 
-def _is_function(item: Any, name: str) -> bool:
-    return (item["kind"], item["metadata"]["name"]) == ("Function", name)
+def require_runtime() -> None:
+    """Go on where the runtime is installed.
+
+    Raises:
+        CommandError: it isn't.
+    """
+    if find_spec("wisp_runtime") is None:
+        raise CommandError("--local needs the runtime beside this command: pip install ./function-runtime/python")
 
 
-def _run(spec: Any, code: Path, event: Path) -> int:
-    """The exit code of the runtime."""
-    command = [sys.executable, "-m", "wisp_runtime", spec["handler"], "--event", str(event)]
-    with subprocess.Popen(command, cwd=code, env=environment(spec), stderr=subprocess.PIPE, text=True) as running:
-        for line in running.stderr or ():
-            output.tell(render(line.rstrip("\n")))
-    return running.returncode
+def servable(loaded: project.Project) -> dict[str, Any]:
+    """Specs by name of the functions whose code is here."""
+    specs = {item["metadata"]["name"]: item["spec"] for item in loaded.manifests if item["kind"] == "Function"}
+    return {name: spec for name, spec in specs.items() if name in loaded.folders or "files" in spec["code"]}
+
+
+def worker_command(runtime: str) -> str:
+    """The command of the runtime's workers, in place of Python's own; empty for Python.
+
+    Raises:
+        UsageError: there is none on this machine.
+    """
+    if runtime == "provided":
+        return shlex.join([sys.executable, "-m", "wisp_runtime.bridge"])
+    if not runtime.startswith("nodejs"):
+        return ""
+    found = find_spec("wisp_runtime")
+    script = Path(found.origin if found and found.origin else "").parents[3] / "nodejs" / "worker.mjs"
+    node = shutil.which("node")
+    if node is None or not script.is_file():
+        raise UsageError(f"{runtime} on this machine asks for `node` and for the runtime in place: `uv run wisp dev`")
+    return shlex.join([node, str(script)])
+
+
+def write(folder: Path, files: dict[str, str]) -> Path:
+    """Make the folder anew, of code that wisp.yaml itself holds."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for file, text in files.items():
+        (folder / file).write_text(text, encoding="utf-8")
+        (folder / file).chmod(0o755)  # a bootstrap is executed
+    return folder
 
 
 def environment(spec: Any) -> dict[str, str]:
@@ -67,3 +97,20 @@ def environment(spec: Any) -> dict[str, str]:
         "WISP_TIMEOUT_SECONDS": str(spec.get("timeoutSeconds", 30)),
     }
     return os.environ | own | settings
+
+
+def _as_http(call: Call) -> bytes:
+    """The call as it stands on the wire, in the version whose answers are read to their end."""
+    body = call.body or b""
+    fields = {"Host": "localhost", **call.headers, "Content-Length": str(len(body))}
+    head = [f"{call.method} {call.path} HTTP/1.0", *(f"{name}: {value}" for name, value in fields.items())]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+def _run(handler: str, code: Path, request: Path, env: dict[str, str]) -> int:
+    """The exit code of the runtime."""
+    command = [sys.executable, "-m", "wisp_runtime", handler, "--request", str(request)]
+    with subprocess.Popen(command, cwd=code, env=env, stderr=subprocess.PIPE, text=True, errors="replace") as running:
+        for line in running.stderr or ():
+            output.tell(render(line.rstrip("\n")))
+    return running.returncode

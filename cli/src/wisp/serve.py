@@ -5,20 +5,17 @@ meanwhile; a process is started anew only where wisp.yaml says something else of
 """
 
 import contextlib
-import shlex
-import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 from wisp import output, project
-from wisp.errors import CommandError, UsageError
-from wisp.local import environment
+from wisp.errors import UsageError
+from wisp.local import environment, require_runtime, servable, worker_command, write
 from wisp.logs import render
 from wisp.watch import Watch
 
@@ -32,9 +29,8 @@ def serve(folder: Path, port: int, *, raw: bool) -> None:
         UsageError: wisp.yaml is missing or wrong when it begins, or none of its functions can be served here.
         CommandError: the runtime isn't installed.
     """
-    if find_spec("wisp_runtime") is None:
-        raise CommandError("--local needs the runtime beside this command: pip install ./function-runtime/python")
-    if not _servable(project.load(folder)):
+    require_runtime()
+    if not servable(project.load(folder)):
         raise UsageError(f"{folder / project.FILE} has no function whose code is in a folder or in files")
     watch = Watch(folder)
     with tempfile.TemporaryDirectory() as place, contextlib.suppress(KeyboardInterrupt):
@@ -51,30 +47,6 @@ def serve(folder: Path, port: int, *, raw: bool) -> None:
             served.end()
 
 
-def _servable(loaded: project.Project) -> dict[str, Any]:
-    """Specs by name of the functions whose code is here."""
-    specs = {item["metadata"]["name"]: item["spec"] for item in loaded.manifests if item["kind"] == "Function"}
-    return {name: spec for name, spec in specs.items() if name in loaded.folders or "files" in spec["code"]}
-
-
-def _worker(runtime: str) -> str:
-    """The command of the runtime's workers, in place of Python's own; empty for Python.
-
-    Raises:
-        UsageError: there is none on this machine.
-    """
-    if runtime == "provided":
-        return shlex.join([sys.executable, "-m", "wisp_runtime.bridge"])
-    if not runtime.startswith("nodejs"):
-        return ""
-    found = find_spec("wisp_runtime")
-    script = Path(found.origin if found and found.origin else "").parents[3] / "nodejs" / "worker.mjs"
-    node = shutil.which("node")
-    if node is None or not script.is_file():
-        raise UsageError(f"{runtime} on this machine asks for `node` and for the runtime in place: `uv run wisp dev`")
-    return shlex.join([node, str(script)])
-
-
 class _Served:
     """The processes, by their functions."""
 
@@ -89,7 +61,7 @@ class _Served:
 
     def adjust(self, loaded: project.Project) -> None:
         """Have the functions that wisp.yaml holds, as it says."""
-        specs = _servable(loaded)
+        specs = servable(loaded)
         wanted = {}
         for name, spec in specs.items():
             code = {} if name in loaded.folders else spec["code"]  # a folder's code the runtime looks at
@@ -115,11 +87,11 @@ class _Served:
 
     def _start(self, name: str, spec: Any, folder: Path | None) -> None:
         try:
-            worker = _worker(spec["runtime"])
+            worker = worker_command(spec["runtime"])
         except UsageError as error:
             output.tell(f"function/{name}: {error}")
             return
-        port, code = self._port_of(name), folder or self._write(name, spec["code"]["files"])
+        port, code = self._port_of(name), folder or write(self._place / name, spec["code"]["files"])
         told = {"PORT": str(port), "WISP_FUNCTION": name, "WISP_WORKER": worker}
         self._running[name] = process = subprocess.Popen(
             [sys.executable, "-m", "wisp_runtime", spec.get("handler", "bootstrap")],
@@ -132,15 +104,6 @@ class _Served:
         )
         threading.Thread(target=self._print, args=(name, process), daemon=True).start()
         output.tell(f"function/{name} http://127.0.0.1:{port}")
-
-    def _write(self, name: str, files: dict[str, str]) -> Path:
-        folder = self._place / name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        for file, text in files.items():
-            (folder / file).write_text(text, encoding="utf-8")
-            (folder / file).chmod(0o755)  # a bootstrap is executed
-        return folder
 
     def _print(self, name: str, process: "subprocess.Popen[str]") -> None:
         for line in process.stdout or ():

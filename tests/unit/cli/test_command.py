@@ -1,13 +1,15 @@
 """The command itself: it starts at once, its page is current, and what needs no cluster works without one."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from fixtures.cli import Wisp
+from fixtures.cli import HELLO, Wisp, write_project
+from fixtures.node import node
 from wisp import logs, output, project, reference
 from wisp.errors import UsageError
 
@@ -102,18 +104,53 @@ def test_an_event_that_is_none(wisp: Wisp, tmp_path: Path, event: str) -> None:
     assert (done.code, done.err.count("\n")) == (2, 1), done.err
 
 
-def test_a_function_runs_on_this_machine(wisp: Wisp, tmp_path: Path) -> None:
-    """--local runs a fresh project's function in the real runtime without a cluster; its error is exit code 1."""
-    folder = str(tmp_path / "greeter")
-    wisp("init", folder)
-    command = ["invoke", "greeter", "--local", folder, "--cloudevent", "-d"]
-    done = wisp(*command, '{"name": "Ada"}')
-    assert (done.code, json.loads(done.out)["message"]) == (0, "Hello, Ada!"), done.err
-    assert "greeting Ada" in done.err
-    failed = wisp(*command, "[]")
-    assert failed.code == 1
-    assert "AttributeError" in failed.err
+@pytest.mark.parametrize("runtime", ["python3.13", "nodejs24", "provided"])
+def test_a_template_runs_on_this_machine(
+    wisp: Wisp, tmp_path: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sample event of each template greets by name with --local: as a request, as a CloudEvent, and of no named type."""
+    monkeypatch.setenv("PATH", f"{node().parent}:{os.environ['PATH']}")
+    folder = tmp_path / "greeter"
+    wisp("init", str(folder), "--runtime", runtime)
+    command = ["invoke", "greeter", "--local", str(folder)]
+    sample = ["-f", str(folder / "events" / "hello.json")]
+    for arguments in (sample, [*sample, "--cloudevent"]):
+        done = wisp(*command, *arguments)
+        assert (done.code, json.loads(done.out)["message"]) == (0, "Hello, Ada!"), done.err
+        assert "greeting Ada" in done.err
+    assert json.loads(wisp(*command).out)["message"] == "Hello, world!"
+
+
+ECHO = """
+import base64
+
+def handler(event, context):
+    if "specversion" in event:
+        return event["data"]
+    http = event["requestContext"]["http"]
+    return [http["method"], event["rawPath"], event["rawQueryString"], event.get("body"), event["isBase64Encoded"]]
+"""
+LETTER = {"specversion": "1.0", "id": "1", "source": "s", "type": "t", "data": {"old": 1}}
+
+
+def test_a_function_gets_here_what_the_cluster_sends(wisp: Wisp, tmp_path: Path) -> None:
+    """The request has the call's method, path and body; an event, such as `wisp dead show` prints, comes as one."""
+    command = ["invoke", "hello", "--local", write_project(tmp_path, HELLO, ECHO)]
+    assert json.loads(wisp(*command, "--path", "/a?b=c").out) == ["GET", "/a", "b=c", None, False]
+    assert json.loads(wisp(*command, "-d", '{"a": 1}').out) == ["POST", "/", "", '{"a": 1}', False]
+    assert json.loads(wisp(*command, "-", stdin="no json").out) == ["POST", "/", "", "bm8ganNvbg==", True]
+    assert json.loads(wisp(*command, "-", stdin=json.dumps(LETTER)).out) == {"old": 1}
+
+
+def test_what_does_not_run_on_this_machine_is_told(wisp: Wisp, tmp_path: Path) -> None:
+    """A function's error is exit code 1, a function that isn't in wisp.yaml, is an image, or is not waited for 2."""
+    folder = write_project(tmp_path, HELLO, "def handler(event, context):\n    return 1 / 0\n")
+    failed = wisp("invoke", "hello", "--local", folder)
+    assert (failed.code, "ZeroDivisionError" in failed.err) == (1, True)
     assert wisp("invoke", "nobody", "--local", folder).code == 2
+    assert "leave out --async" in wisp("invoke", "hello", "--async", "--local", folder).err
+    wisp("init", str(tmp_path / "image"), "--runtime", "container")
+    assert "or an image" in wisp("invoke", "image", "--local", str(tmp_path / "image")).err
 
 
 def test_log_lines_are_made_readable() -> None:

@@ -25,12 +25,12 @@ def answering(text: str) -> str:
     return f"def handler(event, context):\n    return {text!r}\n"
 
 
-def answer(told: list[str], name: str = "hello") -> str:
+def answer(told: list[str], name: str = "hello", media_type: str = "application/json") -> str:
     """What the function answers now; empty while nobody does."""
     found = re.search(rf"function/{name} (http://\S+)", "".join(told))
     if found is None:
         return ""
-    request = urllib.request.Request(found[1], b'{"name": "Ada"}', {"content-type": "application/json"})
+    request = urllib.request.Request(found[1], b'{"name": "Ada"}', {"content-type": media_type})
     try:
         with urllib.request.urlopen(request, timeout=60) as got:
             body: str = got.read().decode()
@@ -74,7 +74,7 @@ def test_code_that_fails_at_the_start_is_served_when_it_is_mended(wisp: Wisp, tm
 def test_the_template_of_a_runtime_is_served(
     wisp: Wisp, tmp_path: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What `init` writes greets by name here, too; the line that it prints is shown as `wisp logs` shows it."""
+    """What `init` writes greets by name here, too, whatever type a client gives the body; its line is shown as `wisp logs` shows it."""
     monkeypatch.setenv("PATH", f"{node().parent}:{os.environ['PATH']}")
     folder = tmp_path / "hello"
     assert wisp("init", str(folder), "--runtime", runtime).code == 0
@@ -82,6 +82,7 @@ def test_the_template_of_a_runtime_is_served(
     with printing(running) as seen, printing(running, "stderr") as told:
         wait_until(lambda: "Hello, Ada!" in answer(told), "it serves")
         wait_until(lambda: any(line.endswith("greeting Ada\n") for line in seen), "its line is shown")
+        assert "Hello, Ada!" in answer(told, media_type="application/x-www-form-urlencoded")  # as curl -d calls it
 
 
 def test_what_has_no_code_here_is_refused(wisp: Wisp, tmp_path: Path) -> None:

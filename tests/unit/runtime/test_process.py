@@ -167,6 +167,25 @@ def test_local_event(start: Callable[..., FunctionProcess], event: str, status: 
     assert any(line["message"] == "seen" for line in function.lines[:-1])
 
 
+@pytest.mark.parametrize(("path", "status", "answer"), [("/?a=1", 0, "/ a=1"), ("/away", 0, ""), ("/fail", 1, None)])
+def test_local_request(start: Callable[..., FunctionProcess], path: str, status: int, answer: str | None) -> None:
+    """With --request the handler gets the file's request, however large; what is no error ends with 0."""
+    code = """
+def handler(event, context):
+    if event["rawPath"] == "/fail":
+        raise ValueError("no")
+    assert len(event["body"]) == 3_000_000
+    if event["rawPath"] == "/away":
+        return {"statusCode": 302, "headers": {"location": "/"}}
+    return {"statusCode": 200, "body": event["rawPath"] + " " + event["rawQueryString"]}
+"""
+    head = f"POST {path} HTTP/1.0\r\nhost: localhost\r\ncontent-type: text/plain\r\ncontent-length: 3000000\r\n\r\n"
+    arguments = ("-m", "wisp_runtime", "app.handler", "--request", "request")
+    function = start({"app.py": code, "request": head + "x" * 3_000_000}, interpreter=arguments)
+    assert function.exit_status() == status
+    assert answer is None or function.raw_lines[-1].strip() == answer
+
+
 def test_every_line_is_json_with_the_request_id(serve: Callable[..., FunctionProcess]) -> None:
     """What a handler prints, logs and writes to stderr is JSON lines that carry its request id and trace."""
     code = """

@@ -29,7 +29,10 @@ def invoke(
     ] = None,
     cloudevent: Annotated[
         bool,
-        typer.Option("--cloudevent", help="Send a CloudEvent: the payload, where it is one, or one with it as data."),
+        typer.Option(
+            "--cloudevent",
+            help="Send a CloudEvent with the payload as data. A payload that is a CloudEvent goes as it is.",
+        ),
     ] = False,
     path: Annotated[str, typer.Option(help="Path and query of the request.")] = "/",
     asynchronous: Annotated[
@@ -55,7 +58,7 @@ def invoke(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Run it on this machine, from DIR/wisp.yaml, with the payload as its event.",
+            help="Run it on this machine, from DIR/wisp.yaml, with the same request.",
             show_default=False,
         ),
     ] = None,
@@ -70,7 +73,9 @@ def invoke(
     if local is not None:
         from wisp import local as running
 
-        running.run(local, name, call.body or b"{}")
+        if asynchronous:
+            raise UsageError("--local runs it here and waits: leave out --async, --cloudevent sends what it would get")
+        running.run(local, name, call)
         return
     cluster = Cluster(namespace)
     who = calling.Credentials(calling.read_token(token_file), service_account)

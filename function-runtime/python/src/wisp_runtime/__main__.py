@@ -1,7 +1,7 @@
 """Start: read the settings, have the handler imported, open the port, serve.
 
 In a pod everything comes from the environment. ``python -m wisp_runtime app.handler`` serves the handler of the current
-folder on 127.0.0.1 and ``PORT``, anew when the code changes; with ``--event FILE`` it is run once.
+folder on 127.0.0.1 and ``PORT``, anew when the code changes; with ``--event FILE`` or ``--request FILE`` it is run once.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
 
         local = parse(sys.argv[1:])
         sys.dont_write_bytecode = True  # which would hide a change within the same second
-        if local.event:
+        if local.once:
             journal.use_stderr()
     termination_log = os.environ.get("WISP_TERMINATION_LOG", "" if local else "/dev/termination-log")
     try:
@@ -136,8 +136,8 @@ class Server:
         """Run once, if that is asked for, or look for changes of the code."""
         from wisp_runtime.local import Watcher, run_once  # noqa: PLC0415 - for people, not for pods
 
-        if local.event:
-            run_once(self._front, self._function.processes.signature, local.event, self._until)
+        if local.once:
+            run_once(self._front, self._function.processes.signature, local, self._until)
         if local.reload:
             Watcher(self._loop, self._function.processes, self._settings.code_dir)
 

@@ -34,7 +34,13 @@ class Arguments(argparse.Namespace):
 
     handler: str
     event: str | None
+    request: str | None
     reload: bool
+
+    @property
+    def once(self) -> bool:
+        """Whether it is run once, and nothing is served."""
+        return self.event is not None or self.request is not None
 
 
 def parse(arguments: list[str]) -> Arguments:
@@ -42,26 +48,36 @@ def parse(arguments: list[str]) -> Arguments:
     parser = argparse.ArgumentParser("python -m wisp_runtime", description="Serve a function of the current folder.")
     parser.add_argument("handler", metavar="MODULE.ATTRIBUTE", help="the handler, for example app.handler")
     parser.add_argument("--event", metavar="FILE", help="run it once with this JSON, print the result, and end")
+    parser.add_argument("--request", metavar="FILE", help="the same with this HTTP request, head and body, as HTTP/1.0")
     parser.add_argument("--no-reload", dest="reload", action="store_false", help="don't look for changes of the code")
     return parser.parse_args(arguments, Arguments())
 
 
-def run_once(front: Front, signature: str, path: str, until: Callable[[Callable[[], bool]], None]) -> NoReturn:
-    """Run the handler with a file's event, print what it answers, and end: with 1 if that is an error.
+def run_once(front: Front, signature: str, given: Arguments, until: Callable[[Callable[[], bool]], None]) -> NoReturn:
+    """Run the handler with a file's event or request, print what it answers, and end: with 1 if that is an error.
 
     Raises:
-        InitError: The file has no JSON.
+        InitError: The file can't be read, or an event's has no JSON.
     """
+    request = _read(given.request) if given.request else _request(given.event or "", signature)
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)  # noqa: FBT003 - socket's own signature
     connection = Connection(front, theirs, RequestReader("127.0.0.1", 1 << 40, Budget(1 << 40)))
     front.connections[connection.fd] = connection
-    ours.sendall(_request(path, signature))
-    ours.shutdown(socket.SHUT_WR)
-    answer = bytearray()
     ours.setblocking(False)  # noqa: FBT003 - socket's own signature
+    left, answer = memoryview(request), bytearray()
 
     def ended() -> bool:
+        nonlocal left
+        try:
+            while left:  # what the buffers hold goes at once, the rest as it is read
+                left = left[ours.send(left) :]
+                if not left:
+                    ours.shutdown(socket.SHUT_WR)
+        except BlockingIOError:
+            return False
+        except (BrokenPipeError, ConnectionResetError):
+            left = left[:0]  # it was refused before all of it was read
         try:
             while data := ours.recv(1 << 16):
                 answer.extend(data)
@@ -73,22 +89,30 @@ def run_once(front: Front, signature: str, path: str, until: Callable[[Callable[
     journal.flush(journal.LAST_SECONDS)
     head, _, body = bytes(answer).partition(b"\r\n\r\n")
     os.write(1, body + b"\n")
-    os._exit(0 if head.split(b" ")[1].startswith(b"2") else 1)
+    os._exit(0 if head.split(b" ")[1] < b"400" else 1)
 
 
 def _request(path: str, signature: str) -> bytes:
     """Make the request that carries a file's event."""
+    body = _read(path)
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - as everywhere here
-            body = file.read()
         event = json.loads(body)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise InitError("InvalidEvent", f"{path} can't be read as JSON: {error}") from None
     is_event = isinstance(event, dict) and "specversion" in event
     kind = "application/cloudevents+json" if is_event or signature == "cloudevent" else "application/json"
     form = "" if is_event or signature != "lambda" else "wisp-event-format: lambda\r\n"
     head = f"POST / HTTP/1.0\r\ncontent-type: {kind}\r\n{form}content-length: {len(body)}\r\n\r\n"
     return head.encode() + body
+
+
+def _read(path: str) -> bytes:
+    """Read a file that the command line names."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - as everywhere here
+            return file.read()
+    except OSError as error:
+        raise InitError("InvalidEvent", f"{path} can't be read: {error.strerror}") from None
 
 
 class Watcher:
