@@ -13,12 +13,14 @@ import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from wisp import output, project
 from wisp.errors import CommandError, UsageError
 from wisp.invoke import Call
 from wisp.logs import render
+
+_MIB: Final = {"Mi": 1, "Gi": 1024}
 
 
 def run(folder: Path, name: str, call: Call) -> None:
@@ -76,7 +78,17 @@ def worker_command(runtime: str) -> str:
     node = shutil.which("node")
     if node is None or not script.is_file():
         raise UsageError(f"{runtime} on this machine asks for `node` and for the runtime in place: `uv run wisp dev`")
+    _check_node(node, int(runtime.removeprefix("nodejs")))
     return shlex.join([node, str(script)])
+
+
+def _check_node(node: str, needed: int) -> None:
+    """Refuse a Node.js that is older than that of the pods."""
+    told = subprocess.run([node, "--version"], check=False, capture_output=True, text=True).stdout.strip()
+    major = told.removeprefix("v").partition(".")[0]
+    if not major.isdecimal() or int(major) < needed:
+        found = f"is {told}" if told else "tells no version"
+        raise UsageError(f"nodejs{needed} on this machine asks for Node.js {needed} or newer, and {node} {found}")
 
 
 def write(folder: Path, files: dict[str, str]) -> Path:
@@ -90,13 +102,30 @@ def write(folder: Path, files: dict[str, str]) -> Path:
 
 
 def environment(spec: Any) -> dict[str, str]:
-    """What the runtime is told of a function, and the function's own variables as far as wisp.yaml has their values."""
+    """What the runtime is told of a function, and the function's own variables as far as wisp.yaml has their values.
+
+    Raises:
+        UsageError: its memory is none.
+    """
     own = {entry["name"]: entry["value"] for entry in spec.get("env") or [] if "value" in entry}
+    isolation = spec.get("isolation", "worker")
+    at_once = 1 if isolation == "none" else spec.get("scale", {}).get("perInstance", 1)  # none: so many wait
     settings = {
         "WISP_SIGNATURE": spec.get("signature", "auto"),
         "WISP_TIMEOUT_SECONDS": str(spec.get("timeoutSeconds", 30)),
+        "WISP_MEMORY_MB": str(_mebibytes(spec.get("memory", "128Mi"))),
+        "WISP_ISOLATION": isolation,
+        "WISP_CONCURRENCY": str(at_once),
+        "WISP_LOG_FORMAT": spec.get("logFormat", "json"),
     }
     return os.environ | own | settings
+
+
+def _mebibytes(memory: str) -> int:
+    number, unit = memory[:-2], memory[-2:]
+    if not number.isdecimal() or unit not in _MIB:
+        raise UsageError(f"memory: {memory}: write a whole number of Mi or Gi, as 256Mi")
+    return int(number) * _MIB[unit]
 
 
 def _as_http(call: Call) -> bytes:

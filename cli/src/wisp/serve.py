@@ -36,13 +36,14 @@ def serve(folder: Path, port: int, *, raw: bool) -> None:
     with tempfile.TemporaryDirectory() as place, contextlib.suppress(KeyboardInterrupt):
         served = _Served(Path(place), port, raw=raw)
         try:
-            while True:
+            watch.take()
+            served.adjust(project.load(folder))
+            while watch.wait():
                 watch.take()
                 try:
                     served.adjust(project.load(folder))
                 except UsageError as error:
                     output.tell(f"wisp: {error}")
-                watch.wait()
         finally:
             served.end()
 
@@ -60,7 +61,11 @@ class _Served:
         self._running: dict[str, subprocess.Popen[str]] = {}
 
     def adjust(self, loaded: project.Project) -> None:
-        """Have the functions that wisp.yaml holds, as it says."""
+        """Have the functions that wisp.yaml holds, as it says.
+
+        Raises:
+            UsageError: a port is taken, or none of them can be served here.
+        """
         specs = servable(loaded)
         wanted = {}
         for name, spec in specs.items():
@@ -70,9 +75,19 @@ class _Served:
             if wanted.get(name) != self._said[name] or self._running[name].poll() is not None:
                 _end(self._running.pop(name))
         self._said = wanted
+        refused = False
         for name in wanted:
-            if name not in self._running:
-                self._start(name, specs[name], loaded.folders.get(name))
+            if name in self._running:
+                continue
+            try:
+                worker, env = worker_command(specs[name]["runtime"]), environment(specs[name])
+            except UsageError as error:
+                refused = True
+                output.tell(f"wisp: function/{name}: {error}")
+                continue
+            self._start(name, specs[name], loaded.folders.get(name), env | {"WISP_WORKER": worker})
+        if refused and not self._running:
+            raise UsageError("no function can be served here")
 
     def end(self) -> None:
         """End all."""
@@ -85,18 +100,13 @@ class _Served:
             self._ports[name] = self._port + len(self._ports) if self._port else _free_port()
         return self._ports[name]
 
-    def _start(self, name: str, spec: Any, folder: Path | None) -> None:
-        try:
-            worker = worker_command(spec["runtime"])
-        except UsageError as error:
-            output.tell(f"function/{name}: {error}")
-            return
+    def _start(self, name: str, spec: Any, folder: Path | None, env: dict[str, str]) -> None:
         port, code = self._port_of(name), folder or write(self._place / name, spec["code"]["files"])
-        told = {"PORT": str(port), "WISP_FUNCTION": name, "WISP_WORKER": worker}
+        _check_free(port)
         self._running[name] = process = subprocess.Popen(
             [sys.executable, "-m", "wisp_runtime", spec.get("handler", "bootstrap")],
             cwd=code,
-            env=environment(spec) | told,
+            env=env | {"PORT": str(port), "WISP_FUNCTION": name},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -118,6 +128,17 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
+
+
+def _check_free(port: int) -> None:
+    """Refuse a port that somebody listens on."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            told = f"port {port} of this machine can't be had ({error.strerror})"
+            raise UsageError(f"{told}: name another with --port, or --port 0 for any that is free") from None
 
 
 def _end(process: "subprocess.Popen[str]") -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _PACKAGE_DIR = os.path.dirname(__file__) + os.sep  # noqa: PTH120 - pathlib costs 10 ms at start
+_IMPORT_DIR = os.path.join(os.path.dirname(os.__file__), "importlib", "")  # noqa: PTH118, PTH120 - likewise
 _MAX_FRAMES = 50
 
 
@@ -51,7 +52,7 @@ class InvalidResultError(Exception):
 
 def user_stack(trace: TracebackType | None) -> list[str]:
     """Format a traceback's frames from the first one outside this package on, one string a frame."""
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith((_PACKAGE_DIR, "<frozen ")):
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith((_PACKAGE_DIR, _IMPORT_DIR, "<frozen ")):
         trace = trace.tb_next
     frames = _format(trace)
     # A RecursionError has a thousand equal frames; both ends tell the story.

@@ -120,6 +120,7 @@ class Watcher:
 
     def __init__(self, loop: Loop, processes: Processes, folder: str) -> None:
         """Begin to look."""
+        processes.patient = True
         self._loop = loop
         self._processes = processes
         self._folder = folder

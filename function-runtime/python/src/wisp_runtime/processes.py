@@ -61,6 +61,7 @@ class Processes:
         board: What a worker that serves our connections tells without a message.
         lender: Who lends them.
         elsewhere: The other container's runtime, where the code runs in one.
+        patient: Whether somebody at work on the code is to be told a failure once, until the code changes.
     """
 
     def __init__(self, loop: Loop, settings: Settings, function: Function) -> None:
@@ -76,6 +77,7 @@ class Processes:
         self.signature = "lambda" if settings.external else ""
         self.elsewhere = Elsewhere(settings.external) if settings.external else None
         self.failure: InitError | None = None
+        self.patient = False
         self.starts = 0
         self.board = _make_board() if settings.isolation == "none" else None
         self.lender: Lender | None = None
@@ -339,7 +341,8 @@ class Processes:
         if worker.why:
             return
         worker.why = error.error_type
-        if self.signature:  # it has served already, so this isn't told as a failed start
+        told = self.patient and self.failure is not None
+        if self.signature and not told:  # it has served already, so this isn't told as a failed start
             text = f"{error.error_type}: {error.message}"
             journal.emit("ERROR", text, errorType=error.error_type, stackTrace=error.stack)
         if self.failure is None:
