@@ -27,7 +27,7 @@ def test_hello_node_answers(namespace: Kubectl) -> None:
 def test_what_goes_wrong_costs_one_event(namespace: Kubectl) -> None:
     """A rejection that nobody handles and a timeout are answered as in AWS Lambda, and the same pod serves the next event."""
     code = {"files": {"app.mjs": CODE}}
-    namespace.apply(function("shaky", code, runtime="nodejs24", timeoutSeconds=2, scale={"max": 1}))
+    namespace.apply(function("shaky", code, runtime="nodejs24", timeoutSeconds=5, scale={"max": 1}))
     url = namespace.wait_ready("functions", "shaky")["status"]["url"]
     for path, wanted in (("/reject", "Runtime.UnhandledPromiseRejection"), ("/hang", "Sandbox.Timedout")):
         assert json.loads(call(url, path)[1])["errorType"] == wanted
