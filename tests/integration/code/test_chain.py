@@ -230,7 +230,7 @@ def test_sigterm_while_waiting_ends_at_once(tenant: Tenant, start: Start) -> Non
     environment = tenant.code_env("0" * 64) | {"WISP_CODE_URL": "http://127.0.0.1:1/v1/code/x"}
     function = start({}, **environment)
     children = Path(f"/proc/{function.process.pid}/task/{function.process.pid}/children")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not children.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.02)

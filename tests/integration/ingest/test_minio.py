@@ -34,7 +34,7 @@ def test_an_upload_is_in_the_log_once_and_soon(webhook: Webhook, minio: MinioSer
         answered = time.monotonic()
         wait_until(lambda: len(webhook.events("media", "photos")) == number, "the event is not in the log")  # noqa: B023
         times.append(time.monotonic() - answered)
-    assert min(times) < 1.5, times
+    assert min(times) < 2.5, times
     wait_until(lambda: minio.queued() == 0, "the safe target keeps the event")
     wait_until(lambda: webhook.metric("wisp_ingest_requests_total") >= 6, "the safe target did not report")
     [_, _, event] = webhook.events("media", "photos")

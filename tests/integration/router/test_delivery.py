@@ -293,14 +293,18 @@ async def test_filters_and_subjects(w: World) -> None:
 
 async def test_order_none_runs_in_parallel_up_to_the_limit(w: World) -> None:
     """Without order even one key runs in parallel, never beyond parallelism."""
+    gate = asyncio.Event()
 
     async def slow(request: Request) -> Answer:
+        await gate.wait()
         await asyncio.sleep(0.02)
         return ok(request)
 
     w.function.answer = slow
-    await w.subscribe(order="none", parallelism=4)
+    await w.subscribe(order="none", parallelism=4, timeout_seconds=60)
     await w.publish(*(event(n) for n in range(60)))
+    await eventually(lambda: w.function.active == 4, "as many run as may")
+    gate.set()
     await w.delivered(60)
     assert w.function.peak == 4
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from fixtures.function_server import MARKED, Answer, Request, ok
+from fixtures.process import listens
 from fixtures.router_world import NAMESPACE, STREAM, Router, World, event, eventually, world
 from wisp_api import cloudevent, names
 from wisp_api.route import Retry, Target
@@ -81,9 +82,10 @@ async def test_router_killed_in_traffic_loses_nothing(tmp_path: Path) -> None:
         for part in (300, 800, 1300):
             await w.delivered(part)
             router.kill()
-            began = time.monotonic()
             count = len(w.function.finished)
             router.start()
+            await eventually(lambda: listens(router.health_port), "it is alive")
+            began = time.monotonic()
             await eventually(lambda n=count: len(w.function.finished) > n, "going on")  # type: ignore[misc]
             pauses.append(time.monotonic() - began)
         assert min(pauses) < 6, "a container restarted in its pod goes on at once, it does not wait for its own silence"
