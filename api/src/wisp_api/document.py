@@ -78,6 +78,11 @@ def make_document(event: Event, names: Names) -> dict[str, Any]:
     return document
 
 
+def is_light(raw: msgspec.Raw) -> bool:
+    """Whether all of the data may be decoded at once."""
+    return memoryview(raw).nbytes <= WHOLE_BYTES or _is_light(bytes(raw))
+
+
 def _fields(pattern: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Names of a pattern and what stands below, those inside `$or` included."""
     for name, below in pattern.items():

@@ -4,11 +4,23 @@ The operator writes routes, the router executes them; neither calls the other. A
 the router goes on while the operator or the Kubernetes API is away.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from wisp_api.cloudevent import OptionalRaw
+
+CLOUDEVENT: Final = "cloudevent"
+S3: Final = "s3"
+"""AWS Lambda's event of an S3 notification."""
+DYNAMODB: Final = "dynamodb"
+"""AWS Lambda's event of a DynamoDB stream."""
+TICK: Final = "tick"
+"""EventBridge's scheduled event, or the schedule's own data."""
+EVENTBRIDGE: Final = "eventbridge"
+"""EventBridge's event."""
+DEBEZIUM: Final = "debezium"
+"""Debezium's envelope of a row's change."""
 
 
 class Target(msgspec.Struct, rename="camel", kw_only=True):
@@ -98,6 +110,8 @@ class Route(msgspec.Struct, rename="camel", kw_only=True):
     parallelism: int = 10
     batch: Batch | None = None
     """None: each event is delivered alone, in binary mode; else as a JSON list, also where it is one."""
+    format: str = CLOUDEVENT
+    """What is delivered, as the constants above have it."""
     timeout_seconds: float = 30
     """How long the function may take; the router waits a little longer."""
     retry: Retry = msgspec.field(default_factory=Retry)

@@ -341,10 +341,15 @@ class SubscriptionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True)
     """Where the events come from. Its kind, bucket and connection can't be changed afterwards."""
     filter: Pattern | None = None
     """An EventBridge pattern on the event's attributes and data; what doesn't match wakes no pod: {data: {new: {total: [{numeric: [">", 100]}]}}}."""
-    format: Literal["cloudevent"] = "cloudevent"
-    """What the function receives: a CloudEvent."""
+    format: Literal["cloudevent", "aws", "debezium"] = "cloudevent"
+    """What the function receives.
+
+    cloudevent: a CloudEvent. aws: what AWS Lambda's event sources hand to a function: for a bucket S3's event, for a database that of a DynamoDB
+    stream, for a schedule EventBridge's scheduled event or the schedule's own data, for a bus EventBridge's event.
+    debezium: Debezium's change event of a row, for databases. The Function's signature is lambda, http or asgi, unless it is cloudevent's own format.
+    """
     batch: Batch | None = None
-    """Several events in one delivery, as a JSON list of CloudEvents, also where it is one. Absent: each event alone.
+    """Several events in one delivery, as a JSON list, also where it is one; in format aws under Records where the source has that. Absent: each event alone.
 
     The Function's signature is lambda, http or asgi: cloudevent takes single events only.
     """
@@ -421,6 +426,14 @@ class Subscription(Struct, rename="camel", kw_only=True):
                 "batch.tumblingWindowSeconds can't be added or taken away: make another Subscription",
             ),
             ("has(self.__function__) != has(self.sink)", "write exactly one of spec.function and spec.sink"),
+            (
+                f"!has(self.format) || self.format != 'debezium' || {_DATABASE}",
+                "format debezium is of rows: write it with source.postgres, source.mysql or source.mongodb, and aws or cloudevent with others",
+            ),
+            (
+                "!has(self.sink) || !has(self.format) || self.format == 'cloudevent'",
+                "a sink takes CloudEvents: leave out format",
+            ),
             ("!has(self.sink) || !has(self.batch)", "a sink takes events one by one: leave out batch"),
         ),
     ]

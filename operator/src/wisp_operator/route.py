@@ -5,7 +5,7 @@ from typing import Any, Final
 import msgspec
 from wisp_api import caller, cloudevent, names, pattern, route
 from wisp_api.function import Async, Scale
-from wisp_api.subscription import Batch
+from wisp_api.subscription import Batch, SubscriptionSpec
 
 from wisp_operator.api import Object
 from wisp_operator.outlets import Outlets, invocation_stream
@@ -63,6 +63,7 @@ def make_route(  # noqa: PLR0917 - one call
         barriers=spec.source.bus is None,
         parallelism=min(spec.parallelism, room),
         batch=_batch(spec.batch),
+        format=_format(spec),
         timeout_seconds=timeout,
         retry=route.Retry(
             max_attempts=spec.retry.max_attempts,
@@ -83,6 +84,19 @@ def _batch(batch: Batch | None) -> route.Batch | None:
     return route.Batch(
         size=batch.size, window_seconds=batch.window_seconds, tumbling_seconds=batch.tumbling_window_seconds
     )
+
+
+def _format(spec: SubscriptionSpec) -> str:
+    """What the function gets, by what the source is on AWS."""
+    if spec.format == "debezium":
+        return route.DEBEZIUM
+    if spec.format != "aws":
+        return route.CLOUDEVENT
+    if spec.source.bucket:
+        return route.S3
+    if spec.source.database:
+        return route.DYNAMODB
+    return route.TICK if spec.source.schedule else route.EVENTBRIDGE
 
 
 def _replay(order: str) -> route.Replay | None:

@@ -145,9 +145,9 @@ def test_function(cluster: Kube, case: str, function: dict[str, Any], message: s
     assert message in cluster.refusal(plain(function)), case
 
 
-def make_sink(uri: str) -> dict[str, Any]:
+def make_sink(uri: str, **fields: Any) -> dict[str, Any]:
     """A Subscription with this sink."""
-    made = make_subscription()
+    made = make_subscription(**fields)
     del made["spec"]["function"]
     made["spec"]["sink"] = {"uri": uri}
     return made
@@ -198,7 +198,9 @@ def make_sink(uri: str) -> dict[str, Any]:
             make_subscription(batch={"tumblingWindowSeconds": 60}),
             "passes a state on in order: write order: key",
         ),
-        ("unknown format", make_subscription(format="xml"), 'supported values: "cloudevent"'),
+        ("unknown format", make_subscription(format="xml"), 'supported values: "aws", "cloudevent", "debezium"'),
+        ("rows' format of objects", make_subscription(format="debezium"), "format debezium is of rows"),
+        ("a sink's format", make_sink("https://example.com", format="aws"), "a sink takes CloudEvents"),
         ("name with a dot", make_subscription("a.b"), "metadata.name"),
     ],
 )

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fixtures.installed import cached
+from fixtures.powertools import packages
 from unit.runtime.conftest import SOURCE, serve, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from unit.runtime.conftest import FunctionProcess
 
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     Powertools = Callable[[str], FunctionProcess]
 
 __all__ = ["serve", "start"]
-
-PACKAGES = ("aws-lambda-powertools[parser,tracer]==3.37.0", "boto3==1.44.5")
 
 APP = """
 import json
@@ -132,15 +128,6 @@ def charge(event, context):
     charged.append(event["id"])
     return {"charged": charged[:]}
 """
-
-
-def packages() -> Path:
-    """A folder with them, as in a layer, fetched from PyPI at first use: in our own environment boto3 would hold back what the images run."""
-    return cached("powertools-3.37.0-boto3-1.44.5", _install_packages)
-
-
-def _install_packages(folder: Path) -> None:
-    subprocess.run(["uv", "pip", "install", "--quiet", "--target", folder, *PACKAGES], check=True, timeout=300)
 
 
 @pytest.fixture

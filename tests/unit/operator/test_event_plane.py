@@ -5,14 +5,16 @@ from typing import Any
 
 import msgspec
 import pytest
-from fixtures.objects import bucket, deleted, make_function, make_subscription, mongodb, mysql, postgres
+from fixtures.objects import bucket, deleted, make_function, make_subscription, mongodb, mysql, postgres, schedule
 from wisp_api import names
 from wisp_api.route import Batch, Route, RouteStatus
 from wisp_api.source import BucketBinding, BucketRule, ItemStatus, ReaderConfig, ReaderStatus, S3Server, TableConfig
 from wisp_operator.config import OperatorConfig
 from wisp_operator.event_plane import Plan, View, leftovers, plan
+from wisp_operator.outlets import Outlets
 from wisp_operator.proof import Proof
 from wisp_operator.reader import CONNECTED
+from wisp_operator.route import make_route
 from wisp_operator.sources import ReaderKey, Wish, decode, rebind, server_id, server_of, slot_name
 
 SERVER = S3Server(name="minio", endpoint="http://minio:9000", notification_arns=["arn:1", "arn:2"])
@@ -317,6 +319,27 @@ def _listings(made: Plan) -> list[str]:
 
 def _snapshots(made: Plan) -> list[list[str]]:
     return [table.snapshots for task in made.readers.values() if task.postgres for table in task.postgres.tables]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "source", "found"),
+    [
+        ({}, postgres(), "cloudevent"),
+        ({"format": "cloudevent"}, bucket(), "cloudevent"),
+        ({"format": "aws"}, bucket(), "s3"),
+        ({"format": "aws"}, postgres(), "dynamodb"),
+        ({"format": "aws"}, mysql("shop.orders"), "dynamodb"),
+        ({"format": "aws"}, mongodb("shop.orders"), "dynamodb"),
+        ({"format": "aws"}, schedule(), "tick"),
+        ({"format": "aws"}, {"bus": {"name": "default"}}, "eventbridge"),
+        ({"format": "debezium"}, mongodb("shop.orders"), "debezium"),
+    ],
+)
+def test_format_is_the_sources(wanted: dict[str, Any], source: dict[str, Any], found: str) -> None:
+    """What AWS has for a source is what the router makes of its events; it need not know the source."""
+    [wish] = wishes(make_subscription(source=source, **wanted))
+    outlets = Outlets("media", (), {})
+    assert make_route(wish, PHOTOS_STREAM, "minio", None, "cluster.local", outlets).format == found
 
 
 def test_batch_and_retry_are_the_subscriptions() -> None:

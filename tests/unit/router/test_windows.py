@@ -12,6 +12,7 @@ from wisp_events.router.plan import InvalidRoute, compile_route
 from wisp_events.router.schedule import Item
 
 ROUTE = Route(namespace="shop", name="totals", uid="u", generation=1, stream="s", subjects=["a"])
+PLAN = compile_route(msgspec.json.encode(ROUTE))
 OPEN = Tumbling(start=60, end=120, state=msgspec.Raw(b'{"n":1}'))
 OVER = Tumbling(start=60, end=120)
 
@@ -45,7 +46,7 @@ def test_events_belong_to_windows_by_the_time_of_storing(
 
 def test_call_is_lambdas_event() -> None:
     """The data of a call is what a handler on AWS Lambda gets; its last call has the same id whenever it is made."""
-    call = windows.call(ROUTE, "3", OPEN, [item(1), item(2)])
+    call = windows.call(PLAN, "3", OPEN, [item(1), item(2)])
     assert json.loads(bytes(call.data or b"")) == {
         "Records": [{"id": "1", "source": "s", "type": "t"}, {"id": "2", "source": "s", "type": "t"}],
         "window": {"start": "1970-01-01T00:01:00Z", "end": "1970-01-01T00:02:00Z"},
@@ -54,10 +55,10 @@ def test_call_is_lambdas_event() -> None:
         "isFinalInvokeForWindow": False,
         "isWindowTerminatedEarly": False,
     }
-    last = windows.call(ROUTE, "3", OPEN, (), early=True)
+    last = windows.call(PLAN, "3", OPEN, (), early=True)
     told = json.loads(bytes(last.data or b""))
     assert (told["Records"], told["isFinalInvokeForWindow"], told["isWindowTerminatedEarly"]) == ([], True, True)
-    assert last.id == windows.call(ROUTE, "3", OPEN, (), early=True).id != call.id
+    assert last.id == windows.call(PLAN, "3", OPEN, (), early=True).id != call.id
     assert windows.is_call(ROUTE, last)
     assert not windows.is_call(ROUTE, Event(id="1", source="elsewhere", type=windows.TYPE))
 

@@ -12,10 +12,10 @@ from typing import Final
 from wisp_events.router import batch, letter, verdict
 from wisp_events.router.client import BODY_BYTES
 from wisp_events.router.cursor import Cursor
-from wisp_events.router.delivery import GRACE_SECONDS, Delivery
+from wisp_events.router.delivery import GRACE_SECONDS, NOT_READABLE, Delivery
 from wisp_events.router.forming import Forming
 from wisp_events.router.plan import Plan
-from wisp_events.router.request import pick, render_batch
+from wisp_events.router.request import pick
 from wisp_events.router.schedule import Item
 from wisp_events.router.shared import Shared
 from wisp_events.router.verdict import Answer, Outcome, Verdict
@@ -34,12 +34,13 @@ class Batched(Delivery):
         super().__init__(shared, plan, cursor, revision)
         assert plan.route.batch  # noqa: S101 - else it is a Delivery
         self._ordered = plan.route.order == "key"
-        self._forming = Forming(self.schedule, plan.route.batch)
+        self._forming = Forming(self.schedule, plan.route.batch, plan.form and plan.form.length)
 
     def update(self, plan: Plan) -> None:
         """Go on under a plan that `reads_like` the one before."""
         self._forming.dissolve(ordered=self._ordered)
         self._forming.rule = plan.route.batch or self._forming.rule
+        self._forming.length = plan.form and plan.form.length
         super().update(plan)
 
     def pump(self) -> None:
@@ -79,7 +80,11 @@ class Batched(Delivery):
         plan = self.plan
         index = pick(plan.route.targets, items[0].event.id)
         to = plan.addresses[index]
-        request = render_batch([(item.event, item.raw) for item in items], to, self._sign(index))
+        try:
+            request = plan.render_batch(items, to, self._sign(index))
+        except NOT_READABLE as error:  # the format was changed since the batch formed
+            self._bury_all(items, "Malformed", str(error))
+            return
         for item in items:
             item.first = item.first or now
         retry = any(item.tries for item in items)

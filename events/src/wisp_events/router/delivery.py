@@ -30,7 +30,7 @@ from wisp_events.router.keeper import Keeper
 from wisp_events.router.metrics import RouteMetrics
 from wisp_events.router.outbox import Outbox
 from wisp_events.router.plan import Plan
-from wisp_events.router.request import MAX_HOPS, pick, render
+from wisp_events.router.request import MAX_HOPS, pick
 from wisp_events.router.schedule import Item, Schedule
 from wisp_events.router.shared import Shared
 from wisp_events.router.trace import begin_trace
@@ -304,8 +304,8 @@ class Delivery:
         index = pick(plan.route.targets, item.event.id)
         to = plan.addresses[index]
         try:
-            request = render(item.event, to, self._sign(index))
-        except ValueError as error:
+            request = plan.render(item, to, self._sign(index))
+        except NOT_READABLE as error:
             self._bury(item, "Malformed", str(error))
             return
         item.first = item.first or now

@@ -9,6 +9,7 @@ Invariant: an event that the schedule gave out stands in the forming batch, in o
 
 import heapq
 from collections import deque
+from collections.abc import Callable
 from itertools import count
 from typing import Final
 
@@ -26,10 +27,12 @@ EVENT_MARGIN: Final = 32
 class Forming:
     """The batch that forms, and those that wait for their next attempt."""
 
-    def __init__(self, schedule: Schedule, rule: Batch) -> None:
+    def __init__(self, schedule: Schedule, rule: Batch, length: Callable[[Item], int] | None = None) -> None:
         """Take events out of this schedule."""
         self._schedule = schedule
         self.rule = rule
+        self.length = length
+        """Bytes of an event where it does not go as the log has it."""
         self._items: list[Item] = []
         self._bytes = 0
         self._since = 0.0
@@ -90,7 +93,7 @@ class Forming:
                 item = schedule.join(now)
             if item is None:
                 return
-            size = len(item.raw) + EVENT_MARGIN
+            size = (self.length(item) if self.length else len(item.raw)) + EVENT_MARGIN
             if self._items and (item.burial or self._bytes + size > BATCH_BYTES):
                 self._closed = True
                 (schedule.unjoin if joined else schedule.put_back)(item)

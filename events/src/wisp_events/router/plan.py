@@ -1,5 +1,6 @@
 """A route made ready to execute, or the reason why it can't be. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -7,7 +8,9 @@ import msgspec
 from wisp_api import pattern
 from wisp_api.route import Route
 
-from wisp_events.router.request import Address, address
+from wisp_events.router.formats.form import Form, form
+from wisp_events.router.request import Address, address, render, render_batch, render_plain
+from wisp_events.router.schedule import Item
 
 
 class InvalidRoute(ValueError):  # noqa: N818 - the state that it puts the route in
@@ -27,6 +30,30 @@ class Plan:
     route: Route
     matcher: pattern.Matcher
     addresses: list[Address]
+    form: Form | None = None
+    """What is delivered instead of CloudEvents."""
+
+    def render(self, item: Item, to: Address, signed: bytes = b"") -> bytes:
+        """The request that delivers an event alone.
+
+        Raises:
+            ValueError, RecursionError: it can't be carried, or not told in the route's format.
+        """
+        if self.form is None:
+            return render(item.event, to, signed)
+        body = self.form.alone(self.form.record(item.event, item.stored))
+        return render_plain(body, item.event, to, signed)
+
+    def render_batch(self, items: Sequence[Item], to: Address, signed: bytes = b"") -> bytes:
+        """The request that delivers events together.
+
+        Raises:
+            ValueError, RecursionError: one can't be told in the route's format.
+        """
+        if self.form is None:
+            return render_batch([(item.event, item.raw) for item in items], to, signed)
+        body = self.form.together([self.form.record(item.event, item.stored) for item in items])
+        return render_plain(body, items[0].event, to, signed, alone=False)
 
     @property
     def cursor_key(self) -> str:
@@ -79,7 +106,7 @@ def compile_route(raw: bytes) -> Plan:
         if route.start not in ("latest", "earliest"):
             start_time(route.start)
         addresses = [address(target.url, target.reach, target.service) for target in route.targets]
-        return Plan(route, pattern.compile(*route.filters), addresses)
+        return Plan(route, pattern.compile(*route.filters), addresses, form(route))
     except ValueError as error:
         raise InvalidRoute(str(error), route.uid, route.generation) from error
 

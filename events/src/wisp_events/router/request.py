@@ -105,6 +105,19 @@ def render_batch(events: Sequence[tuple[Event, msgspec.Raw]], to: Address, signe
     return b"".join((to.head, signed, "".join(lines).encode("ascii"), body))
 
 
+def render_plain(body: bytes, event: Event, to: Address, signed: bytes = b"", *, alone: bool = True) -> bytes:
+    """The request that delivers JSON of another format, which the runtime hands to a Lambda handler as it is.
+
+    It was made of this event, whose id is the request's, or of a batch that begins with it.
+    """
+    lines = [f"{name}: {_value(value)}\r\n" for name in _TRACE if (value := getattr(event, name)) is not None]
+    if alone:
+        lines.append(f"wisp-request-id: {_value(event.id)}\r\n")
+    lines.append("wisp-event-format: lambda\r\ncontent-type: application/json\r\n")
+    lines.append(f"content-length: {len(body)}\r\n\r\n")
+    return b"".join((to.head, signed, "".join(lines).encode("ascii"), body))
+
+
 def _with_hop(event: Event, raw: bytes) -> bytes:
     if b'"wisphops"' not in raw and raw.endswith(b"}"):
         return raw[:-1] + b',"wisphops":1}'

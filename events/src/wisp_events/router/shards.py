@@ -4,6 +4,7 @@ Invariant: the schedule gives out of each shard one event, the first undone one.
 behind it, which are in order and of one window.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -53,17 +54,19 @@ class Shard:
         waited = now >= self.since + rule.window_seconds or self.most > 0
         return waited or self.undone >= rule.size or seen >= end
 
-    def gather(self, schedule: Schedule, head: Item, window: Tumbling, size: int, now: float) -> list[Item]:
+    def gather(  # noqa: PLR0917 - one call
+        self, schedule: Schedule, head: Item, window: Tumbling, size: int, now: float, length: Callable[[Item], int]
+    ) -> list[Item]:
         """The events that go together, from the first undone one on."""
         if self.until < (head.sequence, head.index):
             self.most = 0
         self.head = None
-        items, room = [head], BATCH_BYTES - ENVELOPE_BYTES - len(head.raw) - len(window.state or b"")
+        items, room = [head], BATCH_BYTES - ENVELOPE_BYTES - length(head) - len(window.state or b"")
         schedule.open(head)
         while len(items) < (self.most or size) and (item := schedule.join(now)):
-            room -= len(item.raw) + EVENT_MARGIN
+            room -= length(item) + EVENT_MARGIN
             beyond = self.most and (item.sequence, item.index) > self.until
-            if room < 0 or beyond or item.stored >= window.end or item.event.type == TYPE:
+            if room < 0 or item.burial or beyond or item.stored >= window.end or item.event.type == TYPE:
                 schedule.unjoin(item)
                 break
             items.append(item)

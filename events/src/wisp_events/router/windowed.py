@@ -20,7 +20,7 @@ from wisp_events.router.client import BODY_BYTES
 from wisp_events.router.cursor import Cursor, Tumbling
 from wisp_events.router.delivery import GRACE_SECONDS, Delivery
 from wisp_events.router.plan import Plan
-from wisp_events.router.request import pick, render
+from wisp_events.router.request import pick, render, render_plain
 from wisp_events.router.schedule import Item
 from wisp_events.router.shards import Shard
 from wisp_events.router.shared import Shared
@@ -47,6 +47,7 @@ class Windowed(Delivery):
     def update(self, plan: Plan) -> None:
         """Go on under a plan that `reads_like` the one before."""
         self._rule = plan.route.batch or self._rule
+        self._put_back_heads()
         super().update(plan)
 
     def tick(self, now: float) -> None:
@@ -101,16 +102,25 @@ class Windowed(Delivery):
         return min((one for one in due if one is not None and one > now), default=None)
 
     def _expire(self) -> None:
+        self._put_back_heads()
+        super()._expire()
+
+    def _put_back_heads(self) -> None:
         for shard in self._shards.values():
             if shard.head:
                 self.schedule.put_back(shard.head)
                 shard.head = None
-        super()._expire()
+
+    def _length(self, item: Item) -> int:
+        """Bytes of an event in a call; one that has no record in the route's format becomes one to bury."""
+        form = self.plan.form
+        return len(item.raw) if form is None or item.event.type == windows.TYPE else form.length(item)
 
     def _start_one(self, now: float) -> bool:
         while item := self.schedule.take():
             shard = self._shards[item.key or ""]
             shard.head, shard.since = item, now
+            self._length(item)
         return any(not shard.busy and self._begin(shard, now) for shard in self._shards.values())
 
     def _begin(self, shard: Shard, now: float) -> bool:
@@ -139,8 +149,8 @@ class Windowed(Delivery):
         window = windows.window(open_window, head.stored, self._rule.tumbling_seconds)
         if not (shard.gathered(self._rule, window.end, self._seen, now) or self._room() == 0):
             return False
-        items = shard.gather(self.schedule, head, window, self._rule.size, now)
-        event = windows.call(self.plan.route, shard.name, window, items)
+        items = shard.gather(self.schedule, head, window, self._rule.size, now, self._length)
+        event = windows.call(self.plan, shard.name, window, items)
         self._post(shard, event, items, partial(self._settled, shard, window, items, now))
         return True
 
@@ -150,7 +160,12 @@ class Windowed(Delivery):
         plan = self.plan
         index = pick(plan.route.targets, event.id)
         to = plan.addresses[index]
-        request = render(event, to, self._sign(index))
+        signed = self._sign(index)
+        request = (
+            render(event, to, signed)
+            if plan.form is None
+            else render_plain(bytes(event.data or b""), event, to, signed)
+        )
         retry = any(item.tries for item in items)
         self._attempts += 1
         self._retries += retry
@@ -212,7 +227,7 @@ class Windowed(Delivery):
 
     def _end(self, shard: Shard, window: Tumbling, now: float) -> None:
         window.ending.first = window.ending.first or now
-        event = windows.call(self.plan.route, shard.name, window, (), early=shard.early)
+        event = windows.call(self.plan, shard.name, window, (), early=shard.early)
         self._post(shard, event, [], partial(self._ended_by, shard, window, event, now))
 
     def _ended_by(self, shard: Shard, window: Tumbling, event: Event, sent: float, outcome: Outcome) -> None:

@@ -18,6 +18,7 @@ from wisp_api.route import Retry, Route
 
 from wisp_events import log
 from wisp_events.router.cursor import Trouble, Tumbling
+from wisp_events.router.plan import Plan
 from wisp_events.router.schedule import Item
 from wisp_events.router.verdict import Verdict
 
@@ -79,11 +80,12 @@ def is_call(route: Route, event: Event) -> bool:
     return event.type == TYPE and event.source == _source(route)
 
 
-def call(route: Route, name: str, of: Tumbling, items: Sequence[Item], *, early: bool = False) -> Event:
+def call(plan: Plan, name: str, of: Tumbling, items: Sequence[Item], *, early: bool = False) -> Event:
     """What the function gets: a shard's events with the state so far, or without events the end of its window."""
+    route, form = plan.route, plan.form
     shard_id = f"shardId-{int(name):012}"
     told = _Call(
-        records=[item.raw for item in items],
+        records=[msgspec.Raw(form.record(item.event, item.stored)) if form else item.raw for item in items],
         window=_Times(_second(of.start), _second(of.end)),
         state=EMPTY if of.state is None else of.state,
         shard_id=shard_id,
