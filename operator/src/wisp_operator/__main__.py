@@ -29,7 +29,7 @@ from wisp_operator.proof import Proofs
 from wisp_operator.resync import resync
 from wisp_operator.secrets import ensure_secrets, read_store_key
 from wisp_operator.token_keys import follow_token_keys
-from wisp_operator.watch import make_registry
+from wisp_operator.watch import follow_made, make_registry
 from wisp_operator.webhook import WEBHOOK_PORT, serve_webhook
 from wisp_operator.workqueue import WorkQueue
 
@@ -111,6 +111,7 @@ async def _act(kubernetes: api.Api, settings: config.OperatorConfig, stop: async
         tasks.create_task(follow(context, namespaces))
         tasks.create_task(follow_token_keys(context))
         tasks.create_task(follow_config_maps(context, functions))
+        tasks.create_task(follow_made(kubernetes, functions, namespaces))
         tasks.create_task(resync(context, functions, namespaces, quotas))
         if context.code_store:
             tasks.create_task(keep_collecting(kubernetes, context.code_store, settings.code_retention_seconds))

@@ -7,7 +7,7 @@ of `writes` is a count of what the operator does to the cluster.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode
 from urllib.request import getproxies
@@ -27,7 +27,6 @@ _CONFLICT: Final = 409
 _ERROR: Final = 400
 _TOO_MANY: Final = 429
 _SERVER_ERROR: Final = 500
-_WATCH_SECONDS: Final = 300
 _PATIENCE: Final = 5
 """How often a request is sent that the API is too busy for."""
 _writes = prometheus_client.Counter(
@@ -160,29 +159,25 @@ class Api:
         answer = await self._send("GET", resource.path(namespace), query)
         return [{"apiVersion": resource.api_version, "kind": resource.kind} | item for item in answer["items"]]
 
-    async def watch_metadata(self, resource: Resource, labels: str, fields: str) -> AsyncIterator[tuple[str, Object]]:
-        """All objects of the cluster as they are, then each that changes, as (type of the event, metadata), for some minutes.
+    async def stream(self, path: str, query: dict[str, str], accept: str, seconds: float) -> AsyncGenerator[bytes]:
+        """The lines of an answer that goes on, for so many seconds at most.
 
         Raises:
             ApiError: refused.
             OSError, TimeoutError, aiohttp.ClientError: the connection broke.
         """
-        query = {"watch": "1", "timeoutSeconds": str(_WATCH_SECONDS), "labelSelector": labels, "fieldSelector": fields}
-        path = resource.path(None)
-        headers = {"Accept": "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"}
+        headers = {"Accept": accept}
         await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, "GET", None)
         url = f"{self._client.configuration.host}{path}?{urlencode(query)}"
-        answer = await self._client.call_api("GET", url, headers, None, _request_timeout=_WATCH_SECONDS + 30)
+        answer = await self._client.call_api("GET", url, headers, None, _request_timeout=seconds)
         try:
             if answer.status >= _ERROR:
                 raise ApiError(answer.status, await answer.read())  # type: ignore[no-untyped-call]
             held = b""
             async for chunk in answer.response.content.iter_any():  # not by lines: aiohttp takes no long ones
                 *lines, held = (held + chunk).split(b"\n")
-                for event in map(json.loads, lines):
-                    if event["type"] == "ERROR":
-                        raise ApiError(event["object"].get("code", _SERVER_ERROR), json.dumps(event["object"]).encode())
-                    yield event["type"], event["object"]
+                for line in lines:
+                    yield line
         finally:
             answer.response.close()
 
@@ -272,17 +267,24 @@ class Api:
             if error.status not in {_NOT_FOUND, _CONFLICT}:
                 raise
 
-    async def _send(
+    async def fetch(
         self,
-        method: str,
         path: str,
         query: dict[str, str] | None = None,
+        *,
+        accept: str = "application/json, */*",
+        method: str = "GET",
         body: Object | None = None,
         content: str = "application/json",
-    ) -> Object:
+    ) -> bytes:
+        """The answer to a request as it came; tried again while the API is too busy for it.
+
+        Raises:
+            ApiError: refused.
+        """
         url = self._client.configuration.host + path + (f"?{urlencode(query)}" if query else "")
         for _ in range(_PATIENCE):
-            headers = {"Accept": "application/json, */*", "Content-Type": content}
+            headers = {"Accept": accept, "Content-Type": content}
             await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
             answer = await self._client.call_api(method, url, headers, body, _request_timeout=30)
             raw: bytes = await answer.read()  # type: ignore[no-untyped-call]
@@ -291,6 +293,17 @@ class Api:
             await asyncio.sleep(1)  # as the API's Retry-After says: it is busy, or a kind is only just there
         if answer.status >= _ERROR:
             raise ApiError(answer.status, raw)
+        return raw
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        body: Object | None = None,
+        content: str = "application/json",
+    ) -> Object:
+        raw = await self.fetch(path, query, method=method, body=body, content=content)
         try:
             return msgspec.json.decode(raw, type=Object)
         except msgspec.DecodeError as error:

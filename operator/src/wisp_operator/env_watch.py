@@ -9,11 +9,13 @@ import logging
 from typing import Final
 
 import aiohttp
+import msgspec
 
 from wisp_operator.api import CONFIG_MAPS, ApiError
 from wisp_operator.context import Context
 from wisp_operator.env import GONE
 from wisp_operator.keys import FunctionKey
+from wisp_operator.metadata import watch
 from wisp_operator.workqueue import WorkQueue
 
 _NOT_OURS: Final = "app.kubernetes.io/part-of!=wisp"
@@ -29,11 +31,11 @@ async def follow_config_maps(context: Context, functions: WorkQueue[FunctionKey]
     while True:
         await context.env.some.wait()
         try:
-            async for kind, item in context.api.watch_metadata(CONFIG_MAPS, _NOT_OURS, _NOT_KUBERNETES_OWN):
+            async for kind, item in watch(context.api, CONFIG_MAPS, _NOT_OURS, fields=_NOT_KUBERNETES_OWN):
                 meta = item["metadata"]
                 version = GONE if kind == "DELETED" else meta["resourceVersion"]
                 for key in context.env.behind(meta["namespace"], meta["name"], version):
                     functions.add(key, _SETTLE_SECONDS)
-        except (ApiError, OSError, TimeoutError, aiohttp.ClientError) as error:
+        except (ApiError, OSError, TimeoutError, aiohttp.ClientError, msgspec.DecodeError) as error:
             _log.info("the watch of ConfigMaps ended: %s; begun anew", error or type(error).__name__)
         await asyncio.sleep(_RETRY_SECONDS)

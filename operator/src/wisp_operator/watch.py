@@ -1,13 +1,15 @@
-"""What the operator watches, by kopf: each event only queues a key, the reconcile functions find out the rest.
+"""What the operator watches: each event only queues a key, the reconcile functions find out the rest.
 
-kopf stores nothing on the objects: low-level event handlers need neither its annotations nor its finalizer. Events of made objects
-lead to what they were made for by their labels, so a deleted or edited one is put right at once. Invariant: an event is left out only
+kopf watches Wisp's own kinds and stores nothing on the objects: low-level event handlers need neither its annotations nor its finalizer. Of
+made objects, of which there are several for each Function, the metadata is enough: their labels lead to what they were made for, so a
+deleted or edited one is put right at once. Invariant: an event is left out only
 where the object is the very version that this process's own write returned (uid and resourceVersion), and nobody had changed what a
 reconciliation goes by (a Function's spec, a Service's status) between its look and its write. A watch that begins anew
 tells of the last version alone, so an edit can hide behind such an echo: this is why the write's answer is compared with what was
 looked at. It could fail where etcd is restored and numbers versions anew; the resync then finds what was missed.
 """
 
+import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -16,9 +18,10 @@ import kopf
 from wisp_api import names
 from wisp_api.quota import FunctionQuotaSpec
 
-from wisp_operator.api import Api
+from wisp_operator.api import CONFIG_MAPS, DEPLOYMENTS, JOBS, KNATIVE_SERVICES, Api
 from wisp_operator.context import Context
 from wisp_operator.keys import FunctionKey
+from wisp_operator.metadata import PAGE, Partial, follow
 from wisp_operator.reader import COMPONENT
 from wisp_operator.workqueue import WorkQueue
 
@@ -26,6 +29,8 @@ _UNLIMITED: Final = FunctionQuotaSpec()
 _QUOTA_SECONDS: Final = 1.0
 """How long changes of Functions are gathered before what is used of the quota is counted."""
 _OURS: Final = "app.kubernetes.io/part-of=wisp"
+_IDLE_SECONDS: Final = 0.1
+"""How long kopf keeps an object's task, and with it the object, after its last event."""
 
 
 def make_registry(
@@ -43,7 +48,7 @@ def make_registry(
         assert namespace  # noqa: S101 - all kinds here are namespaced
         if "async" in spec:
             context.namespaces.add(namespace)
-        if not _ours(context.api, event):
+        if not _ours(context.api, event["type"], event["object"]):
             functions.add(FunctionKey(namespace, name))
         if namespace in context.namespaces:
             namespaces.add(namespace)
@@ -55,22 +60,26 @@ def make_registry(
         context.namespaces.add(namespace)
         namespaces.add(namespace)
 
-    @kopf.on.event("serving.knative.dev", "v1", "services", registry=registry)
-    @kopf.on.event("", "v1", "configmaps", registry=registry)
-    @kopf.on.event("batch", "v1", "jobs", registry=registry)
-    async def made_for_function_changed(
-        namespace: str | None, labels: Mapping[str, str], event: Mapping[str, Any], **_: Any
-    ) -> None:
-        if not _ours(context.api, event) and namespace and (name := labels.get(names.FUNCTION_LABEL)):
-            functions.add(FunctionKey(namespace, name))
-
-    @kopf.on.event("apps", "v1", "deployments", registry=registry)
-    async def reader_changed(namespace: str | None, **_: Any) -> None:
-        assert namespace  # noqa: S101 - as above
-        namespaces.add(namespace)
-
     _watch_quotas(registry, quotas)
     return registry
+
+
+async def follow_made(api: Api, functions: WorkQueue[FunctionKey], namespaces: WorkQueue[str]) -> None:
+    """Watch what was made, for ever."""
+
+    def made_for_function(kind: str, item: Partial) -> None:
+        meta = item["metadata"]
+        if not _ours(api, kind, item) and (name := meta.get("labels", {}).get(names.FUNCTION_LABEL)):
+            functions.add(FunctionKey(meta["namespace"], name))
+
+    def reader(_: str, item: Partial) -> None:
+        namespaces.add(item["metadata"]["namespace"])
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(follow(api, KNATIVE_SERVICES, _OURS, made_for_function))
+        tasks.create_task(follow(api, CONFIG_MAPS, f"{_OURS},{names.FUNCTION_LABEL}", made_for_function))
+        tasks.create_task(follow(api, JOBS, f"{_OURS},{names.FUNCTION_LABEL}", made_for_function))
+        tasks.create_task(follow(api, DEPLOYMENTS, f"{_OURS},{names.COMPONENT_LABEL}={COMPONENT}", reader))
 
 
 def _count(context: Context, quotas: WorkQueue[str], namespace: str) -> None:
@@ -86,10 +95,9 @@ def _watch_quotas(registry: kopf.OperatorRegistry, quotas: WorkQueue[str]) -> No
         quotas.add(namespace)
 
 
-def _ours(api: Api, event: Mapping[str, Any]) -> bool:
+def _ours(api: Api, kind: str, item: Mapping[str, Any]) -> bool:
     """Whether an event is the echo of this process's own write."""
-    item = event["object"]
-    if event["type"] == "DELETED":
+    if kind == "DELETED":
         api.forget(item)
         return False
     return api.wrote(item)
@@ -101,14 +109,9 @@ def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.peering.standalone = True
     settings.execution.max_workers = 1
     settings.persistence.diffbase_storage = _NothingKept()
-    selectors = settings.watching.label_selectors
-    selectors["serving.knative.dev", "v1", "services"] = _OURS
-    selectors["", "v1", "configmaps"] = f"{_OURS},{names.FUNCTION_LABEL}"
-    selectors["batch", "v1", "jobs"] = f"{_OURS},{names.FUNCTION_LABEL}"
-    selectors["apps", "v1", "deployments"] = f"{_OURS},{names.COMPONENT_LABEL}={COMPONENT}"
+    settings.queueing.idle_timeout = _IDLE_SECONDS
+    settings.watching.chunk_size = PAGE
     logging.getLogger("kopf").setLevel(logging.WARNING)
-    # A cluster without Knative is told of in each Function's condition, not in a line for each CRD.
-    logging.getLogger("kopf._core.reactor.observation").setLevel(logging.ERROR)
 
 
 class _NothingKept(kopf.DiffBaseStorage):
