@@ -32,10 +32,48 @@ ObjectEvent = Literal[
     "ObjectCreated:Post",
     "ObjectCreated:Copy",
     "ObjectCreated:CompleteMultipartUpload",
+    "ObjectCreated:PutTagging",
+    "ObjectCreated:DeleteTagging",
+    "ObjectCreated:PutRetention",
+    "ObjectCreated:PutLegalHold",
     "ObjectRemoved:*",
     "ObjectRemoved:Delete",
     "ObjectRemoved:DeleteMarkerCreated",
+    "ObjectRemoved:DeleteAllVersions",
+    "ObjectRemoved:NoOP",
+    "ObjectAccessed:*",
+    "ObjectAccessed:Get",
+    "ObjectAccessed:Head",
+    "ObjectAccessed:Attributes",
+    "ObjectAccessed:GetRetention",
+    "ObjectAccessed:GetLegalHold",
+    "ObjectAcl:Put",
+    "ObjectTagging:*",
+    "ObjectTagging:Put",
+    "ObjectTagging:Delete",
+    "ObjectRestore:*",
+    "ObjectRestore:Post",
+    "ObjectRestore:Completed",
+    "ObjectRestore:Delete",
+    "ObjectTransition:*",
+    "ObjectTransition:Failed",
+    "ObjectTransition:Complete",
+    "LifecycleExpiration:*",
+    "LifecycleExpiration:Delete",
+    "LifecycleExpiration:DeleteMarkerCreated",
+    "LifecycleDelMarkerExpiration:Delete",
+    "LifecycleTransition",
+    "Replication:*",
+    "Replication:OperationFailedReplication",
+    "Replication:OperationCompletedReplication",
+    "Replication:OperationMissedThreshold",
+    "Replication:OperationReplicatedAfterThreshold",
+    "Replication:OperationNotTracked",
+    "Scanner:ManyVersions",
+    "Scanner:LargeVersions",
+    "Scanner:BigPrefix",
 ]
+"""As Amazon and MinIO write them; each server has some."""
 _SAME_CONNECTION = rules(
     ("self.connection.name == oldSelf.connection.name", "the connection can't be changed: make another Subscription")
 )
@@ -93,9 +131,9 @@ class BucketSource(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """The Secret with the server's endpoint and keys; the events come only while its keys may read the bucket. Can't be changed afterwards."""
     events: Annotated[
         list[ObjectEvent],
-        Meta(min_length=1, max_length=8, extra_json_schema={"x-kubernetes-list-type": "set"}),
+        Meta(min_length=1, max_length=16, extra_json_schema={"x-kubernetes-list-type": "set"}),
     ] = field(default_factory=lambda: ["ObjectCreated:*"])
-    """Which events, by S3's names. Absent: ObjectCreated:*."""
+    """Which events, by S3's names, as far as the server has them: ObjectAccessed and tags under ObjectCreated are MinIO's. Absent: ObjectCreated:*."""
     prefix: Annotated[str, Meta(max_length=1024)] = ""
     """Only keys that start with this."""
     suffix: Annotated[str, Meta(max_length=1024)] = ""

@@ -146,6 +146,14 @@ def test_an_unknown_destination_is_refused_with_the_servers_words(media: Media) 
     assert "notificationArns" in message
 
 
+def test_an_event_that_the_server_does_not_have_is_refused_with_its_words(at_minio: Media) -> None:
+    """The condition has what the server says, and names the field."""
+    at_minio.wish(rule("a", events="s3:ObjectAcl:Put"))
+    message = at_minio.wait_reason("photos", "NotificationRefused")
+    assert "event is not supported" in message
+    assert "source.bucket.events" in message
+
+
 def test_a_foreign_server_and_a_server_that_is_away_are_told_apart(at_minio: Media, minio: MinioServer) -> None:
     """An endpoint that no server of the installation has is UnknownServer; one that does not answer is ServerUnreachable."""
     at_minio.write_secret(endpoint="http://127.0.0.1:1")

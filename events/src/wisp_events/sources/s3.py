@@ -201,8 +201,8 @@ def _explain(refused: Refused, bucket: str, action: str) -> Trouble:
         )
     return Trouble(
         conditions.NOTIFICATION_REFUSED,
-        f"the server refuses the rules of bucket {bucket}: {refused}; do the server's notification targets or "
-        "topics and the notificationArns in the chart's s3.servers agree?",
+        f"the server refuses the rules of bucket {bucket}: {refused}; does it have all of source.bucket.events, and do "
+        "its notification targets or topics and the notificationArns in the chart's s3.servers agree?",
     )
 
 
