@@ -269,5 +269,5 @@ def test_columns(cluster: Kube) -> None:
     text = cluster.kubectl("get", "fn,sub", "-n", "default").stdout
     assert [line.split() for line in text.splitlines() if line.startswith("NAME")] == [
         ["NAME", "READY", "URL", "RUNTIME", "AGE"],
-        ["NAME", "SOURCE", "FUNCTION", "READY", "AGE"],
+        ["NAME", "SOURCE", "FUNCTION", "READY", "PENDING", "OLDEST", "DEADLETTERED", "AGE"],
     ]
