@@ -46,10 +46,11 @@ class Kind(NamedTuple):
     kind: str
     plural: str
 
-    def path(self, namespace: str, name: str = "") -> str:
-        """URL path of one object, or of all of a namespace."""
+    def path(self, namespace: str | None, name: str = "") -> str:
+        """URL path of one object, or of all of a namespace, None: of every one."""
         root = "/apis" if "/" in self.api_version else "/api"
-        path = f"{root}/{self.api_version}/namespaces/{quote(namespace)}/{self.plural}"
+        within = f"/namespaces/{quote(namespace)}" if namespace is not None else ""
+        path = f"{root}/{self.api_version}{within}/{self.plural}"
         return f"{path}/{quote(name)}" if name else path
 
 
@@ -91,14 +92,15 @@ class Cluster:
                 return None
             raise
 
-    def list(self, kind: Kind, labels: str = "", fields: str = "") -> list[Object]:
-        """The objects of the namespace with these labels and fields.
+    def list(self, kind: Kind, labels: str = "", fields: str = "", *, everywhere: bool = False) -> list[Object]:
+        """The objects of the namespace, or of all, with these labels and fields.
 
         Raises:
             CommandError: refused.
         """
         asked = {"labelSelector": labels, "fieldSelector": fields}
-        answer = self._json("GET", kind.path(self.namespace), {key: text for key, text in asked.items() if text})
+        path = kind.path(None if everywhere else self.namespace)
+        answer = self._json("GET", path, {key: text for key, text in asked.items() if text})
         return [{"apiVersion": kind.api_version, "kind": kind.kind} | item for item in answer["items"]]
 
     def apply(self, wanted: Object, *, force: bool) -> Object:

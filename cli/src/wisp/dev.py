@@ -31,7 +31,7 @@ def sync(folder: Path, namespace: str | None, *, force: bool, raw: bool) -> None
         UnreachableError: there is no kubeconfig.
     """
     if not (folder / project.FILE).is_file():
-        raise UsageError(f"there is no {folder / project.FILE}: `wisp init` writes one to start from")
+        raise UsageError(project.absent(folder))
     cluster = Cluster(namespace)
     watch, tails = Watch(folder), _Tails(cluster, raw=raw)
     output.tell(f"what you save in {folder} goes to namespace {cluster.namespace}; Ctrl-C ends it")

@@ -21,29 +21,34 @@ _EVENTS: Final = 10
 _GONE_SECONDS: Final = 60
 
 
-def list_all(cluster: Cluster) -> list[Object]:
-    """The functions, then the subscriptions."""
-    return [*cluster.list(FUNCTION), *cluster.list(SUBSCRIPTION)]
+def list_all(cluster: Cluster, *, everywhere: bool = False) -> list[Object]:
+    """The functions, then the subscriptions, of the namespace or of all."""
+    return [item for kind in (FUNCTION, SUBSCRIPTION) for item in cluster.list(kind, everywhere=everywhere)]
 
 
-def as_tables(objects: list[Object]) -> str:
-    """The lists for people, by kind."""
+def as_tables(objects: list[Object], *, everywhere: bool = False) -> str:
+    """The lists for people, by kind; with the namespace where they are of several."""
     functions = [item for item in objects if item["kind"] == FUNCTION.kind]
     subscriptions = [item for item in objects if item["kind"] == SUBSCRIPTION.kind]
     tables = []
+    space = ["NAMESPACE"] if everywhere else []
     if functions:
         rows = [
-            [_name(item), _ready(item), _status(item).get("url"), item["spec"]["runtime"], _age(item)]
-            for item in functions
+            [*_start(item, space), _status(item).get("url"), item["spec"]["runtime"], _age(item)] for item in functions
         ]
-        tables.append(output.table(["FUNCTION", "READY", "URL", "RUNTIME", "AGE"], rows))
+        tables.append(output.table([*space, "FUNCTION", "READY", "URL", "RUNTIME", "AGE"], rows))
     if subscriptions:
         rows = [
-            [_name(item), _ready(item), _status(item).get("source"), facts.receiver(item["spec"]), _age(item)]
+            [*_start(item, space), _status(item).get("source"), facts.receiver(item["spec"]), _age(item)]
             for item in subscriptions
         ]
-        tables.append(output.table(["SUBSCRIPTION", "READY", "SOURCE", "FUNCTION", "AGE"], rows))
+        tables.append(output.table([*space, "SUBSCRIPTION", "READY", "SOURCE", "FUNCTION", "AGE"], rows))
     return "\n\n".join(tables)
+
+
+def _start(item: Object, space: list[str]) -> list[str]:
+    """A row's first cells."""
+    return [*(item["metadata"]["namespace"] for _ in space), _name(item), _ready(item)]
 
 
 def find(cluster: Cluster, name: str) -> list[Object]:

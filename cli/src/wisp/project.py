@@ -33,6 +33,7 @@ from wisp.archive import pack
 from wisp.cluster import Object
 from wisp.errors import UsageError
 from wisp.shape import check
+from wisp.template import name_for
 
 FILE: Final = "wisp.yaml"
 _SECTIONS: Final[Mapping[str, tuple[str, type[msgspec.Struct]]]] = {
@@ -88,8 +89,10 @@ def load(folder: Path) -> Project:
     path = folder / FILE
     try:
         document = read_yaml(path.read_text(), str(path))
+    except FileNotFoundError:
+        raise UsageError(absent(folder)) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} can't be read: {_reason(error)}. `wisp init` writes one to start from") from None
+        raise UsageError(f"{path} can't be read: {_reason(error)}") from None
     if not isinstance(document, dict) or not document:
         raise UsageError(f"{path}: write functions: and subscriptions:, each with specs by name")
     if unknown := sorted(str(key) for key in document.keys() - _SECTIONS.keys()):
@@ -105,6 +108,25 @@ def load(folder: Path) -> Project:
         str(name): folder / str(spec["code"]["folder"]) for name, spec in functions.items() if "folder" in spec["code"]
     }
     return Project(manifests, archives, folders)
+
+
+def absent(folder: Path) -> str:
+    """What to do where there is no wisp.yaml: for code that is there already, what to write into it."""
+    told = f"there is no {folder / FILE}, which says what runs: `wisp init DIR` writes a function to start from"
+    name = name_for(folder)
+    for file, spec in _FOUND.items():
+        if (folder / file).is_file():
+            return f"{told}; for this {file} write into it: functions: {{{name}: {spec.replace('NAME', name)}}}"
+    return told
+
+
+_FOUND: Final = {
+    "Dockerfile": '{runtime: container, code: {image: "registry.example/NAME:1"}}',
+    "app.py": "{runtime: python3.13, handler: app.handler, code: {folder: .}}",
+    "app.mjs": "{runtime: nodejs24, handler: app.handler, code: {folder: .}}",
+    "app.js": "{runtime: nodejs24, handler: app.handler, code: {folder: .}}",
+    "bootstrap": "{runtime: provided, code: {folder: .}}",
+}
 
 
 def place(manifest: Object, field: str) -> str:

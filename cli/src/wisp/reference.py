@@ -12,7 +12,7 @@ _HEAD = """\
 # wisp: the command
 
 Generated from the commands in `cli/src/wisp` by `python -m wisp.reference`; `wisp COMMAND --help` says the same. The
-[guide](guide.md#the-command-wisp) shows them at work.
+[guide](guide.md#the-command-wisp) shows them at work. `wisp --version` prints the version.
 
 Results go to standard output, progress and log lines of an invocation to standard error. Exit codes: 0 done; 1 the function or a
 condition failed, or the cluster refused; 2 the command or a file is wrong; 3 the cluster can't be reached."""

@@ -29,7 +29,7 @@ def write(folder: Path, runtime: str) -> list[Path]:
     try:
         for file, target in targets.items():
             target.parent.mkdir(parents=True, exist_ok=True)
-            text = Template(file.read_text()).safe_substitute(NAME=_name(folder))
+            text = Template(file.read_text()).safe_substitute(NAME=name_for(folder))
             target.write_text(text)
             if text.startswith("#!"):
                 target.chmod(0o755)
@@ -38,7 +38,7 @@ def write(folder: Path, runtime: str) -> list[Path]:
     return list(targets.values())
 
 
-def _name(folder: Path) -> str:
+def name_for(folder: Path) -> str:
     """A name that a Function may have, as near as can be to the folder's."""
     name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-0123456789")
     return name[:_LONGEST].rstrip("-") or _NAME

@@ -31,6 +31,20 @@ def test_list_shows_both_kinds(deployed: Wisp, operator: Operator) -> None:
     ]
 
 
+def test_list_of_all_namespaces_names_them(deployed: Wisp, cluster: Kube) -> None:
+    """-A lists what others' namespaces hold, too, each row with its namespace first."""
+    other = f"{deployed.namespace}-other"
+    cluster.request("POST", "/api/v1/namespaces", {"metadata": {"name": other}})
+    done = deployed("list", "-A")
+    assert done.code == 0, done.err
+    words = [line.split() for line in done.out.splitlines() if line]
+    assert words[0][:2] == ["NAMESPACE", "FUNCTION"]
+    assert [deployed.namespace, "hello"] in [row[:2] for row in words]
+    assert [deployed.namespace, "hello"] in [
+        row[:2] for row in map(str.split, Wisp(deployed.kubeconfig, other)("list", "-A").out.splitlines())
+    ]
+
+
 def test_replay_orders_once_and_tells_what_became_of_it(deployed: Wisp, operator: Operator) -> None:
     """The order is an annotation of its own; the spec and its owner stay, and the answer to this very order is awaited."""
 

@@ -1,7 +1,9 @@
 """The command itself: it starts at once, its page is current, and what needs no cluster works without one."""
 
+import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +42,35 @@ def test_a_wrong_option_is_exit_code_2(wisp: Wisp) -> None:
     assert wisp("list", "--nonsense").code == 2
     assert wisp("nonsense").code == 2
     assert wisp("events", "test-pattern", "--pattern", "x").code == 2
+
+
+def test_the_version_is_told(wisp: Wisp) -> None:
+    """It is the package's, and needs no command."""
+    done = wisp("--version")
+    assert (done.code, done.out) == (0, f"wisp {importlib.metadata.version('wisp')}\n")
+
+
+def test_help_names_the_templates() -> None:
+    """The runtimes that `init` takes are those that there are templates for."""
+    templates = {path.name for path in (ROOT / "cli/src/wisp/templates").iterdir() if path.is_dir()}
+    section = reference.document().partition("## wisp init")[2].partition("## ")[0]
+    named = re.search(r"What runs the code: (.*?)\. \[", section)
+    assert named
+    assert set(re.split(r", | or ", named[1])) == templates
+
+
+@pytest.mark.parametrize("file", ["Dockerfile", "app.py", "app.mjs", "app.js", "bootstrap"])
+def test_code_without_wisp_yaml_is_told_what_to_write(wisp: Wisp, tmp_path: Path, file: str) -> None:
+    """Exit code 2 and a line that, written into wisp.yaml, is a project; `init` is named in any case."""
+    folder = tmp_path / "greeter"
+    folder.mkdir()
+    assert "`wisp init DIR` writes" in wisp("deploy", str(folder)).err
+    (folder / file).write_text("")
+    with pytest.raises(UsageError) as told:
+        project.load(folder)
+    (folder / "wisp.yaml").write_text(str(told.value).partition("write into it: ")[2])
+    (manifest,) = project.load(folder).manifests
+    assert manifest["metadata"]["name"] == "greeter"
 
 
 def test_completion_is_offered_to_shells(wisp: Wisp) -> None:

@@ -126,5 +126,5 @@ def test_a_folder_as_a_zip(tmp_path: Path) -> None:
 
 def test_a_folder_without_wisp_yaml(tmp_path: Path) -> None:
     """The way to a first one is named."""
-    with pytest.raises(UsageError, match="`wisp init` writes one"):
+    with pytest.raises(UsageError, match="`wisp init DIR` writes"):
         project.load(tmp_path)

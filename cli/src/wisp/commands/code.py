@@ -16,7 +16,9 @@ app = typer.Typer()
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to fill; made if need be.")] = Path(),
     *,
-    runtime: Annotated[str, typer.Option(help="What runs the code.")] = "python3.13",
+    runtime: Annotated[
+        str, typer.Option(help="What runs the code: python3.13, nodejs24, provided or container.")
+    ] = "python3.13",
     format_: Output = Format.text,
 ) -> None:
     """Write a function to start from: code, wisp.yaml and a sample event."""

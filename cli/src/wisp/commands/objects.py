@@ -12,19 +12,25 @@ app = typer.Typer()
 
 
 @app.command("list")
-def list_(*, namespace: Namespace = None, format_: Output = Format.text) -> None:
+def list_(
+    *,
+    everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Those of all namespaces.")] = False,
+    namespace: Namespace = None,
+    format_: Output = Format.text,
+) -> None:
     """List the functions and subscriptions of the namespace."""
     from wisp import objects
     from wisp.cluster import Cluster
 
     cluster = Cluster(namespace)
-    found = objects.list_all(cluster)
+    found = objects.list_all(cluster, everywhere=everywhere)
     if format_ is Format.json:
         output.show_json(output.as_list(found))
     elif found:
-        output.show(objects.as_tables(found))
+        output.show(objects.as_tables(found, everywhere=everywhere))
     else:
-        output.tell(f"no functions and no subscriptions in namespace {cluster.namespace}")
+        where = "any namespace" if everywhere else f"namespace {cluster.namespace}"
+        output.tell(f"no functions and no subscriptions in {where}")
 
 
 @app.command()
