@@ -24,7 +24,7 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 def start(name: str, state: Path, revision: str = "1") -> processes.Found:
     """Start a sleeping daemon and wait until it can be seen."""
     processes.start(name, SLEEP, revision=revision, log=state / "log", netns=None)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if found := processes.find(name, Path(sys.executable).name):
             return found
@@ -70,7 +70,7 @@ def test_daemon_that_ignores_sigterm_is_killed(own_state: Path) -> None:
     ready = own_state / "ready"
     code = "import pathlib, signal, sys, time; signal.signal(15, signal.SIG_IGN); pathlib.Path(sys.argv[1]).touch(); time.sleep(120)"
     processes.start("deaf", [sys.executable, "-c", code, ready], revision="1", log=own_state / "log", netns=None)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not ready.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert processes.find_all()
