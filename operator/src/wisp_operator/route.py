@@ -46,7 +46,7 @@ def make_route(  # noqa: PLR0917 - one call
         timeout, targets = _DEFAULT_TIMEOUT, [receiver.target] if receiver.target else []
         room = _PARALLELISM
     else:
-        room = _room(receiver) if receiver else _PARALLELISM
+        room = _room(receiver) if receiver and not (spec.function and spec.function.tag) else _PARALLELISM
         timeout = (receiver or {}).get("spec", {}).get("timeoutSeconds", _DEFAULT_TIMEOUT)
         targets = _targets(receiver, spec.function.tag if spec.function else None, cluster_domain)
     return route.Route(

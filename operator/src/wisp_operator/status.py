@@ -137,12 +137,15 @@ def news(before: Iterable[Object], now: Iterable[Object]) -> Iterator[tuple[str,
             elif item["status"] == TRUE and old.get("status") == FALSE:
                 yield RECOVERED, f"Ready again after {old['reason']}", "Normal"
         elif item["status"] == TRUE and reason in _STEPS:
-            if old.get("message") != message:
+            if old.get("message") != message and old.get("status") != UNKNOWN:
                 yield reason, message, "Normal"
-        elif not same and (
-            reason in _LOSSES if item["status"] == UNKNOWN else item["status"] == TRUE and reason != AS_WANTED
-        ):
+        elif not same and ((item["status"] == TRUE and reason != AS_WANTED) or _is_loss(old, item)):
             yield reason, message, "Warning"
+
+
+def _is_loss(old: Object, now: Object) -> bool:
+    """Whether who would tell is gone; while the log is away, and at once when it is back, nobody has told anything."""
+    return now["status"] == UNKNOWN and now["reason"] in _LOSSES and old.get("reason") != conditions.LOG_UNAVAILABLE
 
 
 def _whole(value: Any, before: Any) -> Any:

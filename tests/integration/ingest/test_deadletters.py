@@ -223,10 +223,15 @@ async def test_few_requests_hold_letters_at_once(door: Door, monkeypatch: pytest
     inside: Counter[str] = Counter()
     most: Counter[str] = Counter()
 
+    full = asyncio.Event()
+
     async def one(_: Letters, namespace: str, _number: int) -> None:
         inside[namespace] += 1
         most[namespace] = max(most[namespace], inside[namespace])
         most["all"] = max(most["all"], inside.total())
+        if inside.total() >= AT_ONCE:
+            full.set()
+        await asyncio.wait_for(full.wait(), 60)
         await asyncio.sleep(0.01)
         inside[namespace] -= 1
 

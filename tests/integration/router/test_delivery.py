@@ -126,7 +126,7 @@ async def test_timeout_counts(w: World) -> None:
         return ok(request)
 
     w.function.answer = hang
-    await w.subscribe(retry=Retry(max_attempts=1), timeout_seconds=-2)  # with the grace: three seconds
+    await w.subscribe(retry=Retry(max_attempts=1), timeout_seconds=5)  # with the grace: ten seconds
     await w.publish(event(1), event(2))
     await w.delivered(1)
     (letter,) = await w.dead_letters(1)

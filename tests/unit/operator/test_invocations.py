@@ -78,6 +78,15 @@ def test_no_more_than_the_function_runs(scale: dict[str, int], parallelism: int,
     assert plan(view, CONFIG, "cluster").routes["clock"].parallelism == expected
 
 
+def test_a_tagged_revision_keeps_its_own_scale() -> None:
+    """What today's spec says of scale is not said of the revision that a tag names."""
+    subscription = make_subscription("clock", source=schedule(), parallelism=10)
+    subscription["spec"]["function"]["tag"] = "stable"
+    function = make_function(scale={"max": 1}, tags={"stable": {"revision": "hello-1"}}) | {"status": TRAFFIC}
+    view = View("media", [decode(subscription)], functions={"hello": function})
+    assert plan(view, CONFIG, "cluster").routes["clock"].parallelism == 10
+
+
 def test_what_waits_for_a_function_keeps_its_parallelism() -> None:
     """Without a Function there is nothing to go by."""
     view = View("media", [decode(make_subscription("clock", source=schedule(), parallelism=7))])

@@ -83,5 +83,8 @@ def test_events_tell_each_step() -> None:
     assert told(*steps, mark_true()) == [("Normal", "RollingOut")] * 2
     gone = mark_unknown("ReaderAway", "the reader has not reported")
     assert told(mark_true(), gone, gone, mark_true()) == [("Warning", "ReaderAway")]
+    assert told(mark_unknown("LogUnavailable", ""), gone, mark_true()) == []
+    blocked = mark_unknown("RolloutBlocked", "10 %; it goes no further")
+    assert told(steps[0], blocked, steps[0], blocked, steps[0]) == [("Normal", "RollingOut")]
     threats = [mark_true("SlotAtRisk", f"{size} MiB") for size in ("10", "20")]
     assert told(*threats, mark_true()) == [("Warning", "SlotAtRisk")]

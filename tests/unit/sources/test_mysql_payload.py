@@ -1,15 +1,20 @@
 """Transactions that MySQL compressed: what they hold is read one event at a time, what can't be read is said."""
 
 import struct
+import sys
 import tracemalloc
 from typing import Final
 
 import pytest
-from backports import zstd
 from wisp_events.sources import binlog_payload, mysql_session
 from wisp_events.sources.binlog import Decoder, End
 from wisp_events.sources.mysql_session import Packets
 from wisp_events.sources.rows import Malformed
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 XID: Final = 16
 

@@ -316,9 +316,9 @@ class Delivery:
             item.forget()  # the request has it
             exchange.sent = partial(self._contents.release, item)
         pool = self._shared.http.pool(to)
-        self._attempts += 1
-        self._retries += item.tries > 0
         pool.send(exchange)
+        self._attempts += 1  # only now: of one that couldn't be sent nobody takes it back
+        self._retries += item.tries > 0
 
     def _fetched(self, item: Item) -> None:
         """A large event has its content: attempt it, unless that has to wait now."""

@@ -201,13 +201,10 @@ async def _write_status(context: Context, view: View, made: Plan, wish: Wish, pr
     before = wish.live.get("status", {})
     figures = subscription_status.figures(wish, report)
     since = time.monotonic() - context.figures_written.get(wish.uid, -_FIGURES_SECONDS)
-    if (
-        covers(before, status)
-        and not covers(before, {k: v for k, v in figures.items() if v is not None})
-        and since < _FIGURES_SECONDS
-    ):
+    same = all(before.get(key) == value for key, value in figures.items())
+    if covers(before, status) and not same and since < _FIGURES_SECONDS:
         return _FIGURES_SECONDS - since
-    if not covers(before, status | figures):
+    if not same:
         context.figures_written[wish.uid] = time.monotonic()
     await write_status(context.api, SUBSCRIPTIONS, wish.live, status | figures, now)
     return _SETTLED_SECONDS if status["conditions"][0]["status"] == TRUE else _PENDING_SECONDS
