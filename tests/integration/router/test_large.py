@@ -17,7 +17,7 @@ from wisp_api import cloudevent, names
 from wisp_api.cloudevent import LARGE_BYTES, PAYLOAD_BYTES, Event
 from wisp_api.route import Batch, Outlet, Retry, Target
 from wisp_events import log
-from wisp_events.router import contents, delivery, results
+from wisp_events.router import contents, delivery, plan, results
 from wisp_events.router.client import Client as Http
 from wisp_events.router.contents import Contents
 from wisp_events.router.replica import Replica
@@ -293,8 +293,8 @@ async def test_a_fault_costs_an_event_no_more_than_an_attempt(
         monkeypatch.setattr(place, name, faulty)
 
     once("content", Contents, "_remember", "2")
-    once("request of a large one", delivery, "render", "2")
-    once("request of a small one", delivery, "render", "3")
+    once("request of a large one", plan, "render", "2")
+    once("request of a small one", plan, "render", "3")
     once("answer", results, "of_success", "4")
     monkeypatch.setattr(delivery, "FAULT_SECONDS", 0.05)
     async with world(tmp_path) as w, replica(w):
