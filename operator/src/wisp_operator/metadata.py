@@ -24,6 +24,8 @@ _RETRY_SECONDS: Final = 1.0
 _ABSENT_SECONDS: Final = 10.0
 """Until a kind is looked for again that the cluster does not have."""
 _SERVER_ERROR: Final = 500
+_BUSY: Final = frozenset({429, 503})
+"""Answers of an API server that has too much to do, or begins: the version is as good as before."""
 _log = logging.getLogger(__name__)
 
 
@@ -113,10 +115,14 @@ async def follow(api: Api, resource: Resource, labels: str, tell: Callable[[str,
                     if kind != "BOOKMARK":
                         tell(kind, item)
         except ApiError as error:
-            since, wait = "", _ABSENT_SECONDS if error.unknown_kind else _RETRY_SECONDS
+            since = since if error.status in _BUSY else ""
+            wait = _ABSENT_SECONDS if error.unknown_kind else _RETRY_SECONDS
             if not error.unknown_kind:  # a Function's condition tells that Knative is not there
                 _log.info("the watch of %s ended: %s; begun anew", resource.plural, error)
-        except (OSError, TimeoutError, aiohttp.ClientError, msgspec.DecodeError) as error:
+        except msgspec.DecodeError as error:
+            since, wait = "", _RETRY_SECONDS
+            _log.info("the watch of %s told what can't be read: %s; begun anew", resource.plural, error)
+        except (OSError, TimeoutError, aiohttp.ClientError) as error:
             wait = _RETRY_SECONDS
             _log.info("the watch of %s broke off: %s", resource.plural, error or type(error).__name__)
         await asyncio.sleep(wait)

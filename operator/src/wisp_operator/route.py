@@ -1,5 +1,6 @@
 """A Subscription compiled to a route: all that the router needs to deliver its events, and nothing that it has to look up."""
 
+from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
@@ -162,13 +163,18 @@ def _targets(function: Object | None, tag: str | None, cluster_domain: str) -> l
     ]
 
 
+def _families(events: Collection[str]) -> set[str]:
+    """Event types without those that another one covers: a consumer's subjects must not overlap."""
+    return {event for event in events if event.endswith(":*") or f"{event.partition(':')[0]}:*" not in events}
+
+
 def _subjects(wish: Wish, server: str) -> list[str]:
     namespace = wish.live["metadata"]["namespace"]
     source = wish.spec.source
     if source.bucket:
         return [
             names.object_subject(namespace, server, source.bucket.name, event, "*")
-            for event in sorted(source.bucket.events)
+            for event in sorted(_families(source.bucket.events))
         ]
     if source.bus:
         return [names.bus_subject(namespace, source.bus.name, kind, "*") for kind in _types(wish)]

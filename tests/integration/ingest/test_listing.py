@@ -5,13 +5,13 @@ import io
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import nats
 import pytest
+from fixtures import tasks
 from fixtures.bucket_reader import Media, media_on, rule
 from fixtures.dataplane import DataPlane
 from fixtures.minio import PASSWORD, USER, MinioServer
@@ -182,9 +182,7 @@ async def list_until(js: JetStreamContext, minio: MinioServer, done: asyncio.Eve
         async with asyncio.timeout(60):
             await done.wait()
     finally:
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
+        await tasks.end(running)
 
 
 async def test_whoever_dies_goes_on_and_is_no_further_ahead_than_told(

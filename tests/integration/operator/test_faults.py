@@ -12,8 +12,8 @@ from fixtures.process import wait_until
 
 NAMES = ["one", "two"]
 PATIENCE = 120
-WATCHED = 5
-"""Kinds of which the operator watches objects: Functions, Subscriptions, Services, ConfigMaps, Deployments."""
+WATCHED = 7
+"""Kinds of which the operator watches objects: Functions, Subscriptions, FunctionQuotas, Services, ConfigMaps, Jobs, Deployments."""
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from fixtures import tasks
 from fixtures.kube import Kube
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
@@ -56,8 +57,7 @@ def test_pages_and_changes(cluster: Kube, namespace: str, monkeypatch: pytest.Mo
         assert await next_told() == ("ADDED", "f")
         await asyncio.to_thread(cluster.request, "DELETE", f"/api/v1/namespaces/{namespace}/configmaps/a")
         assert await next_told() == ("DELETED", "a")
-        following.cancel()
-        await asyncio.wait([following])
+        await tasks.end(following)
 
     connected(cluster, act)
 

@@ -58,7 +58,7 @@ def test_built_once_and_shared(
     assert result["status"] == 0, result
     sha256 = result["archives"][0]["sha256"]
     wait_until(lambda: layers(knative) == layers(knative, "second") == sha256, "both name the layer")
-    assert status(cluster, namespace)["packages"] == ["alpha==1.0"]
+    wait_until(lambda: status(cluster, namespace).get("packages") == ["alpha==1.0"], "the status names it")
     cluster.request("DELETE", f"/apis/batch/v1/namespaces/{namespace}/jobs/{job['metadata']['name']}")
     asked = len(index.asked)
     cluster.apply(function(namespace, "alpha==1.0", name="third"))
@@ -105,7 +105,8 @@ def test_fault_is_a_condition_and_heals(
     cluster.apply(function(namespace, "alpha", "beta"))
     jobs.finish_build("beta")
     wait_until(lambda: layers(knative) != before, "the new layer")
-    assert status(cluster, namespace)["packages"] == ["alpha==1.0", "beta==1.0"]
+    packages = ["alpha==1.0", "beta==1.0"]
+    wait_until(lambda: status(cluster, namespace)["packages"] == packages, "the status names both")
 
 
 def test_layer_waits_for_the_rest_of_the_code(

@@ -53,6 +53,7 @@ class Writer:
                 else:
                     cursor.execute(f"INSERT INTO {table} VALUES (%s, 0) ON DUPLICATE KEY UPDATE n = n + 1", (key,))
                 cursor.execute("COMMIT")
+                self._stop.wait(0.005)  # who looks at all events again and again must keep up
 
     def stop(self) -> dict[int, int]:
         """End; returns the table then."""

@@ -40,6 +40,7 @@ class Writer:
                 else:
                     upsert = "INSERT INTO orders VALUES (%s, 0) ON CONFLICT (id) DO UPDATE SET n = orders.n + 1"
                     cursor.execute(upsert, (key,))
+                self._stop.wait(0.002)  # who looks at all events again and again must keep up
         session.close()
 
     def stop(self) -> dict[int, int]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import nats
 import pytest
+from fixtures import tasks
 from fixtures.mariadb_shop import MariaShop
 from fixtures.rows import applied
 from fixtures.shop import ALL, Followed, Shop
@@ -34,8 +35,7 @@ async def reading(shop: Followed, run: Run) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
+        await tasks.end(work)
         await client.close()
 
 

@@ -163,6 +163,16 @@ def test_bucket_gets_stream_route_and_binding() -> None:
     assert view.bindings["bucket.minio.photos"].namespaces == ["media"]
 
 
+def test_types_of_a_family_are_read_once() -> None:
+    """NATS makes no consumer whose subjects overlap: a type that its family's `*` covers is none of its own."""
+    events = ["ObjectCreated:*", "ObjectCreated:PutTagging", "ObjectRemoved:Delete"]
+    _, made = settled(make_subscription(source=bucket(events=events)))
+    assert made.routes["on-upload"].subjects[:-1] == [
+        "wisp.events.media.s3.minio_photos.ObjectCreated.*.*",
+        "wisp.events.media.s3.minio_photos.ObjectRemoved.Delete.*",
+    ]
+
+
 @pytest.mark.parametrize(
     ("operations", "types"),
     [

@@ -190,6 +190,8 @@ class Listings:
         page = s3_objects.read(
             await asyncio.to_thread(now.client.list_objects, rule.bucket, rule.prefix, progress.after)
         )
+        if page.more and (not page.entries or page.entries[-1].key == progress.after):
+            raise ValueError("the server sends the same page again: it doesn't know start-after")
         wanted = [entry for entry in page.entries if entry.key.endswith(rule.suffix)]
         made = list(s3_objects.events(now.server, rule.bucket, wanted, ceph=now.ceph))
         await log.append_once(self._js, stream, subject, made)
