@@ -4,24 +4,16 @@ Pure. The token is of the pod's own ServiceAccount, names the pod, and is good f
 runs beside the front, could use it for that alone.
 """
 
-from typing import Final
-
 from wisp_api import names
 
 from wisp_operator.api import Object
-
-_DIRECTORY: Final = "/etc/wisp/logs"
-_TOKEN_SECONDS: Final = 3600
-"""The kubelet renews it in time."""
+from wisp_operator.pod_token import mount_token
 
 
 def add_log_lines(pod_spec: Object, function: Object, ingest: str) -> None:
     """Tell the front, which is the first container, where the Function's log lines go: to the ingest at this URL."""
     meta, front = function["metadata"], pod_spec["containers"][0]
-    token = {"audience": names.LOG_AUDIENCE, "expirationSeconds": _TOKEN_SECONDS, "path": "token"}
-    pod_spec["volumes"].append({"name": "logs", "projected": {"sources": [{"serviceAccountToken": token}]}})
-    mount = {"name": "logs", "mountPath": _DIRECTORY, "readOnly": True}
-    front.setdefault("volumeMounts", []).append(mount)
+    token = mount_token(pod_spec, front, "logs", names.LOG_AUDIENCE)
     url = ingest + names.log_path(meta["namespace"], meta["name"], meta["uid"])
-    told = {"WISP_LOG_URL": url, "WISP_LOG_TOKEN_FILE": f"{_DIRECTORY}/token"}
+    told = {"WISP_LOG_URL": url, "WISP_LOG_TOKEN_FILE": token}
     front["env"] = [{"name": name, "value": value} for name, value in told.items()] + front["env"]
