@@ -72,6 +72,7 @@ bench: uv ## what is claimed, measured beside its peers
 	uv run --frozen python tests/bench/bench_mysql.py
 	uv run --frozen python tests/bench/bench_platform.py
 	uv run --frozen python tests/bench/bench_knative.py
+	uv run --frozen python tests/bench/bench_burst.py
 	uv run --frozen python tests/bench/bench_rollout.py
 
 chaos: uv ## 100,000 events on the running cluster while every part of it is broken at random; nothing may be lost

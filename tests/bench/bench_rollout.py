@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fixtures.functions import function
+from fixtures.platform import bench_namespace
 from fixtures.platform import upgrade as upgrade_chart
 from wisp_cluster.components import ctr
 from wisp_cluster.images import built_images
@@ -182,24 +183,13 @@ def generations(own: Kubectl, kind: str) -> set[str]:
     return {f"{item['metadata']['uid']} {item['metadata']['generation']}" for item in own.items(kind)}
 
 
-@contextmanager
-def bench_namespace(kubectl: Kubectl) -> Iterator[Kubectl]:
-    """A namespace for the bench, deleted at the end."""
-    own = kubectl.within(f"wisp-bench-{uuid.uuid4().hex[:8]}")
-    own.ensure_namespace()
-    try:
-        yield own
-    finally:
-        own("delete", "namespace", own.namespace, "--timeout=180s")
-
-
 def main() -> None:
     """Measure, print a Markdown table."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--updates", type=int, default=20)
     options.add_argument("--only", choices=["updates", "upgrade"])
     chosen = options.parse_args()
-    with bench_namespace(Kubectl.of_cluster()) as own:
+    with bench_namespace(Kubectl.of_cluster(), f"wisp-bench-{uuid.uuid4().hex[:8]}") as own:
         url = deploy(own, 0)
         print("| while | seconds | requests | failed | p50 ms | p99 ms | max ms |\n|---|---|---|---|---|---|---|")
         if chosen.only != "upgrade":

@@ -2,7 +2,8 @@
 
 Against a cluster that `make up` made. What counts as sent is what MinIO answered, and what stands in the database at the end: a
 row's number goes up by one with each change, so a change whose commit was cut off is told from one that never was. Nothing may be
-missing, each row's numbers have to be seen first in their order, and no event may stand in the dead letters: the function never fails.
+missing, and each row's numbers have to be seen first in their order. Some events the function never takes (`poison`): each of these has
+to stand in the dead letters, with the story of its attempts, before a later change of its row is seen, and no other event may.
 
 The same seed breaks the same things in the same order, though not at the same moments.
 """
@@ -10,13 +11,14 @@ The same seed breaks the same things in the same order, though not at the same m
 import argparse
 import contextlib
 import io
+import os
 import random
 import sys
 import threading
 import time
 import uuid
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,14 +26,18 @@ from string import Template
 from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.remove(str(Path(__file__).parent))  # there `chaos` is this file
 
 import psycopg2
 import urllib3
+from chaos.books import Sent, committed, verify
+from chaos.poison import RETRY, fate, row_event
 from fixtures.collector import Collector, collector
 from fixtures.platform import bucket_connection, host_address, postgres_connection, subscribe
-from fixtures.process import wait_until
 from minio import Minio
 from minio.error import MinioException
+from wisp.cluster import Cluster
+from wisp.dead import Letters
 from wisp_cluster.faults import cut_off_pods, kill_pods, paused_pods
 from wisp_cluster.install import NAMESPACE as SYSTEM
 from wisp_cluster.kubectl import Kubectl
@@ -46,7 +52,6 @@ QUIET_SECONDS: Final = (1.0, 5.0)
 """Between two faults."""
 PAUSE_SECONDS: Final = (2.0, 20.0)
 """How long a part stays paused or cut off: shorter and longer than leases and heartbeats are."""
-SETTLE_SECONDS: Final = 900.0
 FAULTS: Final = ("killed", "killed", "paused", "cut off")
 
 
@@ -114,7 +119,8 @@ class Traffic:
     def put(self, writer: int) -> None:
         """Put this writer's share of the objects, each under a key of its own; only answered ones count."""
         for number in range(writer, self.objects, WRITERS):
-            self.persist("PUT", lambda key=f"in/ö +%{number}.txt": self.put_one(key))  # type: ignore[misc]
+            key = f"in/ö +%{number}.{fate(number, self.objects)}.txt"
+            self.persist("PUT", lambda key=key: self.put_one(key))  # type: ignore[misc]
 
     def put_one(self, key: str) -> None:
         """Put one object."""
@@ -130,8 +136,9 @@ class Traffic:
 
     def change_one(self, writer: int, row: int, wanted: int) -> None:
         """Bring a row to its next number, if it isn't there."""
+        end = fate(row_event(row, wanted, ROWS), self.changes)
         with self.session(writer).cursor() as cursor:
-            cursor.execute("UPDATE counters SET n = %s WHERE id = %s AND n < %s", (wanted, row, wanted))
+            cursor.execute("UPDATE counters SET n = %s, fate = %s WHERE id = %s AND n < %s", (wanted, end, row, wanted))
 
     _sessions: dict[int, Any] = field(default_factory=dict)
 
@@ -191,58 +198,6 @@ def deploy(own: Kubectl, reports: Collector) -> None:
     own.wait_ready("functions", "chaos")
 
 
-def seen(reports: Collector, kind: str) -> list[list[Any]]:
-    """What arrived of a kind: id, subject, partition key and number, in the order of arrival."""
-    return [row[1:] for report in reports.seen() for row in report["events"] if row[0].startswith(kind)]
-
-
-def first_order(rows: Iterable[list[Any]]) -> dict[str, list[int]]:
-    """For each row of the table, its numbers in the order in which each was seen first."""
-    order: dict[str, dict[int, None]] = defaultdict(dict)
-    for _, _, key, number in rows:
-        order[key].setdefault(number)
-    return {key: list(numbers) for key, numbers in order.items()}
-
-
-def verify(traffic: Traffic, reports: Collector, own: Kubectl) -> list[str]:
-    """Wait for what has not come yet, then return what is wrong."""
-    sessions = psycopg2.connect(traffic.dsn)
-    with sessions, sessions.cursor() as cursor:
-        cursor.execute("SELECT id, n FROM counters")
-        committed = dict(cursor.fetchall())
-    sessions.close()
-    changes = sum(committed.values())
-    objects = set(traffic.answered)
-
-    def complete() -> bool:
-        have = {row[0] for row in seen(reports, "dev.wisp.postgres")}
-        return len(have) >= changes and objects <= {row[1] for row in seen(reports, "com.amazonaws.s3")}
-
-    with contextlib.suppress(TimeoutError):
-        wait_until(complete, "everything arrives", SETTLE_SECONDS)
-    rows, puts = seen(reports, "dev.wisp.postgres"), seen(reports, "com.amazonaws.s3")
-    order = first_order(rows)
-    lost_objects = objects - {row[1] for row in puts}
-    lost_rows = {
-        row: n for row, n in committed.items() if set(order.get(f"public.counters:[{row}]", [])) != {*range(1, n + 1)}
-    }
-    mixed = [key for key, numbers in order.items() if numbers != sorted(numbers)]
-    dead = {
-        item["metadata"]["name"]: item.get("status", {}).get("deadLettered", 0) for item in own.items("subscriptions")
-    }
-    print(
-        f"objects  {len(objects):>7} answered, {len(lost_objects)} lost, {len(puts) - len({row[0] for row in puts})} repeated"
-    )
-    print(
-        f"changes  {changes:>7} committed, {len(lost_rows)} rows with one lost, {len(rows) - len({row[0] for row in rows})} repeated"
-    )
-    print(f"dead letters: {dead}; repeated attempts of the writers: {dict(traffic.retries)}")
-    wrong = [f"{len(lost_objects)} objects lost, as {sorted(lost_objects)[:3]}"] if lost_objects else []
-    wrong += [f"rows with a change lost: {list(lost_rows)[:5]}"] if lost_rows else []
-    wrong += [f"rows out of order: {mixed[:5]}"] if mixed else []
-    return wrong + ([f"dead letters: {dead}"] if any(dead.values()) else [])
-
-
 def main() -> int:
     """Run it; 1 when something was lost or out of order."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
@@ -250,6 +205,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     options = parser.parse_args()
     kubectl = Kubectl.of_cluster()
+    os.environ.update(kubectl.env)  # by which `wisp`'s own code finds the cluster, too
     own = kubectl.within(f"chaos-{uuid.uuid4().hex[:8]}")
     own.ensure_namespace()
     print(f"{options.events} events, seed {options.seed}, namespace {own.namespace}", flush=True)
@@ -263,16 +219,17 @@ def main() -> int:
 
 def trial(kubectl: Kubectl, own: Kubectl, reports: Collector, events: int, seed: int) -> int:
     """Set up, write and break, verify."""
+    letters = Letters(Cluster(own.namespace), SYSTEM)
     deploy(own, reports)
     minio = bucket_connection(own, "my-s3", buckets=[BUCKET])
     dsn = postgres_connection(own)
     with psycopg2.connect(dsn) as session, session.cursor() as cursor:
-        cursor.execute("CREATE TABLE counters (id int PRIMARY KEY, n int NOT NULL)")
-        cursor.execute("INSERT INTO counters SELECT id, 0 FROM generate_series(0, %s) id", [ROWS - 1])
+        cursor.execute("CREATE TABLE counters (id int PRIMARY KEY, n int NOT NULL, fate text NOT NULL)")
+        cursor.execute("INSERT INTO counters SELECT id, 0, '' FROM generate_series(0, %s) id", [ROWS - 1])
     bucket = {"name": BUCKET, "connection": {"name": "my-s3"}}
-    subscribe(own, "objects", "chaos", {"bucket": bucket}, batch=BATCH)
+    subscribe(own, "objects", "chaos", {"bucket": bucket}, batch=BATCH, retry=RETRY)
     rows = {"tables": ["public.counters"], "connection": {"name": "shop-db"}, "operations": ["update"]}
-    subscribe(own, "rows", "chaos", {"postgres": rows}, batch=BATCH)
+    subscribe(own, "rows", "chaos", {"postgres": rows}, batch=BATCH, retry=RETRY)
     traffic = Traffic(events // 2, events // 2, minio, dsn)
     over = threading.Event()
 
@@ -287,9 +244,11 @@ def trial(kubectl: Kubectl, own: Kubectl, reports: Collector, events: int, seed:
     broken = break_things(kubectl.within(SYSTEM), own, random.Random(seed), over)
     writing.join()
     print(f"written in {time.monotonic() - traffic.started:.0f} s; {summary(broken)}", flush=True)
-    wrong = verify(traffic, reports, own)
+    sent = Sent(set(traffic.answered), committed(dsn), traffic.changes)
+    wrong = verify(sent, reports, letters)
+    said = "; ".join(wrong) or "nothing lost, every row in order, what fails for ever in the dead letters"
     print(
-        f"over after {time.monotonic() - traffic.started:.0f} s: {'; '.join(wrong) or 'nothing lost, every row in order'}"
+        f"over after {time.monotonic() - traffic.started:.0f} s, repeated by the writers: {dict(traffic.retries)}: {said}"
     )
     return 1 if wrong else 0
 

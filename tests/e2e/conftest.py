@@ -1,12 +1,11 @@
 """The real cluster for the end-to-end tests: the one that runs, or one of our own that is gone afterwards."""
 
 import os
-import uuid
 from collections.abc import Iterator
 
 import pytest
 from fixtures.collector import Collector, collector
-from fixtures.platform import host_address, wisp_cluster
+from fixtures.platform import host_address, own_namespace, wisp_cluster
 from wisp_cluster.kubectl import Kubectl
 from wisp_cluster.way import chosen
 
@@ -26,12 +25,9 @@ def kubectl() -> Iterator[Kubectl]:
 
 @pytest.fixture
 def namespace(kubectl: Kubectl) -> Iterator[Kubectl]:
-    """A namespace of the test's own; at the end its Subscriptions are deleted, then it is, without waiting for its pods to drain."""
-    own = kubectl.within(f"e2e-{uuid.uuid4().hex[:8]}")
-    own.ensure_namespace()
-    yield own
-    own("delete", "subscriptions", "--all", "--timeout=120s")
-    own("delete", "namespace", own.namespace, "--wait=false")
+    """A namespace of the test's own."""
+    with own_namespace(kubectl) as own:
+        yield own
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 from fixtures.cli import HELLO, Wisp, printing, write_project
+from fixtures.functions import asking, call
+from fixtures.platform import admitted, person
 from fixtures.process import wait_until
 from wisp_cluster.kubectl import Kubectl
 
@@ -38,6 +39,36 @@ def test_from_nothing_to_an_answer(wisp: Wisp, namespace: Kubectl, tmp_path: Pat
     assert "no functions" in wisp("list").err
 
 
+def test_a_roll_out_by_steps_and_the_way_back_fail_no_request(wisp: Wisp, namespace: Kubectl, tmp_path: Path) -> None:
+    """While `deploy` brings the next version by steps, and `rollback` the one before, every request is answered by the one or the other."""
+    code = "def handler(event, context):\n    return {!r}\n"
+    spec = "    visibility: public\n    auth: {type: none}\n    scale: {min: 1}\n"
+    steps = "    rollout: {steps: [30, 100], intervalSeconds: 4}\n"
+    assert wisp("deploy", write_project(tmp_path, HELLO + spec + steps, code.format("one"))).code == 0
+    url = namespace.wait_ready("functions", "hello")["status"]["url"]
+    wait_until(lambda: call(url) == (200, '"one"'), "the first answers")
+
+    def only(text: str) -> bool:
+        """Whether all requests go to one revision, and it has answered since."""
+        status = (namespace.get("function", "hello") or {})["status"]
+        before = len(answers)
+        wait_until(lambda: len(answers) > before + 1, "requests are answered")
+        return len(status["traffic"]) == 1 and answers[-1] == (200, f'"{text}"')
+
+    with asking(url) as answers:
+        done = wisp("deploy", write_project(tmp_path, HELLO + spec + steps, code.format("two")))
+        assert done.code == 0, done.err
+        wait_until(lambda: only("two"), "the second has all requests", 120)
+        assert wisp("rollback", "hello").code == 0
+        wait_until(lambda: only("one"), "the first has all requests again", 120)
+    assert set(answers) == {(200, '"one"'), (200, '"two"')}
+
+    def told() -> str:
+        return " ".join(item["message"] for item in namespace.items("events") if item["reason"] == "RollingOut")
+
+    wait_until(lambda: "30 %" in told(), "an Event tells of the first step")
+
+
 def test_code_that_does_not_start_is_told_with_its_traceback(wisp: Wisp, tmp_path: Path) -> None:
     """The command ends with exit code 1 and the line of the user's code that failed."""
     code = "import json\nimport nothing_of_this_name\n\n\ndef handler(event, context):\n    return 1\n"
@@ -61,8 +92,8 @@ def test_invoke_wakes_a_function_and_a_followed_log_shows_its_new_pod(
 
 
 def test_a_tenant_calls_its_own_function(namespace: Kubectl, tmp_path: Path) -> None:
-    """Somebody with the role `edit` in one namespace deploys there and calls while a pod runs; a function without one is told of, in a sentence."""
-    own = Wisp(_tenant(namespace, tmp_path), namespace.namespace)
+    """Somebody with the role `edit` in one namespace deploys there and calls; without a pod, what is missing is told, or the ingest wakes one."""
+    own = Wisp(person(namespace, tmp_path, "edit"), namespace.namespace)
     text = f"{HELLO}    scale: {{min: 1}}\n"
     deployed = own("deploy", write_project(tmp_path / "project", text))
     assert deployed.code == 0, deployed.err
@@ -75,14 +106,7 @@ def test_a_tenant_calls_its_own_function(namespace: Kubectl, tmp_path: Path) -> 
     asleep = own("invoke", "hello")
     assert asleep.code == 1
     assert "no pod of the function runs, and waking it asks for the right" in asleep.err
+    with admitted(namespace):
+        woken = own("invoke", "hello", "-d", "{}")
+    assert (woken.code, woken.out) == (0, "1"), woken.err
     assert Wisp(own.kubeconfig, "default")("list").code == 1
-
-
-def _tenant(namespace: Kubectl, folder: Path) -> Path:
-    """The kubeconfig of a user with the role `edit` in this namespace."""
-    namespace("create", "serviceaccount", "dev")
-    namespace("create", "rolebinding", "dev", "--clusterrole=edit", f"--serviceaccount={namespace.namespace}:dev")
-    config = yaml.safe_load(namespace.kubeconfig.read_text())
-    config["users"][0]["user"] = {"token": namespace("create", "token", "dev").strip()}
-    (folder / "kubeconfig").write_text(yaml.safe_dump(config))
-    return folder / "kubeconfig"

@@ -1,7 +1,6 @@
 """Where events go besides to functions, and what Subscriptions do with several: sinks, replies, destinations, windows, rows that were there, MongoDB."""
 
 import contextlib
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +11,7 @@ from fixtures.functions import function
 from fixtures.mongod import Mongod
 from fixtures.platform import (
     deploy_recorder,
+    expose,
     host_address,
     post_events,
     post_invocation,
@@ -166,22 +166,6 @@ def made(number: int, data: Any, **attributes: str) -> dict[str, Any]:
         "data": data,
         **attributes,
     }
-
-
-def expose(own: Kubectl, name: str, url: str) -> None:
-    """A Service of Kubernetes for a server on this machine."""
-    address, _, port = url.removeprefix("http://").partition(":")
-    ports = [{"name": "http", "port": 80, "targetPort": int(port)}]
-    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"ports": ports}}
-    slice_ = {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}},
-        "addressType": "IPv4",
-        "endpoints": [{"addresses": [address]}],
-        "ports": [{"name": "http", "port": int(port)}],
-    }
-    own.apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": [service, slice_]}))
 
 
 @contextlib.contextmanager

@@ -1,11 +1,10 @@
 """A Function from kubectl apply to an answer, to zero and back, through updates and mistakes."""
 
 import json
-import threading
 from pathlib import Path
 
 import pytest
-from fixtures.functions import answering, call, function
+from fixtures.functions import answering, asking, call, function
 from fixtures.platform import upgrade
 from fixtures.process import wait_until
 from wisp_cluster.kubectl import Kubectl, Object, condition
@@ -51,26 +50,13 @@ def test_update_keeps_the_old_code_until_the_new_one_is_proven(namespace: Kubect
     """While new code rolls out every request is answered, first by the old and then by the new; broken code never takes traffic."""
     namespace.apply(function("rolling", answering("one")))
     url = namespace.wait_ready("functions", "rolling")["status"]["url"]
-    answers: list[tuple[int, str]] = []
-    stop = threading.Event()
-
-    def ask() -> None:
-        while not stop.is_set():
-            answers.append(call(url))
-            stop.wait(0.05)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    try:
+    with asking(url) as answers:
         wait_until(lambda: (200, '"one"') in answers, "the old code answers")
         namespace.apply(function("rolling", answering("two")))
         wait_until(lambda: answers[-1] == (200, '"two"'), "the new code answers", 120)
         namespace.apply(function("rolling", {"files": {"app.py": "import missing_module\n"}}))
         told = wait_reason(namespace, "functions", "rolling", "Ready", "HandlerImportFailed")
         assert "missing_module" in told["message"]
-    finally:
-        stop.set()
-        asking.join()
     assert {status for status, _ in answers} == {200}
     assert answers[-1] == (200, '"two"')
     namespace.apply(function("rolling", answering("three")))
@@ -136,22 +122,12 @@ def test_an_upgrade_of_the_operator_starts_nothing_anew(namespace: Kubectl) -> N
     url = namespace.wait_ready("functions", "steady")["status"]["url"]
     wait_until(lambda: call(url)[0] == 200, "it answers")
     before = standing()
-    answers: list[tuple[int, str]] = []
-    stop = threading.Event()
-
-    def ask() -> None:
-        while not stop.wait(0.05):
-            answers.append(call(url))
-
-    asking = threading.Thread(target=ask)
-    asking.start()
     try:
-        upgrade(namespace, "operator.logLevel=DEBUG")
-        namespace.apply(function("second", answering("made by the new one")))
-        namespace.wait_ready("functions", "second")
+        with asking(url) as answers:
+            upgrade(namespace, "operator.logLevel=DEBUG")
+            namespace.apply(function("second", answering("made by the new one")))
+            namespace.wait_ready("functions", "second")
     finally:
-        stop.set()
-        asking.join()
         upgrade(namespace, "operator.logLevel=INFO")
     assert set(answers) == {(200, '"here"')}
     assert set(before) <= set(standing())

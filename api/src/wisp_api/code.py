@@ -1,7 +1,8 @@
 """The code store as its parties speak of it: where an archive is, who may do what there, and what a fetch is told and answers.
 
 An archive's address is its namespace and SHA-256. A capability is a right to one namespace's part of the store: an HMAC of both with
-the store's key, so that the store checks it without asking anybody, and the operator can mint it again at any time.
+the store's key, so that the store checks it without asking anybody, and the operator can mint it again at any time. A ticket is the right to
+bring one archive for a while: the ingest, which knows callers, makes it of a key of its own, and who has it hands the bytes to the store.
 """
 
 import hashlib
@@ -22,14 +23,42 @@ SECRET: Final = "wisp-code"  # noqa: S105 - a name
 STORE_SECRET: Final = "wisp-store"  # noqa: S105 - a name
 """In the platform's namespace: the key that capabilities are made of."""
 STORE_KEY: Final = "key"
+TICKET_KEY: Final = "tickets"
+"""In STORE_SECRET, too: the key that tickets are made of; it is all that the ingest has of it."""
+TICKET_SECONDS: Final = 600
+"""How long a ticket is good to begin an upload."""
 UNPACKED_BYTES: Final = 250 << 20
 """What a function's archives may hold in all."""
+_STAMP: Final = 16
+"""Digits of a time, and more."""
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 
 
 def capability(key: str, right: str, namespace: str = "") -> str:
     """The bearer token for a right to a namespace's code."""
     return hmac.new(key.encode(), f"{right}\n{namespace}".encode(), hashlib.sha256).hexdigest()
+
+
+def make_ticket(key: str, namespace: str, sha256: str, expires: int) -> str:
+    """The bearer token for bringing one archive into a namespace's part of the store, until a time in Unix seconds."""
+    text = f"{namespace}\n{sha256}\n{expires}"
+    return f"{expires}.{hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()}"
+
+
+def is_ticket(key: str, token: str, namespace: str, sha256: str, now: float) -> bool:
+    """Whether a token is a ticket for this archive that has not expired."""
+    stamp = token.partition(".")[0]
+    if not (stamp.isascii() and stamp.isdigit() and len(stamp) < _STAMP):
+        return False
+    return now < int(stamp) and hmac.compare_digest(
+        make_ticket(key, namespace, sha256, int(stamp)).encode(), token.encode()
+    )
+
+
+class Ticket(msgspec.Struct, kw_only=True):
+    """What the ingest answers whoever may bring an archive."""
+
+    ticket: str
 
 
 class ArchiveTask(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):

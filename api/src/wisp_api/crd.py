@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import yaml
 
-from wisp_api import caller, destination, function, kube, names, quota, requirements, sink, subscription
+from wisp_api import caller, destination, function, kube, names, pod, quota, requirements, sink, subscription
 
 Schema = dict[str, Any]
 
@@ -160,7 +160,7 @@ def structural(kind: type[msgspec.Struct]) -> Schema:
     definitions: Schema = generated["$defs"]
     documents = {
         name: text
-        for module in (kube, caller, destination, requirements, function, sink, subscription, quota)
+        for module in (kube, caller, destination, requirements, pod, function, sink, subscription, quota)
         for name, text in _field_docs(module)
     }
     return _inline(generated, definitions, documents)

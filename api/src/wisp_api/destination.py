@@ -1,8 +1,9 @@
-"""Where something goes that a Function's work brings about: a bus, or another Function, of the same namespace."""
+"""Where something goes that a Function's work brings about: a bus, another Function or an Addressable of the same namespace, or a URL."""
 
 from msgspec import Meta, Struct
 
 from wisp_api.kube import Name, rules
+from wisp_api.sink import Ref, Sink, Uri
 
 
 class BusReference(Struct, rename="camel", kw_only=True):
@@ -26,6 +27,15 @@ class Destination(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """Puts it on a bus, as an event."""
     function: AsyncFunctionReference | None = None
     """Invokes a Function with it, asynchronously."""
+    ref: Ref = None
+    """Posts it to an Addressable of this namespace, as a Subscription's sink gets events."""
+    uri: Uri | None = None
+    """Posts it to a URL outside of the cluster, on a host that the installation admits (chart value sinks.allowed)."""
+
+    @property
+    def sink(self) -> Sink | None:
+        """What it is posted to, where it is no stream of the log."""
+        return Sink(ref=self.ref, uri=self.uri) if self.ref or self.uri else None
 
 
 class Reply(Struct, rename="camel", kw_only=True):
@@ -36,5 +46,8 @@ class Reply(Struct, rename="camel", kw_only=True):
 
 
 DESTINATION_RULES: Meta = rules(
-    ("has(self.bus) != has(self.__function__)", "write exactly one destination: bus or function"),
+    (
+        "[has(self.bus), has(self.__function__), has(self.ref), has(self.uri)].exists_one(given, given)",
+        "write exactly one destination: bus, function, ref or uri",
+    ),
 )

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from wisp_api.cloudevent import Event
+from wisp_api.steps import TooComplex
 
 WHOLE_BYTES: Final = 128 * 1024
 CONTAINERS: Final = 100_000
@@ -24,20 +25,13 @@ FIELDS: Final = frozenset(Event.__struct_fields__) - {"data", "data_base64", "ex
 Names = dict[str, "Names | None"]
 """What patterns name of an object, and below each name; None: all that is there."""
 
+_TOO_MUCH: Final = (
+    f"where the filter looks it has more than {CONTAINERS:,} objects and arrays, or {VALUES:,} values; "
+    "filter on attributes or on names beside that, or send it in smaller events"
+)
 _decoder = msgspec.json.Decoder()
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _STRING = re.compile(rb'"[^"]*"')
-
-
-class TooComplex(ValueError):  # noqa: N818 - as the reason of a dead letter
-    """Raised when judging data would take too long."""
-
-    def __init__(self) -> None:
-        """Say what to do."""
-        super().__init__(
-            f"where the filter looks it has more than {CONTAINERS:,} objects and arrays, or {VALUES:,} values; "
-            "filter on attributes or on names beside that, or send it in smaller events"
-        )
 
 
 def named(patterns: Iterable[Mapping[str, Any]]) -> Names:
@@ -99,7 +93,7 @@ def _decode(raw: msgspec.Raw, names: Names | None) -> Any:
         members = _members.decode(content)
         return {name: _decode(members[name], below) for name, below in names.items() if name in members}
     if not _is_light(content):
-        raise TooComplex
+        raise TooComplex(_TOO_MUCH)
     return _decoder.decode(content)
 
 

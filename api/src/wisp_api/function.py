@@ -1,5 +1,6 @@
 """The Function kind: code that runs on an event or a request, and what it runs with."""
 
+import re
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, field
@@ -7,47 +8,43 @@ from msgspec import Meta, Struct, field
 from wisp_api.caller import AUTH_RULES, Auth
 from wisp_api.destination import DESTINATION_RULES, Destination
 from wisp_api.kube import (
+    NOT_FOR_FUNCTIONS,
     OPEN,
+    OWN_SECRETS,
+    SIZE_RULES,
     Conditions,
     EnvFrom,
     EnvVar,
-    LocalReference,
     Name,
     Posters,
+    Quantity,
     SubdomainName,
     Time,
-    Toleration,
     map_list,
     rules,
 )
+from wisp_api.pod import POD_RULES, Pod
 from wisp_api.requirements import MAX_REQUIREMENTS, BuiltRequirements, Requirement
 
 CODE_BYTES: Final = 192 * 1024
 """Inline code in all, in bytes of UTF-8: kubectl copies the object into an annotation, which may hold 256 KiB."""
+FILES: Final = 64
+"""Of inline code."""
+FILE_NAME: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
+"""Of a file of inline code: a key of a ConfigMap."""
 MAX_LAYERS: Final = 5
 """As many as AWS Lambda takes."""
 CONTAINER: Final = "container"
 """The runtime of images that serve HTTP themselves or, with signature lambda, speak Lambda's Runtime API."""
 
-Quantity = Annotated[str, Meta(min_length=1, max_length=16)]
-SIZE_RULES = rules(
-    ("self.matches('^[0-9]+(Mi|Gi)$')", "write a whole number of Mi or Gi, as 256Mi"),
-    ("!isQuantity(self) || quantity(self).compareTo(quantity('32Mi')) >= 0", "write 32Mi or more"),
-    (
-        "!isQuantity(self) || quantity(self).compareTo(quantity('64Gi')) <= 0",
-        "write 64Gi or less",
-    ),
-)
-
-
 FileText = Annotated[str, Meta(max_length=256 * 1024)]
 Files = Annotated[
     dict[str, FileText],
-    Meta(min_length=1, max_length=64),
+    Meta(min_length=1, max_length=FILES),
     rules(
         (
             f"self.map(name, bytes(self[name]).size()).sum() <= {CODE_BYTES}",
-            "the files hold more than 192 KiB in all (bytes of UTF-8): put larger code into a zip (code.zip) or an image (code.image)",
+            "the files hold more than 192 KiB in all (bytes of UTF-8): put larger code into an archive (code.stored, code.zip) or an image (code.image)",
         ),
     ),
 ]
@@ -81,13 +78,19 @@ ListedVariable = Annotated[
             "!self.name.startsWith('WISP_') && !self.name.startsWith('K_') && !(self.name in ['PORT', 'AWS_LAMBDA_RUNTIME_API'])",
             "names that start with WISP_ or K_, PORT and AWS_LAMBDA_RUNTIME_API belong to the platform: choose another",
         ),
+        (
+            f"!has(self.valueFrom) || !has(self.valueFrom.secretKeyRef) || !self.valueFrom.secretKeyRef.name.matches('{OWN_SECRETS}')",
+            NOT_FOR_FUNCTIONS,
+        ),
     ),
 ]
 ListedEnvFrom = Annotated[
-    EnvFrom, rules(("has(self.secretRef) != has(self.configMapRef)", "name one source: secretRef or configMapRef"))
+    EnvFrom,
+    rules(
+        ("has(self.secretRef) != has(self.configMapRef)", "name one source: secretRef or configMapRef"),
+        (f"!has(self.secretRef) || !self.secretRef.name.matches('{OWN_SECRETS}')", NOT_FOR_FUNCTIONS),
+    ),
 ]
-Labels = Annotated[dict[str, Annotated[str, Meta(max_length=63)]], Meta(max_length=32)]
-Annotations = Annotated[dict[str, Annotated[str, Meta(max_length=4096)]], Meta(max_length=32)]
 
 
 class CodeConnection(Struct, rename="camel", kw_only=True):
@@ -112,14 +115,23 @@ class Archive(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """The Secret with the server's endpoint and keys."""
 
 
+class StoredCode(Struct, rename="camel", kw_only=True):
+    """An archive in this namespace's part of the platform's code store."""
+
+    sha256: Annotated[str, Meta(min_length=64, max_length=64, pattern="^[0-9a-f]+$")]
+    """The archive's SHA-256, as 64 hex digits."""
+
+
 class Code(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """The function's code: exactly one of the fields."""
 
     files: Files | None = None
     """Source files by name, written here: {app.py: "..."}. At most 192 KiB in all.
 
-    A name is letters, digits, '.', '_' and '-'; code with folders goes into a zip or an image.
+    A name is letters, digits, '.', '_' and '-'; code with folders goes into the code store, a zip or an image.
     """
+    stored: StoredCode | None = None
+    """An archive that `wisp deploy` has uploaded to the platform's code store; it lies in /var/task. For runtimes other than container."""
     zip: Archive | None = None
     """A zip archive in an S3 bucket; it lies in /var/task. For runtimes other than container."""
     image: Image | None = None
@@ -156,21 +168,6 @@ class Async(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """Where the record of an invocation goes that succeeded: request, answer and circumstances, as AWS Lambda writes them."""
     on_failure: Annotated[Destination | None, DESTINATION_RULES] = None
     """Where the record of an invocation goes that was given up, besides its dead letter."""
-
-
-class Pod(Struct, rename="camel", omit_defaults=True, kw_only=True):
-    """What the function's pods carry besides; the cluster's Knative must allow it (ConfigMap config-features in knative-serving)."""
-
-    node_selector: Labels | None = None
-    """Labels of the nodes that may run it; Knative flag kubernetes.podspec-nodeselector."""
-    tolerations: Annotated[list[Toleration], Meta(max_length=16)] | None = None
-    """Taints that it tolerates; Knative flag kubernetes.podspec-tolerations."""
-    image_pull_secrets: Annotated[list[LocalReference], Meta(max_length=8)] | None = None
-    """Secrets for the image's registry."""
-    labels: Labels | None = None
-    """Labels for the pods; the platform's own stay."""
-    annotations: Annotations | None = None
-    """Annotations for the pods; the platform's own stay."""
 
 
 Revision = Annotated[str, Meta(min_length=1, max_length=63, pattern="^[a-z]([-a-z0-9]*[a-z0-9])?$")]
@@ -251,23 +248,23 @@ class FunctionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True):
         Code,
         rules(
             (
-                "(has(self.files) ? 1 : 0) + (has(self.zip) ? 1 : 0) + (has(self.image) ? 1 : 0) == 1",
-                "write exactly one kind of code: code.files, code.zip or code.image",
+                "(has(self.files) ? 1 : 0) + (has(self.stored) ? 1 : 0) + (has(self.zip) ? 1 : 0) + (has(self.image) ? 1 : 0) == 1",
+                "write exactly one kind of code: code.files, code.stored, code.zip or code.image",
             )
         ),
     ]
-    """The code: exactly one of files, zip and image."""
+    """The code: exactly one of files, stored, zip and image."""
     requirements: Annotated[list[Requirement], Meta(min_length=1, max_length=MAX_REQUIREMENTS)] | None = None
-    """Python packages as in requirements.txt, [Pillow==11.0.0], with code.files or code.zip; they lie in /opt/python, below the layers.
+    """Python packages as in requirements.txt, [Pillow==11.0.0], with any code but an image; they lie in /opt/python, below the layers.
 
     Resolved and built once, by a Job of this namespace, from wheels of the installation's package index; functions of the namespace with the
     same list share the result (status.requirements). Versions that are not pinned stay as they were then, until the list changes.
     """
     layers: Annotated[list[Archive], Meta(min_length=1, max_length=MAX_LAYERS)] | None = None
-    """Zip archives that are unpacked to /opt, one over the other in this order; with code.files or code.zip.
+    """Zip archives that are unpacked to /opt, one over the other in this order; with any code but an image.
 
     /opt/python and /opt/nodejs/node_modules are on the import paths, /opt/bin is on PATH, /opt/lib on LD_LIBRARY_PATH.
-    Together with code.zip and requirements at most 250 MiB unpacked.
+    Together with the code's archive and requirements at most 250 MiB unpacked.
     """
     memory: Annotated[Quantity, SIZE_RULES, OPEN] = "128Mi"
     """The memory limit, in Mi or Gi. The CPU share follows it: 1769Mi is one CPU. Absent: what the namespace's FunctionQuota says, or 128Mi."""
@@ -316,7 +313,7 @@ class FunctionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """How many revisions are kept to go back to; those with a share, a tag or the pin stay besides."""
     async_: Async | None = field(default=None, name="async")
     """Write async: {} to let it be invoked asynchronously: the ingest answers 202 once the event log has the invocation. Absent: it is not."""
-    pod: Pod | None = None
+    pod: Annotated[Pod | None, POD_RULES] = None
     """What the pods carry besides."""
 
 
@@ -408,7 +405,7 @@ class FunctionStatus(Struct, rename="camel", omit_defaults=True, kw_only=True):
     traffic: Annotated[list[Traffic], Meta(max_length=16)] | None = None
     """Which revisions requests and events go to."""
     code_sha256: str | None = None
-    """SHA-256 of the inline code, or of the zip."""
+    """SHA-256 of the inline code, or of its archive."""
     archives: Annotated[list[FetchedArchive], Meta(max_length=MAX_LAYERS + 1)] | None = None
     """What code.zip and layers were when they were last fetched."""
     requirements: BuiltRequirements | None = None
@@ -426,7 +423,7 @@ class FunctionStatus(Struct, rename="camel", omit_defaults=True, kw_only=True):
 SPEC_RULES = rules(
     (
         "!has(self.layers) || !has(self.code.image)",
-        "layers go with code.files or code.zip: copy them into the image, or remove them",
+        "layers go with any code but an image: copy them into the image, or remove them",
     ),
     (
         "!has(self.requirements) || self.runtime.startsWith('python')",
@@ -434,7 +431,7 @@ SPEC_RULES = rules(
     ),
     (
         "!has(self.requirements) || !has(self.code.image)",
-        "requirements go with code.files or code.zip: install them in the image, or remove them",
+        "requirements go with any code but an image: install them in the image, or remove them",
     ),
     (
         "self.runtime in ['container', 'provided'] || has(self.handler)",
@@ -454,7 +451,7 @@ SPEC_RULES = rules(
     ),
     (
         "self.runtime != 'container' || has(self.code.image)",
-        "runtime container needs code.image; for code.files and code.zip choose another runtime",
+        "runtime container needs code.image; for other code choose another runtime",
     ),
     (
         "self.runtime != 'container' || !has(self.rollout) || !has(self.rollout.maxErrorRate)",

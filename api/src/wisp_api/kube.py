@@ -48,6 +48,23 @@ def map_list(*keys: str) -> Meta:
     return Meta(extra_json_schema={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)})
 
 
+Quantity = Annotated[str, Meta(min_length=1, max_length=16)]
+SIZE_RULES = rules(
+    ("self.matches('^[0-9]+(Mi|Gi)$')", "write a whole number of Mi or Gi, as 256Mi"),
+    ("!isQuantity(self) || quantity(self).compareTo(quantity('32Mi')) >= 0", "write 32Mi or more"),
+    (
+        "!isQuantity(self) || quantity(self).compareTo(quantity('64Gi')) <= 0",
+        "write 64Gi or less",
+    ),
+)
+
+
+OWN_SECRETS: Final = "^wisp-(code|reader)(-.*)?$"
+"""Secrets of tenants' namespaces that hold the platform's own credentials there."""
+NOT_FOR_FUNCTIONS: Final = (
+    "Secrets named wisp-code and wisp-reader-... hold the platform's own credentials: name another"
+)
+
 NO_DEFAULT: Final = "x-wisp-no-default"
 OPEN: Final = Meta(extra_json_schema={NO_DEFAULT: True})
 """For a field whose default is not the API server's to write, because it may differ between namespaces."""

@@ -19,6 +19,8 @@ FUNCTION_LABEL: Final = "wisp.dev/function"
 CONNECTION_LABEL: Final = "wisp.dev/connection"
 RESTARTED_ANNOTATION: Final = "wisp.dev/restartedAt"
 """On a Function: any text, best the time; another one makes a new revision of the same content."""
+UPLOADED_ANNOTATION: Final = "wisp.dev/uploadedAt"
+"""On a Function: when `wisp deploy` last had to upload its code; it only makes the operator look."""
 REPLAY_ANNOTATION: Final = "wisp.dev/replay"
 """On a Subscription: `<RFC 3339 time> <request>`, move it back to that time, once for each request."""
 
@@ -33,6 +35,8 @@ AUDIENCE: Final = "wisp.dev/ingest"
 """What a ServiceAccount token has to be made for to be taken by the ingest."""
 LOG_AUDIENCE: Final = "wisp.dev/logs"
 """What a pod's token has to be made for to write log lines; it opens nothing else."""
+CODE_AUDIENCE: Final = "wisp.dev/code"
+"""What a token has to be made for to upload code: those that pods have mounted do not."""
 KV_SCHEDULES: Final = "wisp-schedules"
 """Operator writes, the ingest reads: key `<namespace>.<subscription>`, value `source.ScheduleConfig`."""
 KV_STATUS: Final = "wisp-status"
@@ -84,7 +88,7 @@ def owned_source(name: str, uid: str) -> str:
 
 
 def stream(namespace: str, kind: str, source: str) -> str:
-    """Name of the event stream of one source of one namespace; `kind` is s3, postgres, mysql, mongodb, schedule, bus or function.
+    """Name of the event stream of one source of one namespace; `kind` is s3, postgres, mysql, mongodb, schedule, bus, function or destination.
 
     `source` is a token, or two joined by `_`.
     """
@@ -163,13 +167,23 @@ def invocation_route(function: str) -> str:
     return f"function_{function}"
 
 
+def record_subject(namespace: str, source: str) -> str:
+    """Subject of the records for a destination that they are posted to; `source` is its owner's `owned_source` and the outcome."""
+    return f"wisp.events.{namespace}.destination.{source}.record"
+
+
+def record_route(outcome: str, kind: str, name: str) -> str:
+    """Name of the route of those records, by the outcome that they tell of (success or failure) and whose they are; no Subscription's."""
+    return f"{outcome}_{kind}_{name}"
+
+
 def position_key(namespace: str, kind: str, connection: str) -> str:
     """Key, in KV_STATUS, of how far a reader is whose server does not remember it."""
     return f"position.{namespace}.{kind}.{connection}"
 
 
 def dead_letter_subject(namespace: str, origin: str, name: str) -> str:
-    """Subject of a dead letter; `origin` is `subscription`, `function` or the source's kind, `name` the Subscription, Function or connection."""
+    """Subject of a dead letter; `origin` is `subscription`, `function`, `bus`, `destination` or the source's kind, `name` that one's or the connection's."""
     return f"wisp.dead.{namespace}.{origin}.{token(name)}"
 
 

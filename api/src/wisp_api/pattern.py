@@ -10,7 +10,8 @@ A path that leads through something else than an object is absent. Unlike EventB
 is never a plain name.
 
 Invariant: compiling finds every mistake, so that matching raises only for `data` that is not JSON, or too much of it. `data` is
-parsed only where a pattern looks at it, once for all patterns. An array's values cost no call each, but where an operator tests them.
+parsed only where a pattern looks at it, once for all patterns. An array's values cost no call each, but where an operator tests them. What
+matching costs is bounded (`wisp_api.steps`).
 """
 
 import ipaddress
@@ -24,6 +25,7 @@ import msgspec
 
 from wisp_api.cloudevent import Event
 from wisp_api.document import FIELDS, Names, make_document, named
+from wisp_api.steps import CONDITIONS, STEPS, Steps
 
 _ABSENT: Final = object()
 _ATTRIBUTE = re.compile(r"[a-z0-9]+")
@@ -35,6 +37,12 @@ _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     ">=": operator.ge,
 }
 _NESTED: Final = {list, dict}
+_CALL: Final = 8
+"""Steps that a name takes, or an object."""
+_PASSED: Final = 8
+"""So many elements are told from their types in one step."""
+_CIDR: Final = 40
+"""Steps until a text is read as an address."""
 
 _Match = Callable[[Any], bool]
 """Tells whether a value (or `_ABSENT`) matches."""
@@ -52,8 +60,9 @@ class PatternError(ValueError):
 class Matcher:
     """Compiled patterns; an event matches when all of them match."""
 
-    def __init__(self, attributes: list[tuple[str, _Match]], whole: list[_Match], names: Names) -> None:
+    def __init__(self, attributes: list[tuple[str, _Match]], whole: list[_Match], names: Names, steps: Steps) -> None:
         """Made by `compile`."""
+        self._steps = steps
         self._attributes = attributes
         self._whole = whole
         self.names = names
@@ -65,6 +74,7 @@ class Matcher:
         Raises:
             ValueError: `data` is not JSON, or too much.
         """
+        self._steps.left = STEPS
         if not all(match(_attribute(event, name)) for name, match in self._attributes):
             return False
         if not self._whole:
@@ -73,7 +83,8 @@ class Matcher:
         return all(match(document) for match in self._whole)
 
     def fits(self, document: Mapping[str, Any]) -> bool:
-        """Tell the same of an event as `make_document` returns it."""
+        """Tell the same of an event as `make_document` returns it; raises `TooComplex` where it is too much."""
+        self._steps.left = STEPS
         if not all(match(document.get(name, _ABSENT)) for name, match in self._attributes):
             return False
         return all(match(document) for match in self._whole)
@@ -85,10 +96,14 @@ def compile(*patterns: Mapping[str, Any]) -> Matcher:  # noqa: A001 - as in `re.
     Raises:
         PatternError: naming the path of the first mistake.
     """
+    steps = Steps()
     attributes: list[tuple[str, _Match]] = []
     whole: list[_Match] = []
-    for pattern in patterns:
-        match = _object(pattern, "")
+    matches = [_object(pattern, "", steps) for pattern in patterns]
+    if steps.conditions > CONDITIONS:
+        message = f"has {steps.conditions} names and operators, more than {CONDITIONS}; write several Subscriptions"
+        raise PatternError("", message)
+    for pattern, match in zip(patterns, matches, strict=True):
         names = named([pattern])
         for name in sorted(names):
             if name != "data" and not _ATTRIBUTE.fullmatch(name):
@@ -97,8 +112,8 @@ def compile(*patterns: Mapping[str, Any]) -> Matcher:  # noqa: A001 - as in `re.
             whole.append(match)
         for name, below in pattern.items():
             if name not in ("data", "$or"):
-                attributes.append((name, _field(below, name)))
-    return Matcher(attributes, whole, named(patterns))
+                attributes.append((name, _field(below, name, steps)))
+    return Matcher(attributes, whole, named(patterns), steps)
 
 
 def _attribute(event: Event, name: str) -> Any:
@@ -108,7 +123,7 @@ def _attribute(event: Event, name: str) -> Any:
     return event.extensions.get(name, _ABSENT)
 
 
-def _object(pattern: Any, path: str) -> _Match:
+def _object(pattern: Any, path: str, steps: Steps) -> _Match:
     """A pattern for an object: all names match; of an array of objects one element does."""
     if not isinstance(pattern, Mapping):
         raise PatternError(path, f"is {_shown(pattern)}; write an object of names")
@@ -118,27 +133,31 @@ def _object(pattern: Any, path: str) -> _Match:
     alternatives: list[_Match] = []
     for name, below in pattern.items():
         if name == "$or":
-            alternatives.append(_or(below, _join(path, name)))
+            alternatives.append(_or(below, _join(path, name), steps))
         else:
-            fields.append((name, _field(below, _join(path, name))))
+            fields.append((name, _field(below, _join(path, name), steps)))
+    steps.conditions += len(fields)
+    size = _CALL * (1 + len(fields))
 
     def holds(content: dict[str, Any]) -> bool:
+        steps.take(size)
         return all(m(content.get(name, _ABSENT)) for name, m in fields) and all(m(content) for m in alternatives)
 
     def match(value: Any) -> bool:
         if not isinstance(value, list):
             return holds(value if isinstance(value, dict) else {})
-        objects, bare = _elements(value)
+        objects, bare = _elements(value, steps)
         return any(map(holds, objects)) or (bare and holds({}))
 
     return match
 
 
-def _elements(array: list[Any]) -> tuple[list[dict[str, Any]], bool]:
+def _elements(array: list[Any], steps: Steps) -> tuple[list[dict[str, Any]], bool]:
     """The objects in an array, however deep in arrays, and whether it has elements without names, or an array without elements."""
-    objects, bare, arrays = [], False, [array]
+    objects, bare, arrays, passed = [], False, [array], 0
     while arrays:
         elements = arrays.pop()
+        passed += _PASSED + len(elements)
         kinds = set(map(type, elements))
         bare = bare or not elements or not kinds <= _NESTED
         for element in elements if kinds & _NESTED else ():
@@ -148,31 +167,32 @@ def _elements(array: list[Any]) -> tuple[list[dict[str, Any]], bool]:
                 objects.append(element)
             else:
                 bare = True
+    steps.take(passed // _PASSED)
     return objects, bare
 
 
-def _or(branches: Any, path: str) -> _Match:
+def _or(branches: Any, path: str, steps: Steps) -> _Match:
     if not isinstance(branches, list) or len(branches) < 2:  # noqa: PLR2004 - an alternative has two sides
         raise PatternError(path, "write a list of two or more patterns")
-    matches = [_object(branch, f"{path}[{index}]") for index, branch in enumerate(branches)]
+    matches = [_object(branch, f"{path}[{index}]", steps) for index, branch in enumerate(branches)]
     return lambda value: any(match(value) for match in matches)
 
 
-def _field(below: Any, path: str) -> _Match:
+def _field(below: Any, path: str, steps: Steps) -> _Match:
     if isinstance(below, Mapping):
-        return _object(below, path)
+        return _object(below, path, steps)
     if not isinstance(below, list):
         raise PatternError(path, f"is {_shown(below)}; write a list of values, [{_shown(below)}], or a pattern object")
-    return _leaf(below, path)
+    return _leaf(below, path, steps)
 
 
-def _leaf(conditions: list[Any], path: str) -> _Match:
+def _leaf(conditions: list[Any], path: str, steps: Steps) -> _Match:
     """A list: one of its values or operators matches one of the field's values."""
     if not conditions:
         raise PatternError(path, "is an empty list, which matches nothing; write the values wanted")
     wanted: set[Any] = set()
     tests: list[_Match] = []
-    absent = False
+    absent, each = False, 0
     for index, condition in enumerate(conditions):
         place = f"{path}[{index}]"
         if isinstance(condition, Mapping):
@@ -184,13 +204,16 @@ def _leaf(conditions: list[Any], path: str) -> _Match:
                 tests += [_always] if argument else []
             else:
                 tests.append(_OPERATORS[name](argument, f"{place}.{name}"))
+            steps.conditions += (size := _size(argument))
+            each += size * (_CIDR if name == "cidr" else 1)
         else:
             wanted.add(_exact(condition, place))
 
     def match(value: Any) -> bool:
-        leaves = _leaves(value)
+        leaves = _leaves(value, steps)
         if not leaves:
             return absent
+        steps.try_on(each, leaves)
         if wanted and any(map(wanted.__contains__, map(keyed, leaves))):
             return True
         return any(any(map(test, leaves)) for test in tests)
@@ -198,23 +221,34 @@ def _leaf(conditions: list[Any], path: str) -> _Match:
     return match
 
 
+def _size(argument: Any) -> int:
+    """How many tests an operator is: of a list inside of `anything-but`, of comparisons, of what stands between `*`."""
+    if isinstance(argument, Mapping):
+        return sum(sum(map(_size, inner)) if isinstance(inner, list) else _size(inner) for inner in argument.values())
+    if isinstance(argument, list):
+        return 1 + sum(isinstance(one, str) and one in _COMPARISONS for one in argument)
+    return 1 + argument.count("*") if isinstance(argument, str) else 1
+
+
 def _always(_: Any) -> bool:
     return True
 
 
-def _leaves(value: Any) -> list[Any]:
+def _leaves(value: Any, steps: Steps) -> list[Any]:
     """The scalars of a value: itself, or those of an array, however deep in arrays."""
     if not isinstance(value, list):
         return [] if value is _ABSENT or isinstance(value, dict) else [value]
     leaves: list[Any] = []
-    arrays = [value]
+    arrays, passed = [value], 0
     while arrays:
         elements = arrays.pop()
+        passed += _PASSED + len(elements)
         if _NESTED.isdisjoint(map(type, elements)):
             leaves += elements
             continue
         arrays += [element for element in elements if type(element) is list]
         leaves += [element for element in elements if type(element) not in _NESTED]
+    steps.take(passed // _PASSED)
     return leaves
 
 

@@ -10,16 +10,18 @@ How it could fail: a condition is taken for necessary that is not. So only lists
 """
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from wisp_api.cloudevent import Event
 from wisp_api.document import make_document, merged
 from wisp_api.pattern import Matcher, keyed
+from wisp_api.steps import Steps, TooComplex
 
 _UNREADABLE: Final = (ValueError, RecursionError)
 
 Key = TypeVar("Key", bound=Hashable)
+Judged = TypeVar("Judged")
 Path = tuple[str, ...]
 
 
@@ -80,18 +82,28 @@ class Index(Generic[Key]):
         try:
             document = make_document(event, self._names)
         except _UNREADABLE:
-            return [key for key, matcher in self._matchers.items() if _may_match(matcher, event)]
-        candidates = dict.fromkeys(self._always)
+            return [key for key, matcher in self._matchers.items() if _may(matcher, event)]
+        try:
+            candidates = self._candidates(document)
+        except TooComplex:
+            return list(self._matchers)
+        return [key for key in candidates if _may(self._matchers[key].fits, document)]
+
+    def _candidates(self, document: Mapping[str, Any]) -> Iterable[Key]:
+        """Those of which the event holds the anchor; raises `TooComplex` where it has too much to be looked up."""
+        found, steps = dict.fromkeys(self._always), Steps()
         for path, probes in self._places.items():
-            for value in _values(document, path):
+            for value in _values(document, path, steps):
+                steps.take(len(probes))
                 for probe, places in probes.items():
-                    candidates |= dict.fromkeys(places.get(probe.of(value), ()))
-        return [key for key in candidates if self._matchers[key].fits(document)]
+                    found |= dict.fromkeys(places.get(probe.of(value), ()))
+        return found
 
 
-def _may_match(matcher: Matcher, event: Event) -> bool:
+def _may(judge: Callable[[Judged], bool], what: Judged) -> bool:
+    """What a matcher says; true where it can't tell."""
     try:
-        return matcher(event)
+        return judge(what)
     except _UNREADABLE:
         return True
 
@@ -121,11 +133,12 @@ def _place(path: Path, condition: Any) -> Place | None:
     return None
 
 
-def _values(document: Any, path: Path) -> Iterator[Any]:
+def _values(document: Any, path: Path, steps: Steps) -> Iterator[Any]:
     """Every scalar that a pattern's condition at this path could look at."""
     left = [(document, 0)]
     while left:
         value, depth = left.pop()
+        steps.take(1)
         if isinstance(value, list):
             left += [(element, depth) for element in value]
         elif depth == len(path):

@@ -4,8 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from wisp_api.function import SIZE_RULES, Quantity
-from wisp_api.kube import rules
+from wisp_api.kube import SIZE_RULES, Quantity, rules
 
 Instances = Annotated[int, Meta(ge=1, le=1000)]
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]

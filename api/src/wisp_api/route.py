@@ -77,11 +77,12 @@ class ReplayReport(msgspec.Struct, rename="camel", kw_only=True):
 
 
 class Outlet(msgspec.Struct, rename="camel", kw_only=True):
-    """A stream that the router puts into what comes of a delivery: a bus', or that of a Function's asynchronous invocations."""
+    """A stream that the router puts into what comes of a delivery: a bus', that of a Function's asynchronous invocations, or of records that are posted."""
 
     kind: str
-    """bus or function."""
+    """bus, function or destination."""
     name: str
+    """Of a destination, its route's."""
     stream: str = ""
     """Empty: there is no such bus or Function now."""
 
@@ -119,12 +120,16 @@ class Route(msgspec.Struct, rename="camel", kw_only=True):
     replay: Replay | None = None
     function: str = ""
     """Whose asynchronous invocations these are; empty for a Subscription's events."""
+    receiver: str = ""
+    """The Function that a Subscription names, for those who read what failed; empty where it has a sink."""
     reply: Outlet | None = None
     """Where the CloudEvents go that the function returns."""
     on_success: Outlet | None = None
     """Where the records of invocations go that succeeded."""
     on_failure: Outlet | None = None
-    """Where the records of invocations go that were given up, besides their dead letters."""
+    """Where the records of what was given up go, besides the dead letters: of invocations, or of a Subscription's events."""
+    records: bool = False
+    """Whether this posts records to a destination, and its dead letters are that destination's."""
 
 
 class RouteStatus(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
@@ -165,6 +170,10 @@ class DeadLetter(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=Tru
     source: str | None = None
     """Kind and name of the source where `subscription` is absent, as `s3/minio` or `postgres/shop-db`; an invocation's is `function/thumbnail`;
     of what a destination did not take, that destination."""
+    function: str | None = None
+    """The Function that it was for; absent for a sink, and from a source."""
+    revision: str | None = None
+    """Which of its revisions the last attempt went to; absent where there was none since the router began to serve the route."""
     event: OptionalRaw = None
     """The structured CloudEvent; absent where there is none (malformed input: see `input`)."""
     input: str | None = None

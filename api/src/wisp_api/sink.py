@@ -32,36 +32,37 @@ class SinkReference(Struct, rename="camel", kw_only=True):
     """Its name."""
 
 
+Ref = Annotated[
+    SinkReference | None,
+    rules(
+        (
+            "self.kind != 'Function' || !self.apiVersion.startsWith('wisp.dev/')",
+            "name a Function of Wisp in the field function, not in a ref",
+        )
+    ),
+]
+Uri = Annotated[
+    str,
+    Meta(max_length=2048),
+    rules(
+        (
+            "self.matches('^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[!-\"$-~]*)?$')",
+            "write https://host[:port][/path], without user and fragment",
+        ),
+        (
+            "self.matches('^https?://([A-Za-z0-9-]{1,63}[.])*[A-Za-z0-9-]{1,63}[.]?([:/].*)?$')",
+            "the host is no name: write 1 to 63 letters, digits and '-' between its dots",
+        ),
+    ),
+]
+
+
 class Sink(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """Exactly one of the fields."""
 
-    ref: Annotated[
-        SinkReference | None,
-        rules(
-            (
-                "self.kind != 'Function' || !self.apiVersion.startsWith('wisp.dev/')",
-                "name a Function of Wisp in spec.function, not in spec.sink",
-            )
-        ),
-    ] = None
+    ref: Ref = None
     """An Addressable of this namespace."""
-    uri: (
-        Annotated[
-            str,
-            Meta(max_length=2048),
-            rules(
-                (
-                    "self.matches('^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[!-\"$-~]*)?$')",
-                    "write https://host[:port][/path], without user and fragment",
-                ),
-                (
-                    "self.matches('^https?://([A-Za-z0-9-]{1,63}[.])*[A-Za-z0-9-]{1,63}[.]?([:/].*)?$')",
-                    "the host is no name: write 1 to 63 letters, digits and '-' between its dots",
-                ),
-            ),
-        ]
-        | None
-    ) = None
+    uri: Uri | None = None
     """A URL outside of the cluster, on a host that the installation admits (chart value sinks.allowed)."""
 
 

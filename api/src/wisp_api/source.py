@@ -66,6 +66,8 @@ class BucketRule(msgspec.Struct, rename="camel", kw_only=True):
     suffix: str = ""
     listing: str = ""
     """The Subscription's uid where it wants the objects that the bucket holds, besides, and its route reads them."""
+    since: str = ""
+    """RFC 3339: what changed from then on was not told for a time, so that who has a listing gets the objects since then once more."""
 
 
 class S3Config(msgspec.Struct, rename="camel", kw_only=True):
@@ -118,6 +120,8 @@ class ItemStatus(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=Tru
     """Tables: the operations that are followed, also where that is less than is wanted and the table is not ready."""
     proof: str = ""
     """Buckets: a presigned HEAD request for the bucket, good for some minutes; that it answers 200 shows that the key may read the bucket."""
+    unseen_since: str = ""
+    """Buckets: RFC 3339, when the rules stood that somebody had taken away when the reader looked last; empty where nobody did."""
 
 
 class ReaderStatus(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct, field
 
-from wisp_api.destination import Reply
+from wisp_api.destination import DESTINATION_RULES, Destination, Reply
 from wisp_api.kube import Conditions, Name, Posters, Time, rules
 from wisp_api.sink import SINK_RULES, Sink
 
@@ -16,6 +16,8 @@ SCHEDULE: Final = "schedule"
 BUS: Final = "bus"
 FUNCTION: Final = "function"
 """No Subscription's source: the stream of a Function's asynchronous invocations."""
+DESTINATION: Final = "destination"
+"""Nor is this: the stream of the records that are posted to a destination."""
 _KINDS: Final = ("bucket", POSTGRES, MYSQL, MONGODB, SCHEDULE, BUS)
 """Fields of a Source."""
 FORGETFUL: Final = (MYSQL, MONGODB)
@@ -216,6 +218,11 @@ class MongodbSource(Struct, rename="camel", kw_only=True):
     """The collections, as database.collection."""
     operations: Operations = field(default_factory=lambda: ["insert", "update", "delete"])
     """Which changes. Absent: all three."""
+    snapshot: Literal["never", "initial"] = "never"
+    """initial: the documents that a collection has when it is first followed for this Subscription come first, as events of type dev.wisp.mongodb.snapshot.
+
+    A change of a document that it does not contain comes after it. Each collection's documents come once; a collection that is added later gets its own.
+    """
 
     @property
     def tables(self) -> list[str]:
@@ -408,6 +415,8 @@ class SubscriptionSpec(Struct, rename="camel", omit_defaults=True, kw_only=True)
         rules(("self.initialSeconds <= self.maxSeconds", "retry.initialSeconds is above retry.maxSeconds: lower it")),
     ] = field(default_factory=Retry)
     """What happens when the function fails."""
+    dead_letter: Annotated[Destination | None, DESTINATION_RULES] = None
+    """Where the record of an event goes that was given up, besides the dead-letter stream: event, last answer and circumstances, as AWS Lambda writes them."""
     suspend: bool = False
     """True: deliver nothing; the events wait, and become dead letters at retry.maxAgeSeconds. A schedule makes none: schedule.missed decides afterwards."""
 
@@ -423,13 +432,25 @@ class ReplayStatus(Struct, rename="camel", kw_only=True):
     """From where, or why not."""
 
 
+class UnseenStatus(Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """When nobody could see what changed in the bucket."""
+
+    since: Time
+    """From when on something may be missing."""
+    until: Time | None = None
+    """When changes were seen again; absent while they are not."""
+
+
 class SubscriptionStatus(Struct, rename="camel", omit_defaults=True, kw_only=True):
     """What became of the spec; the figures are at most 30 s old, exact ones are metrics."""
 
     observed_generation: int = 0
     """The metadata.generation that this speaks of."""
     conditions: Conditions = []
-    """Ready: events are delivered. SourceReady: they are read. FunctionReady: the Function, or the sink, takes them."""
+    """Ready: events are delivered. SourceReady: they are read. FunctionReady: the Function, or the sink, takes them.
+
+    DestinationReady, where deadLetter has a ref or uri: that takes the records.
+    """
     source: str | None = None
     """The source in short: s3/photos, postgres/shop-db, mysql/shop-db, mongodb/shop-db, schedule/0 2 * * * or bus/default."""
     delivered: int = 0
@@ -446,6 +467,8 @@ class SubscriptionStatus(Struct, rename="camel", omit_defaults=True, kw_only=Tru
     """When the function last took one."""
     replay: ReplayStatus | None = None
     """The last `wisp replay`."""
+    unseen: UnseenStatus | None = None
+    """A bucket's: the last time in which its changes were not seen, since its right or its rules had been taken away."""
 
 
 class Subscription(Struct, rename="camel", kw_only=True):
@@ -473,6 +496,10 @@ class Subscription(Struct, rename="camel", kw_only=True):
                 "a sink takes CloudEvents: leave out format",
             ),
             ("!has(self.sink) || !has(self.batch)", "a sink takes events one by one: leave out batch"),
+            (
+                "!has(self.deadLetter) || !has(self.deadLetter.bus) || !has(self.source.bus) || self.deadLetter.bus.name != self.source.bus.name",
+                "deadLetter: a bus that gets the records of its own events never ends: name another one",
+            ),
         ),
     ]
     """Which events of which source run which Function."""

@@ -35,6 +35,8 @@ _PATIENCE: Final = 5
 _APPLY: Final = "application/apply-patch+yaml"
 _MERGE: Final = "application/merge-patch+json"
 """The only content that is sent (JSON is YAML): objects to apply."""
+_TABLE: Final = "application/json;as=Table;v=v1;g=meta.k8s.io"
+_NAMES: Final = 500
 _TIMEOUT: Final = 30
 """Seconds to wait for the API's next byte."""
 
@@ -60,6 +62,7 @@ KNATIVE_SERVICE: Final = Kind("serving.knative.dev/v1", "Service", "services")
 REVISION: Final = Kind("serving.knative.dev/v1", "Revision", "revisions")
 SECRET: Final = Kind("v1", "Secret", "secrets")
 POD: Final = Kind("v1", "Pod", "pods")
+NODE: Final = Kind("v1", "Node", "nodes")
 SERVICE: Final = Kind("v1", "Service", "services")
 EVENT: Final = Kind("v1", "Event", "events")
 OURS: Final = {kind.kind: kind for kind in (FUNCTION, SUBSCRIPTION)}
@@ -102,6 +105,16 @@ class Cluster:
         path = kind.path(None if everywhere else self.namespace)
         answer = self._json("GET", path, {key: text for key, text in asked.items() if text})
         return [{"apiVersion": kind.api_version, "kind": kind.kind} | item for item in answer["items"]]
+
+    def names_of(self, kind: Kind) -> tuple[str, ...]:
+        """The names of the namespace's objects, some hundreds at most: what a table of them shows, without the objects.
+
+        Raises:
+            CommandError: refused.
+        """
+        query = {"includeObject": "None", "limit": str(_NAMES)}
+        with self._open("GET", kind.path(self.namespace), query, accept=_TABLE) as answer, _told(self._access.server):
+            return tuple(row["cells"][0] for row in json.loads(answer.read())["rows"])
 
     def apply(self, wanted: Object, *, force: bool) -> Object:
         """Server-side apply: make the fields of `wanted` what they say there; `force` takes over those that others set.
@@ -207,10 +220,11 @@ class Cluster:
         *,
         timeout: float | None = _TIMEOUT,
         content: str = _APPLY,
+        accept: str = "application/json",
     ) -> HTTPResponse:
         url = self._access.server + path + (f"?{urlencode(query)}" if query else "")
         data = json.dumps(body).encode() if body is not None else None
-        headers = {"Accept": "application/json", "Content-Type": content, **self._access.headers}
+        headers = {"Accept": accept, "Content-Type": content, **self._access.headers}
         for attempt in range(_PATIENCE):
             try:
                 return self._send(urllib.request.Request(url, data, headers, method=method), timeout)  # noqa: S310 - the kubeconfig's server

@@ -15,6 +15,7 @@ from wisp_api import names
 
 from wisp import output
 from wisp.cluster import Cluster
+from wisp.door import explain
 from wisp.errors import CommandError
 
 _SERVICE: Final = "wisp-ingest:8080"
@@ -104,21 +105,9 @@ class Letters:
         with self._cluster.proxy(self._system, _SERVICE, request, target, _SECONDS) as answer:
             said = answer.read()
             if answer.status >= _FAILED:
-                raise CommandError(self._explain(answer.status, said))
+                raise CommandError(explain(answer.status, said, "wisp-ingest", self._system))
         found: dict[str, Any] = json.loads(said)
         return found
-
-    def _explain(self, status: int, said: bytes) -> str:
-        """What the door says, or the API server in front of it."""
-        text = said.decode(errors="replace").strip()
-        try:
-            text = json.loads(text)["message"]
-        except (ValueError, KeyError, TypeError):
-            return text or f"HTTP {status}"
-        return (
-            f"the way to service wisp-ingest in namespace {self._system} is closed: {text}. An administrator opens it by a RoleBinding to the Role "
-            f"wisp-ingest-caller there; another namespace than {self._system} is --system-namespace"
-        )
 
 
 def as_rows(letters: Iterator[Letter]) -> list[list[str]]:
@@ -141,6 +130,9 @@ def story(letter: Letter) -> list[str]:
     """What happened to an event, in lines."""
     where = letter.get("subscription") or letter.get("source")
     lines = [f"letter {letter['id']} of {where}, {letter['time']}", f"{letter['reason']}: {letter['message']}"]
+    if "function" in letter:
+        revision = f", revision {letter['revision']}" if "revision" in letter else ""
+        lines.append(f"for function {letter['function']}{revision}")
     if letter.get("attempts"):
         lines.append(f"{letter['attempts']} attempts since {letter.get('firstAttempt')}")
     if "lastStatus" in letter:

@@ -10,10 +10,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
 
-from wisp import output, project, start
+from wisp_api import names
+
+from wisp import image, output, project, start, stored
 from wisp.cluster import FUNCTION, OURS, Cluster, Object
 from wisp.errors import CommandError, RefusedError, UsageError
 from wisp.rollback import unpin
@@ -28,28 +31,43 @@ _NOT_CHECKED: Final = "some validation rules were not checked"
 _SUMMARY: Final = "Ready"
 
 
-def deploy(folder: Path, namespace: str | None, *, force: bool, wait_seconds: float) -> list[Object]:
-    """Apply what the folder holds and wait for it; 0 seconds don't wait. Returns the objects as they are then.
+def deploy(
+    folder: Path, namespace: str | None, registry: str, system: str, *, force: bool, wait_seconds: float
+) -> list[Object]:
+    """Apply what the folder holds and wait for it; 0 seconds don't wait. Returns the objects as they are then. `system` is the platform's namespace.
 
     Raises:
         CommandError: refused, or not ready; the message holds the condition's own, which has the function's traceback.
     """
-    loaded = project.load(folder)
+    loaded = project.load(folder, registry)
     cluster = Cluster(namespace)
-    written = bring(cluster, loaded, force=force)
+    written = bring(cluster, loaded, system, force=force)
     return settle(cluster, written, wait_seconds) if wait_seconds else written
 
 
-def bring(cluster: Cluster, loaded: project.Project, *, force: bool) -> list[Object]:
-    """Upload and apply; returns the objects as they were written.
+def bring(cluster: Cluster, loaded: project.Project, system: str, *, force: bool) -> list[Object]:
+    """Build images, upload and apply; returns the objects as they were written. `system` is the platform's namespace.
 
     Raises:
-        CommandError: refused.
+        CommandError: refused, or an image can't be built or pushed.
     """
     for manifest in loaded.manifests:
-        zipped = manifest["spec"].get("code", {}).get("zip") or {}
+        if manifest["kind"] == FUNCTION.kind and (plan := loaded.images.get(manifest["metadata"]["name"])):
+            manifest["spec"]["code"] = {"image": image.bring(plan, cluster, manifest["spec"])}
+    sent: set[str] = set()
+    # After the builds, which may take longer than an archive is kept that nothing names.
+    for manifest in loaded.manifests:
+        code = manifest["spec"].get("code", {})
+        zipped, digest = code.get("zip") or {}, (code.get("stored") or {}).get("sha256", "")
         if data := loaded.archives.get(zipped.get("key", "")):
             upload(cluster, zipped, data)
+        elif (
+            (data := loaded.archives.get(digest)) and digest not in sent and stored.bring(cluster, digest, data, system)
+        ):
+            sent.add(digest)
+        if digest in sent:
+            # A Function that has waited for this archive is looked at again, although its spec is the same.
+            manifest["metadata"]["annotations"] = {names.UPLOADED_ANNOTATION: _now()}
     return [_apply(cluster, manifest, force=force) for manifest in loaded.manifests]
 
 
@@ -89,6 +107,10 @@ def _apply(cluster: Cluster, manifest: Object, *, force: bool) -> Object:
         done = "unchanged" if same else "updated"
     output.tell(f"{name_of(after)} {done}")
     return after
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _explained(manifest: Object, error: RefusedError) -> CommandError:

@@ -6,13 +6,15 @@ state of the folder is what is brought next; so it could only go wrong by not lo
 looked at again when a file changes, one of the way to the cluster every RETRY_SECONDS.
 """
 
+import functools
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from wisp import deploy, logs, output, project
+from wisp import deploy, image, logs, output, project
 from wisp.cluster import Cluster, Object
 from wisp.errors import CommandError, UnreachableError, UsageError
 from wisp.watch import Watch
@@ -23,34 +25,39 @@ _TAIL_SINCE: Final = "10s"
 """How old the first lines of a pod may be: those of its start are written before it is found."""
 
 
-def sync(folder: Path, namespace: str | None, *, force: bool, raw: bool) -> None:
+def sync(folder: Path, namespace: str | None, registry: str, system: str, *, force: bool, raw: bool) -> None:
     """Deploy the folder, and again at each save, until interrupted; prints the functions' log lines meanwhile, `raw` or for people.
+
+    `system` is the platform's namespace.
 
     Raises:
         UsageError: there is no wisp.yaml, or the kubeconfig is wrong.
         UnreachableError: there is no kubeconfig.
     """
-    if not (folder / project.FILE).is_file():
+    if not (folder / project.FILE).is_file() and not (registry and image.find(folder)):
         raise UsageError(project.absent(folder))
     cluster = Cluster(namespace)
     watch, tails = Watch(folder), _Tails(cluster, raw=raw)
     output.tell(f"what you save in {folder} goes to namespace {cluster.namespace}; Ctrl-C ends it")
     try:
         while True:
-            again = _bring(cluster, folder, watch, tails, force=force)
+            load = functools.partial(_load, folder, registry, watch)
+            again = _bring(cluster, load, watch, tails, system, force=force)
             watch.wait(RETRY_SECONDS if again else None)
     except KeyboardInterrupt:
         told = " and ".join(sorted(tails.names)) or "nothing"
         output.tell(f"\nends; on the cluster stays {told}, as last deployed: `wisp delete` removes it")
 
 
-def _bring(cluster: Cluster, folder: Path, watch: Watch, tails: "_Tails", *, force: bool) -> bool:
+def _bring(
+    cluster: Cluster, load: Callable[[], project.Project], watch: Watch, tails: "_Tails", system: str, *, force: bool
+) -> bool:
     """Bring the folder as it is now and tell what came of it; whether to try again although nothing changes."""
     since = time.monotonic()
     watch.take()
     try:
-        loaded = _load(folder, watch)
-        written = deploy.bring(cluster, loaded, force=force)
+        loaded = load()
+        written = deploy.bring(cluster, loaded, system, force=force)
         for item in written:
             tails.follow(item)
         ready = deploy.settle(cluster, written, _WAIT_SECONDS, watch.changed)
@@ -65,12 +72,12 @@ def _bring(cluster: Cluster, folder: Path, watch: Watch, tails: "_Tails", *, for
     return False
 
 
-def _load(folder: Path, watch: Watch) -> project.Project:
+def _load(folder: Path, registry: str, watch: Watch) -> project.Project:
     """What the folder holds, to be served at once: without the steps of a roll-out."""
-    loaded = project.load(folder)
-    if watch.include(loaded.folders.values()):
+    loaded = project.load(folder, registry)
+    if watch.include([*loaded.folders.values(), *(plan.folder for plan in loaded.images.values())]):
         watch.take()
-        loaded = project.load(folder)
+        loaded = project.load(folder, registry)
     for manifest in loaded.manifests:
         manifest["spec"].pop("rollout", None)
     return loaded

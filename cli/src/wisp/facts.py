@@ -72,6 +72,8 @@ def _present(facts: dict[str, str | None]) -> dict[str, str | None]:
 def _code(code: Object) -> str:
     if "files" in code:
         return f"files {', '.join(code['files'])}"
+    if "stored" in code:
+        return f"archive {code['stored']['sha256']} in the code store"
     return f"zip {_archive(code['zip'])}" if "zip" in code else f"image {code['image']}"
 
 

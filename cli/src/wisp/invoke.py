@@ -2,7 +2,8 @@
 
 A public function is called at its URL. Where that doesn't answer, and for one that only the cluster can reach, the API server carries the
 request (its `services/proxy`) to Knative's activator, which starts a pod for a function that has none, or, for people who may not reach
-that, to the function's own Service, which answers only while a pod runs.
+that, to the function's own Service, which answers only while a pod runs. Where neither is open, `NoWayError` says why, and the platform's
+ingest is asked (`asynchronous.call`).
 
 Invariant: a request is sent on to the next way only when the one before has not brought it to the function.
 """
@@ -30,10 +31,12 @@ REQUEST_ID: Final = "wisp-request-id"
 """By this header of an answer one knows that the function's runtime gave it, and no proxy on the way."""
 _ACTIVATOR: Final = ("knative-serving", "activator-service")
 _CONNECT_SECONDS: Final = 3
-_START_SECONDS: Final = 150
+WAIT_SECONDS: Final = 150
 """What a cold start may take besides the function's own time."""
 _LOG_SECONDS: Final = 5
 """How long the lines of an invocation may take to be seen."""
+_TRIED: Final = "error trying to reach service"
+"""What the API server says where it tried: a pod may have had the request."""
 _ERROR: Final = 400
 _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
@@ -140,10 +143,20 @@ def read_token(file: str | None) -> str:
     return token
 
 
+class NoWayError(CommandError):
+    """Raised when the API server has no way to a function, and it did not get the call; the message says why."""
+
+    def __init__(self, message: str, function: Object, revision: str, call: Call) -> None:
+        """What was to be called, and with what."""
+        super().__init__(message)
+        self.function, self.revision, self.call = function, revision, call
+
+
 def invoke(cluster: Cluster, name: str, call: Call, who: Credentials) -> Answer:
     """Call a function.
 
     Raises:
+        NoWayError: the API server lets us reach neither what starts its pods nor one that runs.
         CommandError: there is no such function, no way to it, or no token for it.
     """
     function = cluster.get(FUNCTION, name)
@@ -151,7 +164,7 @@ def invoke(cluster: Cluster, name: str, call: Call, who: Credentials) -> Answer:
         raise CommandError(f"there is no function {name} in namespace {cluster.namespace}: `wisp list` shows them")
     if token := who.token or _own_token(cluster, function, who.service_account):
         call = replace(call, headers={**call.headers, caller.HEADER: f"Bearer {token}"})
-    seconds = function["spec"].get("timeoutSeconds", 30) + _START_SECONDS
+    seconds = function["spec"].get("timeoutSeconds", 30) + WAIT_SECONDS
     return _direct(function, call, seconds) or _through_api(cluster, function, call, seconds)
 
 
@@ -218,19 +231,22 @@ def _through_api(cluster: Cluster, function: Object, call: Call, seconds: float)
     answer = send(*_ACTIVATOR)
     if _from_api(answer) in {_FORBIDDEN, _NOT_FOUND}:
         answer = send(cluster.namespace, f"{revision}-private")
-    return _told(answer, cluster.namespace)
-
-
-def _told(answer: Answer, namespace: str) -> Answer:
-    """The answer, if it is the function's and not the API server's own."""
-    if not (status := _from_api(answer)):
+    if not (refused := _from_api(answer)):
         return answer
-    message = answer.json()["message"]
+    message = _explain_refusal(answer, cluster.namespace)
+    if refused in {_FORBIDDEN, _NOT_FOUND, _UNAVAILABLE} and _TRIED not in message:
+        raise NoWayError(message, function, revision, call)
+    raise CommandError(message)
+
+
+def _explain_refusal(answer: Answer, namespace: str) -> str:
+    """Why the API server did not bring a call to its function."""
+    status, message = answer.status, answer.json()["message"]
     if status == _UNAVAILABLE:
         message = f"no pod of the function runs, and waking it asks for the right to services/proxy in {_ACTIVATOR[0]} ({message})"
     elif status == _FORBIDDEN:
         message = f"calling it through the API server asks for the right to services/proxy in {namespace} ({message})"
-    raise CommandError(f"the function can't be reached from here: {message}")
+    return f"the function can't be reached from here: {message}"
 
 
 def _from_api(answer: Answer) -> int:

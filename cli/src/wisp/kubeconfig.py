@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import yaml
 
@@ -55,11 +57,7 @@ def load(namespace: str | None = None) -> Access:
         UsageError: the kubeconfig is there and wrong.
     """
     merged = _merge(_paths())
-    name = merged["current-context"]
-    if not name:
-        raise UnreachableError("the kubeconfig has no current context: choose one with `kubectl config use-context`")
-    context = _entry(merged, "contexts", name)["context"]
-    cluster = _entry(merged, "clusters", context.get("cluster", ""))["cluster"]
+    name, context, cluster = _current(merged)
     user = _entry(merged, "users", context["user"])["user"] if context.get("user") else {}
     try:
         return Access(
@@ -72,6 +70,30 @@ def load(namespace: str | None = None) -> Access:
         raise UsageError(f"the kubeconfig's context {name} has no {missing.args[0]}") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"the kubeconfig's context {name} can't be used: {error}") from None
+
+
+def address() -> tuple[str, int] | None:
+    """Host and port of the current context's cluster; None behind a proxy, which alone knows whether it is there.
+
+    Raises:
+        CommandError: there is no kubeconfig, or it is wrong.
+        KeyError, ValueError: it has no server, or one without a host.
+    """
+    server = urlsplit(_current(_merge(_paths()))[2]["server"])
+    if server.scheme in getproxies():
+        return None
+    if not server.hostname:
+        raise ValueError("no host")
+    return server.hostname, server.port or {"https": 443}.get(server.scheme, 80)
+
+
+def _current(merged: Mapping[str, Any]) -> tuple[str, Entry, Entry]:
+    """The current context's name, itself, and its cluster."""
+    name = merged["current-context"]
+    if not name:
+        raise UnreachableError("the kubeconfig has no current context: choose one with `kubectl config use-context`")
+    context = _entry(merged, "contexts", name)["context"]
+    return name, context, _entry(merged, "clusters", context.get("cluster", ""))["cluster"]
 
 
 def _paths() -> list[Path]:

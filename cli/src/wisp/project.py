@@ -11,7 +11,10 @@
         source: {...}
 
 A requirements.txt in the folder of a Python function becomes its `requirements`, unless the spec has some.
-A folder with folders or more than 192 KiB goes as a zip: `code: {folder: function, zip: {bucket: code, connection: {name: my-s3}}}`.
+A folder with a Dockerfile is an image's, which deploying builds and pushes: `code: {folder: ., image: registry.example/hello}`; without
+`image` it goes to the registry that the command was given, and without wisp.yaml it is one function.
+A folder of a few text files goes as `code.files`; one that has folders, other bytes or more than 192 KiB goes as an archive to the platform's
+code store, `code.stored`, or through a bucket of your own: `code: {folder: function, zip: {bucket: code, connection: {name: my-s3}}}`.
 
 Invariant: what `load` returns has been checked against the types, so that a mistake is named by its path in wisp.yaml before anything
 reaches the cluster. The rules that only the API server can tell it tells, with the same paths (`place`).
@@ -25,10 +28,10 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import yaml
 from wisp_api import names, pattern
-from wisp_api.function import CODE_BYTES, FunctionSpec
+from wisp_api.function import CODE_BYTES, CONTAINER, FILE_NAME, FILES, FunctionSpec
 from wisp_api.subscription import SubscriptionSpec
 
-from wisp import requirements
+from wisp import image, requirements
 from wisp.archive import pack
 from wisp.cluster import Object
 from wisp.errors import UsageError
@@ -75,39 +78,56 @@ class Project(NamedTuple):
     manifests: list[Object]
     """Functions first, in the order of the file."""
     archives: dict[str, bytes]
-    """What `code.zip` of functions names by its key, and is made of a folder."""
+    """Made of folders: what `code.stored` of functions names by its SHA-256, and `code.zip` by its key."""
     folders: dict[str, Path]
     """Where the code of functions lies, by their names, as far as it lies in folders."""
+    images: dict[str, image.Image]
+    """What functions run that is still to be built, by their names."""
 
 
-def load(folder: Path) -> Project:
-    """Read and check wisp.yaml and the code.
+def load(folder: Path, registry: str = "") -> Project:
+    """Read and check wisp.yaml and the code; `registry` is where images go whose place wisp.yaml does not say.
 
     Raises:
         UsageError: something is wrong with wisp.yaml or the code; the message names the path.
     """
     path = folder / FILE
-    try:
-        document = read_yaml(path.read_text(), str(path))
-    except FileNotFoundError:
-        raise UsageError(absent(folder)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} can't be read: {_reason(error)}") from None
+    document = _read(folder, path, registry)
     if not isinstance(document, dict) or not document:
         raise UsageError(f"{path}: write functions: and subscriptions:, each with specs by name")
     if unknown := sorted(str(key) for key in document.keys() - _SECTIONS.keys()):
         raise UsageError(f"{path}: {unknown[0]}: there is no such section; write functions: and subscriptions:")
     archives: dict[str, bytes] = {}
-    functions = _entries(document, "functions", path)
+    entries = {section: _entries(document, section, path) for section in _SECTIONS}
+    functions = entries["functions"]
+    planned = {name: image.planned(folder, name, spec, registry) for name, spec in functions.items()}
+    images = {name: plan for name, plan in planned.items() if plan}
+    built = {name: {**functions[name], "code": {"image": plan.name or name}} for name, plan in images.items()}
+    entries["functions"] = functions | built
     manifests = [
-        _manifest(folder, section, str(name), spec, archives)
-        for section in _SECTIONS
-        for name, spec in _entries(document, section, path).items()
+        _manifest(folder, section, name, spec, archives)
+        for section, specs in entries.items()
+        for name, spec in specs.items()
     ]
     folders = {
-        str(name): folder / str(spec["code"]["folder"]) for name, spec in functions.items() if "folder" in spec["code"]
+        name: folder / str(spec["code"]["folder"])
+        for name, spec in functions.items()
+        if "folder" in spec["code"] and not (name in images and spec["runtime"] == CONTAINER)
     }
-    return Project(manifests, archives, folders)
+    return Project(manifests, archives, folders, images)
+
+
+def _read(folder: Path, path: Path, registry: str) -> Any:
+    """What wisp.yaml holds, or would hold for a Dockerfile whose image has a place to go."""
+    try:
+        return read_yaml(path.read_text(), str(path))
+    except FileNotFoundError:
+        file = image.find(folder) if registry else None
+        if file is None:
+            raise UsageError(absent(folder)) from None
+        return image.assumed(file, name_for(folder))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} can't be read: {_reason(error)}") from None
 
 
 def absent(folder: Path) -> str:
@@ -116,12 +136,13 @@ def absent(folder: Path) -> str:
     name = name_for(folder)
     for file, spec in _FOUND.items():
         if (folder / file).is_file():
-            return f"{told}; for this {file} write into it: functions: {{{name}: {spec.replace('NAME', name)}}}"
+            other = "say where its image goes (--registry), or " if file in image.FILES else ""
+            return f"{told}; for this {file} {other}write into it: functions: {{{name}: {spec.replace('NAME', name)}}}"
     return told
 
 
 _FOUND: Final = {
-    "Dockerfile": '{runtime: container, code: {image: "registry.example/NAME:1"}}',
+    **dict.fromkeys(image.FILES, "{runtime: container, code: {folder: ., image: registry.example/NAME}}"),
     "app.py": "{runtime: python3.13, handler: app.handler, code: {folder: .}}",
     "app.mjs": "{runtime: nodejs24, handler: app.handler, code: {folder: .}}",
     "app.js": "{runtime: nodejs24, handler: app.handler, code: {folder: .}}",
@@ -135,11 +156,11 @@ def place(manifest: Object, field: str) -> str:
     return f"{_SECTION_OF[manifest['kind']]}.{manifest['metadata']['name']}{rest}"
 
 
-def _entries(document: Mapping[str, Any], section: str, path: Path) -> Mapping[str, Any]:
+def _entries(document: Mapping[str, Any], section: str, path: Path) -> dict[str, Any]:
     entries = document.get(section) or {}
     if not isinstance(entries, dict):
         raise UsageError(f"{path}: {section}: write a mapping of names to specs")
-    return entries
+    return {str(name): spec for name, spec in entries.items()}
 
 
 def _manifest(folder: Path, section: str, name: str, spec: Any, archives: dict[str, bytes]) -> Object:
@@ -164,22 +185,24 @@ def _check_filter(wanted: Mapping[str, Any], where: str) -> None:
 
 
 def _with_code(folder: Path, name: str, spec: Mapping[str, Any], where: str) -> tuple[Object, dict[str, bytes]]:
-    """The spec with `code.folder` turned into `code.files`, or into `code.zip` with the archive by its key."""
+    """The spec with `code.folder` turned into `code.files`, or into `code.stored` or `code.zip` with the archive by what it is named by."""
     code = spec.get("code")
     if not isinstance(code, dict) or "folder" not in code:
         return dict(spec), {}
     if code.keys() - {"folder", "zip"}:
-        raise UsageError(f"{where}.code: write exactly one kind of code: folder, files, zip or image")
+        raise UsageError(f"{where}.code: write exactly one kind of code: folder, files, stored, zip or image")
     source = folder / str(code["folder"])
     spec = _with_requirements(source, spec)
-    if "zip" not in code:
-        return {**spec, "code": {"files": _read_folder(source, f"{where}.code.folder")}}, {}
-    zipped = code["zip"]
-    if not isinstance(zipped, dict) or zipped.keys() != {"bucket", "connection"}:
+    zipped = code.get("zip")
+    if "zip" not in code and (files := _read_folder(source, f"{where}.code.folder")):
+        return {**spec, "code": {"files": files}}, {}
+    if "zip" in code and (not isinstance(zipped, dict) or zipped.keys() != {"bucket", "connection"}):
         told = "beside folder write {bucket: ..., connection: {name: ...}}; the content says the rest"
         raise UsageError(f"{where}.code.zip: {told}")
     data = pack(source, f"{where}.code.folder")
     sha256 = hashlib.sha256(data).hexdigest()
+    if not zipped:
+        return {**spec, "code": {"stored": {"sha256": sha256}}}, {sha256: data}
     key = f"{name}/{sha256}.zip"
     return {**spec, "code": {"zip": {**zipped, "key": key, "sha256": sha256}}}, {key: data}
 
@@ -194,34 +217,31 @@ def _with_requirements(source: Path, spec: Mapping[str, Any]) -> Mapping[str, An
     return {**spec, "requirements": listed} if listed else spec
 
 
-def _read_folder(folder: Path, where: str) -> dict[str, str]:
-    """The text files of a folder by name.
+def _read_folder(folder: Path, where: str) -> dict[str, str] | None:
+    """The text files of a folder by name; None where it holds what `code.files` can't carry.
 
     Raises:
-        UsageError: it holds what `code.files` can't carry.
+        UsageError: there is no such folder, or it can't be read.
     """
     if not folder.is_dir():
         raise UsageError(f"{where}: there is no folder {folder}")
-    files = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name == "__pycache__" or path.suffix == ".pyc":
-            continue
-        if path.is_dir():
-            raise UsageError(f"{where}: {path} is a folder, and files are sent from one folder only: {_USE_ZIP}")
-        try:
-            files[path.name] = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{where}: {path} can't be sent as text ({_reason(error)}): {_USE_ZIP}") from None
-    if not files:
+    found = [path for path in sorted(folder.iterdir()) if not _is_left_out(path)]
+    if not found:
         raise UsageError(f"{where}: {folder} holds no code")
-    size = sum(len(text.encode()) for text in files.values())
-    if size > CODE_BYTES:
-        told = f"{folder} holds {size / 1024:.0f} KiB, and code in files may be {CODE_BYTES // 1024} KiB in all"
-        raise UsageError(f"{where}: {told}: {_USE_ZIP}")
-    return files
+    if len(found) > FILES or not all(path.is_file() and FILE_NAME.fullmatch(path.name) for path in found):
+        return None
+    try:
+        if sum(path.stat().st_size for path in found) > CODE_BYTES:
+            return None
+        return {path.name: path.read_bytes().decode() for path in found}
+    except UnicodeDecodeError:
+        return None
+    except OSError as error:
+        raise UsageError(f"{where}: {error.filename} can't be read: {_reason(error)}") from None
 
 
-_USE_ZIP: Final = "write code: {folder: ..., zip: {bucket: ..., connection: {name: ...}}}, and it is sent as a zip through an S3 bucket"
+def _is_left_out(path: Path) -> bool:
+    return path.name.startswith(".") or path.name == "__pycache__" or path.suffix == ".pyc"
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from wisp_api import cloudevent, pattern
+from wisp_api.steps import TooComplex
 
 from wisp.errors import UsageError
 from wisp.project import read_yaml
@@ -27,6 +28,8 @@ def matches(pattern_file: str, event_file: str) -> bool:
     content: Any = read_yaml(_text(event_file), event_file)
     try:
         return matcher(cloudevent.decode(json.dumps(content).encode()))
+    except TooComplex as error:
+        raise UsageError(f"{event_file}: {error}") from None
     except (ValueError, TypeError) as error:
         raise UsageError(f"{event_file} is no CloudEvent: {error}") from None
 

@@ -243,6 +243,11 @@ def http_code(url: str) -> str | None:
     return None if code in {"", "000"} else code
 
 
+def registries_dir() -> Path:
+    """Where containerd looks, at each pull, for how to reach a registry: <host>/hosts.toml; for one without a file by TLS that this machine trusts."""
+    return state_dir() / "conf" / "registries"
+
+
 def containerd(pause_image: str) -> Component:
     """The container runtime, with a root, a state folder and a socket of its own."""
     conf = state_dir() / "conf"
@@ -255,6 +260,8 @@ oom_score = 0
   address = '{CONTAINERD_SOCKET}'
 [{plugin}.images']
   snapshotter = 'overlayfs'
+[{plugin}.images'.registry]
+  config_path = '{registries_dir()}'
 [{plugin}.images'.pinned_images]
   sandbox = '{pause_image}'
 [{plugin}.runtime']

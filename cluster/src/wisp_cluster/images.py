@@ -13,7 +13,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -235,15 +235,22 @@ def save(reference: str) -> None:
     fresh.unlink(missing_ok=True)
     buildah("push", reference, f"docker-archive:{fresh}:{reference}", what=f"saving {reference}")
     fresh.replace(kept)
-    drop_old(kept)
+    for old in drop_old(kept):
+        with suppress(ClusterError):  # a build elsewhere stands on it
+            buildah("rmi", f"{reference.rpartition('-')[0]}-{old}")
 
 
-def drop_old(kept: Path) -> None:
-    """Remove all but the ARCHIVES_KEPT newest versions of the image whose archive was just written; an older one is built again if it is wanted."""
+def drop_old(kept: Path) -> list[str]:
+    """Remove all but the ARCHIVES_KEPT newest versions of the image whose archive was just written; an older one is built again if it is wanted.
+
+    Returns:
+        The hashes in the tags of those that went.
+    """
     name = kept.name.rpartition("-")[0]
     versions = sorted(kept.parent.glob(f"{name}-{'[0-9a-f]' * HASH_DIGITS}.tar"), key=lambda path: path.stat().st_mtime)
     for path in versions[:-ARCHIVES_KEPT]:
         path.unlink(missing_ok=True)
+    return [path.stem.rpartition("-")[2] for path in versions[:-ARCHIVES_KEPT]]
 
 
 def buildah(*arguments: str, log: Path | None = None, what: str = "", hint: str = "") -> str:

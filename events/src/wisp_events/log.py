@@ -234,6 +234,11 @@ class FrameWriter(Generic[Position]):
         if lane.pump is None:
             lane.pump = asyncio.get_running_loop().create_task(self._pump(subject, lane))
 
+    @property
+    def first(self) -> Position | None:
+        """The position of the first event that is not stored; None where all are."""
+        return self._order[0].position if self._order else None
+
     def mark(self, position: Position) -> None:
         """Report this position, which has no event of its own, once everything added before is stored."""
         self._order.append(_Waiting(position, done=True))
@@ -295,6 +300,7 @@ class FrameWriter(Generic[Position]):
                 for waiting in run:
                     waiting.done = True
                     self._bytes -= len(waiting.encoded)
+                self.trouble = ""  # also where an earlier attempt had stored it: nothing may come after it
                 self._advance()
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller must see it instead of waiting for ever
             self._failure = error
@@ -349,7 +355,6 @@ class FrameWriter(Generic[Position]):
                 else:
                     self._note(error)
             else:
-                self.trouble = ""
                 return ack.seq
             await asyncio.sleep(pause)
         raise AssertionError  # pauses never end

@@ -47,7 +47,7 @@ def sources(spec: FunctionSpec) -> list[Archive]:
 def make_pod_code(namespace: str, spec: FunctionSpec, found: Sequence[FetchedArchive], store: str) -> PodCode:
     """What the pods get, once all archives are in the store; a layer of requirements comes to it."""
     digests = [one.sha256 for one in found]
-    code = digests.pop(0) if spec.code.zip else ""
+    code = digests.pop(0) if spec.code.zip else spec.code.stored.sha256 if spec.code.stored else ""
     return PodCode(f"{store}/v1/code/{namespace}", code, tuple(digests))
 
 

@@ -4,6 +4,7 @@ Invariant: nothing that a revision names is ever deleted. The operator is the on
 deletes, and it does either under the namespace's lock: `adopt` looks that the archive is there and then writes the Service that names
 it; `collect` reads every reference and then deletes. So an archive that is deleted was named by nothing when the lock was
 taken, and one that is named afterwards was there. An operator that lost its Lease ends at once, seconds before another begins.
+What people upload is named after it was stored: the store itself keeps it for the retention from the last time that they asked for it.
 """
 
 import asyncio
@@ -21,8 +22,7 @@ from wisp_operator.code_objects import make_secret, used_digests
 _log = logging.getLogger(__name__)
 _SECONDS = 10.0
 _LONGEST_PAUSE = 3600.0
-_DOUBLED = 12
-"""Times at most: then a second is longer than the longest pause."""
+_YOUNGER = 409
 
 
 class StoreError(Exception):
@@ -74,13 +74,14 @@ class CodeStore:
         """
         return {one for one in digests if await self._status("HEAD", f"/{namespace}/{one}", {200, 404}) != 200}  # noqa: PLR2004 - HTTP's OK
 
-    async def delete(self, namespace: str, sha256: str) -> None:
-        """Delete an archive.
+    async def delete(self, namespace: str, sha256: str, older: float) -> bool:
+        """Delete an archive that was stored, or asked for by who uploads, longer ago than this; whether it is gone.
 
         Raises:
             StoreError: it could not be done.
         """
-        await self._status("DELETE", f"/{namespace}/{sha256}", {204})
+        status = await self._status("DELETE", f"/{namespace}/{sha256}?older={int(older)}", {204, _YOUNGER})
+        return status != _YOUNGER
 
     async def ages(self) -> dict[str, dict[str, float]]:
         """How many seconds ago each archive was stored, by namespace.
@@ -139,6 +140,8 @@ async def references(api: Api, namespace: str) -> set[str]:
         if built := function.get("status", {}).get("requirements"):
             used.add(built["sha256"])
         used |= set(function["spec"].get("requirements", []))
+        if stored := function["spec"]["code"].get("stored"):
+            used.add(stored["sha256"])
         used |= {
             one["key"] for one in [function["spec"]["code"].get("zip"), *function["spec"].get("layers", [])] if one
         }
@@ -155,26 +158,26 @@ async def collect(api: Api, store: CodeStore, retention: float) -> None:
         async with store.locks[namespace]:
             used = await references(api, namespace)
             for sha256 in sorted({one for one, age in ages.items() if age > retention} - used):
-                await store.delete(namespace, sha256)
-                _log.info("code %s of namespace %s was collected: nothing refers to it", sha256, namespace)
-                del ages[sha256]
+                if await store.delete(namespace, sha256, retention):
+                    _log.info("code %s of namespace %s was collected: nothing refers to it", sha256, namespace)
+                    del ages[sha256]
             if not used and not ages:
                 await store.strip(api, namespace)
 
 
 async def keep_collecting(api: Api, store: CodeStore, retention: float) -> None:
-    """Collect again and again, until cancelled; less and less often while it can't be done, and told of once."""
-    usual = min(max(retention / 10, 1), _LONGEST_PAUSE)
-    failures = 0
+    """Collect again and again, until cancelled; that it can't be done, and that it can again, is told of once."""
+    pause = min(max(retention / 10, 1), _LONGEST_PAUSE)
+    failing = False
     while True:
-        await asyncio.sleep(min(usual * 2**failures, _LONGEST_PAUSE))
+        await asyncio.sleep(pause)
         try:
             await collect(api, store, retention)
         except (StoreError, ApiError, OSError) as error:
-            if not failures:
+            if not failing:
                 _log.warning("unused code could not be collected: %s; tried again, told of when it is done", error)
-            failures = min(failures + 1, _DOUBLED)
+            failing = True
         else:
-            if failures:
+            if failing:
                 _log.info("unused code is collected again")
-            failures = 0
+            failing = False

@@ -54,6 +54,8 @@ class Context:
     """When a reader's Secret was last written; it can't be read."""
     figures_written: dict[str, float] = field(default_factory=dict)
     """When a Subscription's figures were last written, by uid."""
+    destinations_told: dict[str, dict[str, tuple[str, float]]] = field(default_factory=dict)
+    """What the Events of Functions last said of destinations that take nothing, and when: by namespace and their routes' uids."""
 
     def quota(self, namespace: str) -> FunctionQuotaSpec:
         """What limits the Functions of a namespace."""

@@ -16,7 +16,8 @@ from wisp_api.subscription import BUS, FUNCTION, S3
 
 from wisp_operator.api import Object
 from wisp_operator.config import OperatorConfig
-from wisp_operator.outlets import Outlets, invocable, invocation_stream
+from wisp_operator.destinations import Posting, decode_async, invocable, own_streams, postings
+from wisp_operator.outlets import Outlets, invocation_stream
 from wisp_operator.proof import Proof
 from wisp_operator.reader import CONNECTED
 from wisp_operator.route import filter_mistake, is_listed, make_invocation_route, make_route
@@ -56,7 +57,7 @@ class View:
     """Every Subscription, those being deleted included."""
     functions: dict[str, Object] = field(default_factory=dict)
     sinks: dict[str, FoundSink] = field(default_factory=dict)
-    """By Subscription."""
+    """By Subscription, and of what is posted to by its route."""
     tasks: dict[ReaderKey, ReaderConfig] = field(default_factory=dict)
     """As the log holds them."""
     reports: dict[ReaderKey, ReaderStatus] = field(default_factory=dict)
@@ -139,8 +140,10 @@ def plan(view: View, config: OperatorConfig, cluster: str) -> Plan:
             made.routes[wish.name] = make_route(wish, stream, server, receiver, config.cluster_domain, outlets, own)
         elif _own_route(view, wish):
             made.routes[wish.name] = view.routes[wish.name]  # the last good one
-    for function in view.functions.values():
-        plan_invocations(made, function, config.cluster_domain, outlets)
+    for function in filter(invocable, view.functions.values()):
+        _plan_invocations(made, view, function, config.cluster_domain, outlets)
+    for posting in postings(live, view.functions.values()):
+        _plan_posting(made, view, posting)
     for task in made.readers.values():
         if task.draining and (database := task.database):
             made.streams[database.stream] = _subjects(view, database.stream)
@@ -149,16 +152,34 @@ def plan(view: View, config: OperatorConfig, cluster: str) -> Plan:
     return made
 
 
-def plan_invocations(made: Plan, function: Object, cluster_domain: str, outlets: Outlets) -> None:
+def _plan_posting(made: Plan, view: View, posting: Posting) -> None:
+    """What a destination needs that is posted to; its route stays where nobody can say now where the destination is."""
+    found, held = view.sinks.get(posting.route, FoundSink()), view.routes.get(posting.route)
+    made.streams[posting.stream] = _subjects(view, posting.stream)
+    wanted = posting.make_route(found.target)
+    # Of this generation: a spec that changed may name another, and records must not go on to the first.
+    kept = found.unsure and held and (held.uid, held.generation) == (wanted.uid, wanted.generation)
+    made.routes[posting.route] = held if kept and held else wanted
+
+
+def _keep_invocations(made: Plan, view: View, function: Object) -> None:
+    """What there is stays as it is where nobody can read what a Function wants: it holds what was accepted."""
+    own = own_streams(function) & view.streams.keys()
+    made.streams |= {name: _subjects(view, name) for name in own}
+    made.inboxes |= {key: inbox for key, inbox in view.inboxes.items() if inbox.stream in own}
+    made.routes |= {name: route for name, route in view.routes.items() if route.stream in own}
+
+
+def _plan_invocations(made: Plan, view: View, function: Object, cluster_domain: str, outlets: Outlets) -> None:
     """What a Function with `async` needs to be invoked by callers that don't wait."""
-    if not invocable(function):
+    if (wanted := decode_async(function)) is None:
+        _keep_invocations(made, view, function)
         return
     name, namespace, stream = function["metadata"]["name"], outlets.namespace, invocation_stream(function)
     made.streams[stream] = stream_subjects(namespace, stream)
-    allowed = function["spec"]["async"].get("allowFrom", [])
-    made.inboxes[names.inbox_key(FUNCTION, namespace, name)] = Inbox(stream=stream, allow_from=allowed)
+    made.inboxes[names.inbox_key(FUNCTION, namespace, name)] = Inbox(stream=stream, allow_from=wanted.allow_from)
     source = names.owned_source(name, function["metadata"]["uid"])
-    made.routes[names.invocation_route(name)] = make_invocation_route(function, source, cluster_domain, outlets)
+    made.routes[names.invocation_route(name)] = make_invocation_route(function, wanted, source, cluster_domain, outlets)
 
 
 def _stream(view: View, wish: Wish, server: str) -> str:
@@ -235,8 +256,8 @@ def _is_read(view: View, wish: Wish) -> bool:
     if report is None or report.uid != wish.uid or wish.uid not in view.cursors:
         return False
     if bucket := wish.spec.source.bucket:
-        held = view.bindings.get(binding_key(server_name(view, wish), bucket.name))
-        if held is None or view.namespace not in held.namespaces or not is_listed(wish, view.routes.get(wish.name)):
+        bound = is_bound(view, server_name(view, wish), bucket.name)
+        if not bound or not is_listed(wish, view.routes.get(wish.name)):
             return False
     generation: int = wish.live["metadata"]["generation"]
     return report.generation >= generation
@@ -256,13 +277,18 @@ def _has_connected(view: View, reader: ReaderKey) -> bool:
     return deployment is None or CONNECTED in deployment["metadata"].get("annotations", {})
 
 
+def is_bound(view: View, server: str, bucket: str) -> bool:
+    """Whether the ingest stores the bucket's events for this namespace."""
+    held = view.bindings.get(binding_key(server, bucket))
+    return held is not None and view.namespace in held.namespaces
+
+
 def _bound(view: View, wish: Wish, server: str) -> bool:
     """Whether the bucket's events are for this namespace: proven, or proven before and not refused since."""
     assert wish.reader  # noqa: S101 - a bucket's wish
     bucket = wish.items[0]
     proof = view.proofs.get((wish.reader.connection, bucket), Proof.UNKNOWN)
-    held = view.bindings.get(binding_key(server, bucket))
-    before = held is not None and view.namespace in held.namespaces
+    before = is_bound(view, server, bucket)
     return proof is Proof.GRANTED or (proof is Proof.UNKNOWN and before and not _withdrawn(view, wish))
 
 

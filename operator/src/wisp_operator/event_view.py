@@ -63,7 +63,7 @@ async def read_view(context: Context, log: EventLog, namespace: str, wishes: lis
         bindings=await read_bindings(log),
         deployments={_deployed(item): item for item in deployments},
     )
-    view.sinks = await find_sinks(context.api, context.config, wishes)
+    view.sinks = await find_sinks(context.api, context.config, wishes, functions)
     view.proofs = await _check_proofs(context, view)
     view.gave_up = {reader for reader in view.tasks if _overdue(context, view, reader)}
     return view

@@ -20,6 +20,7 @@ from wisp_operator.client_image import add_to_client, brings_client, client_env,
 from wisp_operator.code_objects import PodCode, add_code
 from wisp_operator.ingest_token import add_ingest_token
 from wisp_operator.log_lines import add_log_lines
+from wisp_operator.pod_volumes import add_volumes
 from wisp_operator.quantities import canonical_cpu, mebibytes, millicpu, quantity
 from wisp_operator.secret_files import add_secret_files
 
@@ -36,6 +37,7 @@ _TIMEOUT_MARGIN: Final = 5
 _KNATIVE_TIMEOUT: Final = 600
 """max-revision-timeout-seconds of a Knative that nobody configured; a margin is no reason to ask for more."""
 _LIVENESS_PERIOD: Final = 10
+_POD_FIELDS: Final = ("nodeSelector", "tolerations", "runtimeClassName", "imagePullSecrets")
 _SECURITY_CONTEXT: Final[Object] = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -163,7 +165,9 @@ def _make_template(function: Object, spec: FunctionSpec, runtime_image: str) -> 
         pod_spec["serviceAccountName"] = spec.service_account_name
     else:
         pod_spec["automountServiceAccountToken"] = False
-    pod_spec |= {key: pod[key] for key in ("nodeSelector", "tolerations", "imagePullSecrets") if pod.get(key)}
+    pod_spec |= {key: pod[key] for key in _POD_FIELDS if pod.get(key)}
+    if spec.pod:
+        add_volumes(pod_spec, spec.pod)
     return {
         "metadata": {
             "labels": pod.get("labels", {}) | make_labels(function["metadata"]["name"]),

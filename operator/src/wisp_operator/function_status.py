@@ -16,6 +16,15 @@ from wisp_operator.function_objects import code_sha256
 from wisp_operator.status import FALSE, TRUE, Aspect, mark_false, mark_true, mark_unknown
 
 _SERVER_ERROR: Final = 500
+_FLAGS: Final = {
+    "spec.template.spec.runtimeClassName": "kubernetes.podspec-runtimeclassname",
+    "spec.template.spec.nodeSelector": "kubernetes.podspec-nodeselector",
+    "spec.template.spec.tolerations": "kubernetes.podspec-tolerations",
+    "Persistent volume claim support is disabled": "kubernetes.podspec-persistent-volume-claim",
+    "Persistent volume write support is disabled": "kubernetes.podspec-persistent-volume-write",
+    "EmptyDir volume support is disabled": "kubernetes.podspec-volumes-emptydir",
+}
+"""What Knative says of a part of the pod that a flag of its own allows."""
 
 
 def aspects(
@@ -183,9 +192,22 @@ def _refusal(error: ApiError) -> Aspect:
             "spec.timeoutSeconds is above what this cluster allows: lower it, or raise max-revision-timeout-seconds "
             f"in ConfigMap config-defaults of namespace knative-serving. Knative says: {text}",
         )
+    if flags := _flags(text):
+        return mark_false(
+            conditions.FEATURE_DISABLED,
+            "spec.pod asks for what this cluster's Knative doesn't allow: take it away, or have the cluster's administrator write "
+            f"{', '.join(flags)} into ConfigMap config-features of namespace knative-serving. Knative says: {text}",
+        )
     return mark_false(
         conditions.SERVICE_REFUSED, f"Knative refused the Service; correct the field of spec that it names: {text}"
     )
+
+
+def _flags(text: str) -> list[str]:
+    """What of Knative's configuration would allow what it refused."""
+    if "must not set the field" not in text and "support is disabled" not in text:
+        return []
+    return [f"{flag}: enabled" for sign, flag in _FLAGS.items() if sign in text]
 
 
 def _current(service: Object) -> bool:

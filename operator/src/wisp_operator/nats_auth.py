@@ -95,8 +95,10 @@ def router_user() -> User:
         "wisp.dead.*.subscription.>",
         "wisp.dead.*.function.>",
         "wisp.dead.*.bus.>",
+        "wisp.dead.*.destination.>",
         "wisp.events.*.bus.>",
         "wisp.events.*.function.>",
+        "wisp.events.*.destination.>",
     ]
     return User("router", publish, [f"$JS.API.STREAM.PURGE.{stream}" for stream in kept])
 

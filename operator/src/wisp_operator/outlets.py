@@ -9,6 +9,7 @@ from wisp_api.route import Outlet
 from wisp_api.subscription import BUS, FUNCTION
 
 from wisp_operator.api import Object
+from wisp_operator.destinations import invocable, posting
 from wisp_operator.sources import bus_stream
 
 
@@ -30,16 +31,13 @@ class Outlets:
         found = self.functions.get(name)
         return Outlet(kind=FUNCTION, name=name, stream=invocation_stream(found) if found and invocable(found) else "")
 
-    def destination(self, wanted: Destination | None) -> Outlet | None:
-        """What a Function's `onSuccess` or `onFailure` says."""
+    def destination(self, owner: Object, outcome: str, wanted: Destination | None) -> Outlet | None:
+        """What a Function's `onSuccess` or `onFailure` says, or a Subscription's `deadLetter`."""
+        if posted := posting(owner, "", outcome, wanted):
+            return posted.outlet
         if wanted and wanted.bus:
             return self.bus(wanted.bus.name)
         return self.function(wanted.function.name) if wanted and wanted.function else None
-
-
-def invocable(function: Object) -> bool:
-    """Whether a Function takes asynchronous invocations."""
-    return "async" in function["spec"] and "deletionTimestamp" not in function["metadata"]
 
 
 def invocation_stream(function: Object) -> str:

@@ -9,6 +9,7 @@ from wisp_api.function import Async, Scale
 from wisp_api.subscription import Batch, SubscriptionSpec
 
 from wisp_operator.api import Object
+from wisp_operator.destinations import FAILURE, SUCCESS
 from wisp_operator.outlets import Outlets, invocation_stream
 from wisp_operator.sinks import FoundSink
 from wisp_operator.sources import Wish, asks_for_objects, asks_for_rows
@@ -75,7 +76,9 @@ def make_route(  # noqa: PLR0917 - one call
         ),
         suspend=spec.suspend,
         replay=_replay(meta.get("annotations", {}).get(names.REPLAY_ANNOTATION, "")),
+        receiver=spec.function.name if spec.function else "",
         reply=outlets.bus(spec.reply.bus.name) if spec.reply else None,
+        on_failure=outlets.destination(wish.live, FAILURE, spec.dead_letter),
     )
 
 
@@ -106,11 +109,12 @@ def _replay(order: str) -> route.Replay | None:
     return route.Replay(since=since, request=request.strip() or since) if since else None
 
 
-def make_invocation_route(function: Object, source: str, cluster_domain: str, outlets: Outlets) -> route.Route:
+def make_invocation_route(
+    function: Object, wanted: Async, source: str, cluster_domain: str, outlets: Outlets
+) -> route.Route:
     """The route of a Function's asynchronous invocations: Lambda's model, in no order, as many at once as the Function scales to."""
     meta, spec = function["metadata"], function["spec"]
     stream = invocation_stream(function)
-    wanted = msgspec.convert(spec["async"], Async)
     return route.Route(
         namespace=meta["namespace"],
         name=names.invocation_route(meta["name"]),
@@ -130,15 +134,21 @@ def make_invocation_route(function: Object, source: str, cluster_domain: str, ou
             max_seconds=300,
         ),
         function=meta["name"],
-        on_success=outlets.destination(wanted.on_success),
-        on_failure=outlets.destination(wanted.on_failure),
+        on_success=outlets.destination(function, SUCCESS, wanted.on_success),
+        on_failure=outlets.destination(function, FAILURE, wanted.on_failure),
     )
 
 
 def _room(function: Object) -> int:
-    """How many events the Function's pods run at once: one more would wait in front of a pod while its time runs, until it counts as failed."""
-    scaling = function["spec"].get("scale", {})
-    scale = msgspec.convert(scaling, Scale)
+    """How many events the Function's pods run at once: one more would wait in front of a pod while its time runs, until it counts as failed.
+
+    A scale that was stored before a rule and can't be read, as the Function's own status says, counts as none.
+    """
+    scaling = function["spec"].get("scale") or {}
+    try:
+        scale = msgspec.convert(scaling, Scale)
+    except msgspec.ValidationError:
+        scaling, scale = {}, Scale()
     instances: int = function.get("status", {}).get("reserved", {}).get("instances", scale.max)
     if "max" in scaling:  # what is reserved counts tagged revisions too, which take none of these
         instances = min(instances, scale.max)

@@ -1,4 +1,4 @@
-"""Subscriptions' sinks: found by what an Addressable says of itself, or admitted by the installation (decision 0052).
+"""Sinks of Subscriptions and of destinations: found by what an Addressable says of itself, or admitted by the installation (decision 0052).
 
 Invariant: what a tenant writes, into a Subscription or into the status of an object of its own, never has the router call an address of the
 router's machine or link, nor a host outside of the cluster or a Service of another namespace that the installation does not admit. The router
@@ -6,6 +6,7 @@ checks the addresses, and that the Service's name is still no other name.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from wisp_api.sink import API_VERSION_PATTERN, Sink, SinkReference, admitted, ch
 
 from wisp_operator.api import SERVICES, Api, ApiError, Object, Resource
 from wisp_operator.config import OperatorConfig
+from wisp_operator.destinations import postings
 from wisp_operator.sources import Wish
 from wisp_operator.status import Aspect, mark_false
 
@@ -82,23 +84,28 @@ class _UnusableError(Exception):
         super().__init__(message)
 
 
-def sink_mistake(wish: Wish, allowed: list[str]) -> str:
+def sink_mistake(field: str, sink: Sink | None, allowed: list[str]) -> str:
     """What is wrong with a sink's URL, empty if nothing."""
-    uri = wish.spec.sink.uri if wish.spec.sink else None
-    return f"spec.sink.uri: {_not_admitted(uri)}" if uri and not admitted(uri, allowed) else ""
+    uri = sink.uri if sink else None
+    return f"{field}.uri: {_not_admitted(uri)}" if uri and not admitted(uri, allowed) else ""
 
 
-async def find_sinks(api: Api, config: OperatorConfig, wishes: list[Wish]) -> dict[str, FoundSink]:
-    """The sinks of those Subscriptions that have one, by Subscription; what goes wrong with one is told there and stops no other."""
+async def find_sinks(
+    api: Api, config: OperatorConfig, wishes: list[Wish], functions: Iterable[Object] = ()
+) -> dict[str, FoundSink]:
+    """The sinks of those Subscriptions that have one, by Subscription, and of destinations, by route; what goes wrong with one stops no other."""
+    wanted = {
+        wish.name: (wish.live, "spec.sink", wish.spec.sink) for wish in wishes if wish.spec.sink and not wish.deleting
+    }
+    wanted |= {one.route: (one.owner, one.field, one.sink) for one in postings(wishes, functions)}
     return {
-        wish.name: await _find(api, config, wish.live["metadata"]["namespace"], wish.spec.sink)
-        for wish in wishes
-        if wish.spec.sink and not wish.deleting
+        name: await _find(api, config, owner["metadata"]["namespace"], field, sink)
+        for name, (owner, field, sink) in wanted.items()
     }
 
 
-async def _find(api: Api, config: OperatorConfig, namespace: str, sink: Sink) -> FoundSink:
-    what = f"spec.sink.ref: {sink.ref.kind} {sink.ref.name}" if sink.ref else "spec.sink.uri"
+async def _find(api: Api, config: OperatorConfig, namespace: str, field: str, sink: Sink) -> FoundSink:
+    what = f"{field}.ref: {sink.ref.kind} {sink.ref.name}" if sink.ref else f"{field}.uri"
     try:
         return FoundSink(await _target(api, config, namespace, sink, what))
     except _UnusableError as error:
@@ -205,7 +212,7 @@ async def _find_service(api: Api, config: OperatorConfig, namespace: str, url: s
             break
     text = (
         f"{what}: the Service {first} is of type ExternalName and leads to {alias or outside}, which is no Service of this cluster: "
-        "write its URL into spec.sink.uri, on a host that an administrator admits (chart value sinks.allowed); the events wait"
+        "write its URL as uri, on a host that an administrator admits (chart value sinks.allowed); the events wait"
     )
     raise _UnusableError(conditions.SINK_NOT_ALLOWED, text)
 

@@ -24,7 +24,7 @@ from wisp_api.source import (
     S3Server,
     TableConfig,
 )
-from wisp_api.subscription import BUS, FUNCTION, MONGODB, MYSQL, POSTGRES, S3, SCHEDULE, SubscriptionSpec
+from wisp_api.subscription import BUS, DESTINATION, FUNCTION, MONGODB, MYSQL, POSTGRES, S3, SCHEDULE, SubscriptionSpec
 
 from wisp_operator.api import Object
 from wisp_operator.apply import digest
@@ -32,7 +32,7 @@ from wisp_operator.apply import digest
 _OPERATIONS: Final = ("insert", "update", "delete")
 _SLOT_LENGTH: Final = 63
 _POSTGRES_NAME_BYTES: Final = 63
-_BYTES: Final = {SCHEDULE: 4 * 1024 * 1024, FUNCTION: 64 * 1024 * 1024}
+_BYTES: Final = {SCHEDULE: 4 * 1024 * 1024, FUNCTION: 64 * 1024 * 1024, DESTINATION: 64 * 1024 * 1024}
 
 
 class ReaderKey(NamedTuple):
@@ -134,7 +134,7 @@ def compile_reader(  # noqa: PLR0917 - one call
             tables=_tables(wishes, begun),
         )
     elif reader.kind == MONGODB:
-        task.mongodb = MongodbConfig(stream=stream_name(namespace, reader), tables=_tables(wishes))
+        task.mongodb = MongodbConfig(stream=stream_name(namespace, reader), tables=_tables(wishes, begun))
     else:
         task.postgres = PostgresConfig(
             slot=slot_name(cluster, namespace, reader.connection),
@@ -225,6 +225,8 @@ def _bucket_rule(wish: Wish, begun: Collection[tuple[str, str]]) -> BucketRule:
     )
     if asks_for_objects(wish) and (wish.uid, source.name) in begun:
         rule.listing = wish.uid
+        unseen = wish.live.get("status", {}).get("unseen", {})
+        rule.since = unseen["since"] if "until" in unseen else ""
     return rule
 
 
@@ -236,11 +238,11 @@ def asks_for_objects(wish: Wish) -> bool:
 
 def asks_for_rows(wish: Wish) -> bool:
     """Whether a Subscription wants the rows that its tables have, besides their changes."""
-    source = wish.spec.source.postgres or wish.spec.source.mysql
+    source = wish.spec.source.database
     return source is not None and source.snapshot == "initial"
 
 
-def _tables(wishes: list[Wish], begun: Collection[tuple[str, str]] = ()) -> list[TableConfig]:
+def _tables(wishes: list[Wish], begun: Collection[tuple[str, str]]) -> list[TableConfig]:
     """`begun` are (uid, table) of Subscriptions whose route reads the table's rows: those written before that would pass it by."""
     wanted: dict[str, set[str]] = {}
     rows: dict[str, set[str]] = {}

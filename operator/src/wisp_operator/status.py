@@ -2,9 +2,10 @@
 
 Invariant: `lastTransitionTime` moves only when `status` does, and a status that says the same as the live one causes no
 write. Ready is never set by hand: it is False if one aspect is, else Unknown if one is, else True, with the first such
-aspect's reason and message.
+aspect's reason and message. DestinationReady alone has no part in it: events are delivered all the same (decision 0065).
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
@@ -14,6 +15,7 @@ from wisp_api import conditions, names
 from wisp_operator.api import EVENTS, Api, ApiError, Object, Resource
 from wisp_operator.apply import covers
 
+_log = logging.getLogger(__name__)
 TRUE = "True"
 FALSE = "False"
 UNKNOWN = "Unknown"
@@ -53,7 +55,7 @@ def mark_unknown(reason: str, message: str) -> Aspect:
 
 
 def summary(aspects: Iterable[Aspect]) -> Aspect:
-    """Ready, from all the others."""
+    """Ready, from those that it depends on."""
     by_status: dict[str, Aspect] = {}
     for aspect in aspects:
         by_status.setdefault(aspect.status, aspect)
@@ -64,7 +66,8 @@ def make_conditions(live: Object, aspects: dict[str, Aspect], now: datetime) -> 
     """The object's conditions: Ready first, then `aspects`; times are taken over where the status stays the same."""
     before = {item["type"]: item for item in live.get("status", {}).get("conditions", [])}
     made = []
-    for kind, aspect in {conditions.READY: summary(aspects.values()), **aspects}.items():
+    ready = summary(aspect for kind, aspect in aspects.items() if kind != conditions.DESTINATION_READY)
+    for kind, aspect in {conditions.READY: ready, **aspects}.items():
         same = before.get(kind, {}).get("status") == aspect.status
         made.append(
             {
@@ -126,7 +129,7 @@ async def write_status(api: Api, resource: Resource, live: Object, status: dict[
 
 
 def news(before: Iterable[Object], now: Iterable[Object]) -> Iterator[tuple[str, str, EventType]]:
-    """What people should hear of: a Ready that turned, and what a condition that is True says besides."""
+    """What people should hear of: a Ready or a destination that turned, and what a condition that is True says besides."""
     known = {item["type"]: item for item in before}
     for item in now:
         old, reason, message = known.get(item["type"], {}), item["reason"], item["message"]
@@ -137,10 +140,19 @@ def news(before: Iterable[Object], now: Iterable[Object]) -> Iterator[tuple[str,
             elif item["status"] == TRUE and old.get("status") == FALSE:
                 yield RECOVERED, f"Ready again after {old['reason']}", "Normal"
         elif item["status"] == TRUE and reason in _STEPS:
-            if old.get("message") != message and old.get("status") != UNKNOWN:
+            # Knative takes each step up in its own time; any other doubt was about a step that is told of already.
+            doubted = old.get("status") == UNKNOWN and old["reason"] != conditions.DEPLOYING
+            if old.get("message") != message and not doubted:
                 yield reason, message, "Normal"
-        elif not same and ((item["status"] == TRUE and reason != AS_WANTED) or _is_loss(old, item)):
+        elif not same and (
+            (item["status"] == TRUE and reason != AS_WANTED) or _is_loss(old, item) or _is_destination(item)
+        ):
             yield reason, message, "Warning"
+
+
+def _is_destination(now: Object) -> bool:
+    """Whether a destination takes nothing, of which Ready does not tell."""
+    return bool(now["type"] == conditions.DESTINATION_READY and now["status"] == FALSE)
 
 
 def _is_loss(old: Object, now: Object) -> bool:
@@ -158,11 +170,7 @@ def _whole(value: Any, before: Any) -> Any:
 async def write_event(  # noqa: PLR0917 - one call
     api: Api, about: Object, reason: str, message: str, now: datetime, kind: EventType = "Warning"
 ) -> None:
-    """An Event about an object, for `kubectl describe`; dropped where its namespace takes none any more.
-
-    Raises:
-        ApiError: refused for another reason.
-    """
+    """An Event about an object, for `kubectl describe`; one that is refused (a quota, a webhook, a namespace that goes) holds nothing else up."""
     meta = about["metadata"]
     event = {
         "apiVersion": "v1",
@@ -187,7 +195,8 @@ async def write_event(  # noqa: PLR0917 - one call
         await api.create(EVENTS, meta["namespace"], event)
     except ApiError as error:
         if not error.terminating:
-            raise
+            where = f"{about['kind']} {meta['namespace']}/{meta['name']}"
+            _log.warning("%s: the Event %s (%s) was refused: %s", where, reason, message, error)
 
 
 def timestamp(now: datetime) -> str:

@@ -19,7 +19,17 @@ from wisp_operator.status import AS_WANTED, TRUE, Aspect, mark_false, mark_true,
 
 STALE: Final = timedelta(minutes=2)
 """A reader reports every 30 s; one that did not for this long is away."""
+TOLD: Final = timedelta(days=1)
+"""How long the condition tells of what was missed; the status keeps it."""
+MISSED: Final = (
+    "what changed in bucket {bucket} between {since} and {until} was not told, as the key's right or the notification rules had been taken "
+    "away: who was made with start: earliest is given the objects of that time that are there still, others list the bucket; removals are missing"
+)
 LOG_AWAY: Final = "the event log (NATS) does not answer: {}; nothing is lost, and this is tried again"
+LOG_REFUSED: Final = (
+    "the event log refused this {} stream: {}. "
+    "An administrator has to make room (chart values log.streamMaxBytes and nats.maxFileStore)"
+)
 _ROUTER_STATES: Final = {
     "Backlogged": conditions.BACKLOGGED,
     "Failing": conditions.FAILING,
@@ -27,8 +37,10 @@ _ROUTER_STATES: Final = {
 }
 
 
-def source_aspect(wish: Wish, version: str, report: ReaderStatus | None, proof: Proof, now: datetime) -> Aspect:
-    """SourceReady; `version` is that of the reader's present task."""
+def source_aspect(  # noqa: PLR0917 - one call
+    wish: Wish, version: str, report: ReaderStatus | None, proof: Proof, now: datetime, unseen: Object | None = None
+) -> Aspect:
+    """SourceReady; `version` is that of the reader's present task, `unseen` when a bucket's changes were not seen."""
     assert wish.reader  # noqa: S101 - a schedule's aspect is made in `schedule`
     reader = reader_name(wish.reader)
     if report is None:
@@ -40,18 +52,34 @@ def source_aspect(wish: Wish, version: str, report: ReaderStatus | None, proof: 
             conditions.READER_AWAY,
             f"the reader has not reported since {report.time}: kubectl describe deployment {reader}",
         )
+    if trouble := _trouble(wish, report):
+        return trouble
+    behind = report.version != version or any(name not in report.items for name in wish.items)
+    if behind and not _was_ready(wish):
+        return mark_unknown(conditions.READER_UPDATING, "the reader is taking the change up")
+    if wish.reader.kind == S3:
+        return _proof_aspect(wish, wish.reader.connection, proof, _bucket_aspect(wish, report, unseen, now))
+    return mark_true(report.reason or AS_WANTED, report.message)
+
+
+def _trouble(wish: Wish, report: ReaderStatus) -> Aspect | None:
     if not report.ready:
         return mark_false(report.reason or conditions.READER_AWAY, report.message)
     for name in wish.items:
         item = report.items.get(name)
         if item is not None and not item.ready and not _served(wish, item):
             return mark_false(item.reason, item.message)
-    behind = report.version != version or any(name not in report.items for name in wish.items)
-    if behind and not _was_ready(wish):
-        return mark_unknown(conditions.READER_UPDATING, "the reader is taking the change up")
-    bucket = report.items.get(wish.items[0]) if wish.reader.kind == S3 else None
-    well = mark_true(report.reason or AS_WANTED, bucket.message if bucket else report.message)
-    return _proof_aspect(wish, wish.reader.connection, proof, well) if wish.reader.kind == S3 else well
+    return None
+
+
+def _bucket_aspect(wish: Wish, report: ReaderStatus, unseen: Object | None, now: datetime) -> Aspect:
+    """Of a bucket that is followed: what is under way, and for a day what nobody could see."""
+    item = report.items.get(wish.items[0])
+    message, until = item.message if item else "", (unseen or {}).get("until")
+    if unseen is None or until is None or now - datetime.fromisoformat(until) > TOLD:
+        return mark_true(report.reason or AS_WANTED, message)
+    missed = MISSED.format(bucket=wish.items[0], since=unseen["since"], until=until)
+    return mark_true(conditions.CHANGES_MISSED, "; ".join(filter(None, (missed, message))))
 
 
 def _served(wish: Wish, item: ItemStatus) -> bool:
@@ -116,6 +144,17 @@ def _route_aspect(wish: Wish, report: RouteStatus | None, routers: Collection[st
         if report.state == "Active"
         else mark_unknown(conditions.ROUTE_PENDING, report.message or report.state)
     )
+
+
+def destination_aspect(found: FoundSink | None, report: RouteStatus | None, refused: str | None) -> Aspect:
+    """Whether records reach a destination that is posted to; `refused` is why its stream could not be made."""
+    if refused:
+        return mark_false(conditions.LOG_REFUSED, LOG_REFUSED.format("destination's", refused))
+    if found and found.trouble:
+        return found.trouble
+    if report and report.state in _ROUTER_STATES:
+        return mark_false(_ROUTER_STATES[report.state], report.message)
+    return mark_true()
 
 
 def log_unavailable(error: str) -> dict[str, Aspect]:

@@ -21,12 +21,13 @@ from wisp_api.function import FunctionSpec
 
 from wisp_operator.api import Api, ApiError, Object
 from wisp_operator.config import OperatorConfig
+from wisp_operator.fence import trespass
 from wisp_operator.handlers.function import code_problem
 from wisp_operator.handlers.quota import refusal
 from wisp_operator.route import filter_mistake
 from wisp_operator.schedule import schedule_mistake
 from wisp_operator.sinks import sink_mistake
-from wisp_operator.sources import decode, table_mistake
+from wisp_operator.sources import Wish, decode, table_mistake
 from wisp_operator.webhook_certificate import Certificate, keep_certificate
 
 WEBHOOK_PORT: Final = 9443
@@ -39,12 +40,28 @@ def mistake(item: Object, config: OperatorConfig) -> str:
     """What is wrong with a Function or Subscription, in a sentence; empty if nothing."""
     try:
         if item["kind"] == "Function":
-            return code_problem(msgspec.convert(item["spec"], FunctionSpec), config)
+            spec = msgspec.convert(item["spec"], FunctionSpec)
+            return trespass(spec, item["metadata"]["namespace"], config) or _function_mistake(spec, config)
         wish = decode(item)
     except msgspec.ValidationError as error:
         return f"spec: {error}"
-    found = filter_mistake(wish) or table_mistake(wish) or sink_mistake(wish, config.allowed_sinks)
+    found = filter_mistake(wish) or table_mistake(wish) or _sink_mistake(wish, config)
     return found or (schedule_mistake(wish) if wish.spec.source.schedule else "")
+
+
+def _function_mistake(spec: FunctionSpec, config: OperatorConfig) -> str:
+    found = code_problem(spec, config)
+    if spec.async_:
+        for name, wanted in (("onSuccess", spec.async_.on_success), ("onFailure", spec.async_.on_failure)):
+            sink = wanted.sink if wanted else None
+            found = found or sink_mistake(f"spec.async.{name}", sink, config.allowed_sinks)
+    return found
+
+
+def _sink_mistake(wish: Wish, config: OperatorConfig) -> str:
+    destination = wish.spec.dead_letter.sink if wish.spec.dead_letter else None
+    found = sink_mistake("spec.sink", wish.spec.sink, config.allowed_sinks)
+    return found or sink_mistake("spec.deadLetter", destination, config.allowed_sinks)
 
 
 def review(request: Object, config: OperatorConfig) -> Object:
@@ -58,10 +75,9 @@ async def grant(api: Api, request: Object, config: OperatorConfig) -> Object:
     """The answer to the request for an object that has no mistake: whether the namespace's quota has room for it."""
     item = request["object"]
     try:
-        if item["kind"] == "Function" and not _untouched(request):
-            item["metadata"].setdefault("namespace", request["namespace"])
-            if found := await refusal(api, config, item, request.get("oldObject")):
-                return _refused(request, 403, "Forbidden", found)
+        wanted = item["kind"] == "Function" and not _untouched(request)
+        if wanted and (found := await refusal(api, config, item, request.get("oldObject"))):
+            return _refused(request, 403, "Forbidden", found)
     except (ApiError, OSError, TimeoutError, aiohttp.ClientError, msgspec.ValidationError) as error:
         _log.warning("the quota of %s could not be asked: %s; conditions will tell", request.get("namespace"), error)
     return {"uid": request["uid"], "allowed": True}
@@ -82,6 +98,7 @@ async def serve_webhook(api: Api, config: OperatorConfig, port: int) -> None:
 
     async def validate(request: web.Request) -> web.Response:
         asked = await request.json()
+        asked["request"]["object"]["metadata"].setdefault("namespace", asked["request"]["namespace"])
         answer = review(asked["request"], config)
         if answer["allowed"]:
             answer = await grant(api, asked["request"], config)

@@ -5,6 +5,7 @@ whose work raised comes again, 1 s later at first, at most 60 s.
 """
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import logging
@@ -56,10 +57,9 @@ class WorkQueue(Generic[Key]):
                     self._running.add(key)
                     tasks.create_task(self._one(key))
                 full = len(self._running) >= workers or not self._heap
-                try:
-                    await asyncio.wait_for(self._changed.wait(), _BACKOFF_LIMIT if full else self._heap[0][0] - now)
-                except TimeoutError:
-                    continue
+                with contextlib.suppress(TimeoutError):  # not wait_for: Python 3.11's takes a cancellation for a change
+                    async with asyncio.timeout(_BACKOFF_LIMIT if full else self._heap[0][0] - now):
+                        await self._changed.wait()
 
     def _push(self, key: Key, due: float) -> None:
         self._due[key] = due

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
-from fixtures.kube import Kube, kube
+from fixtures.kube import Kube, kube, make_namespaces
 from fixtures.process import wait_until
 from wisp_cluster.build import binary
 
 ROOT = Path(__file__).resolve().parents[3]
-CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 SUBSCRIPTION = {
     "apiVersion": "wisp.dev/v1alpha1",
     "kind": "Subscription",
@@ -29,12 +28,9 @@ SUBSCRIPTION = {
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kube]:
     """A Kubernetes API without anything of ours but the empty namespace, which admits restricted pods only."""
-    with kube(tmp_path_factory.mktemp("kube")) as running:
-        for kind in ("clusterrole", "clusterrolebinding"):
-            running.kubectl("delete", kind, "wisp-operator")
-        running.kubectl("-n", "wisp-system", "delete", "role,rolebinding", "wisp-operator")
-        running.kubectl("delete", "crd", "functions.wisp.dev", "subscriptions.wisp.dev", "functionquotas.wisp.dev")
-        wait_until(lambda: running.get(f"{CRDS}/functions.wisp.dev") is None, "the CRD is gone")
+    # Nothing is deleted that another fixture made: the API server's finalizer may forget a CRD that is deleted in its first second.
+    with kube(tmp_path_factory.mktemp("kube"), wisp=False) as running:
+        make_namespaces(running)
         running.kubectl("label", "namespace", "wisp-system", "pod-security.kubernetes.io/enforce=restricted")
         yield running
 

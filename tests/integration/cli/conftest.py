@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
+from fixtures.called import Activator, say
 from fixtures.cli import Operator, Wisp, expose
+from fixtures.code_store import TICKETS
 from fixtures.dataplane import DataPlane, Part, data_plane
 from fixtures.kube import Kube, kube
 from fixtures.nats import nats_server
@@ -39,7 +41,15 @@ def operator(cluster: Kube, wisp: Wisp) -> Operator:
 
 
 @pytest.fixture(scope="session")
-def plane(cluster: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
+def activator() -> Iterator[Activator]:
+    """Where the ingest finds Knative's activator."""
+    made = Activator(say(200, b'{"ok": true}', content_type="application/json"))
+    with made.serving():
+        yield made
+
+
+@pytest.fixture(scope="session")
+def plane(cluster: Kube, activator: Activator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
     """A log and an ingest that the API server finds as the Service wisp-ingest, with the API's own keys."""
     folder = tmp_path_factory.mktemp("plane")
     with nats_server(folder) as server, data_plane(server, folder) as made:
@@ -49,7 +59,8 @@ def plane(cluster: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
         made.put(names.KV_SOURCES, names.TOKEN_KEYS, found)
         port = free_port()
         expose(cluster, "wisp-ingest", 8080, port)
-        ingest = Part("ingest", made, {"WISP_INGEST_PORT": str(port)})
+        environment = {"WISP_INGEST_PORT": str(port), "WISP_STORE_TICKETS": TICKETS}
+        ingest = Part("ingest", made, environment | {"WISP_ACTIVATOR": f"127.0.0.1:{activator.port}"})
         ingest.start()
         ingest.wait_ready()
         yield made

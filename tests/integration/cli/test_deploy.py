@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+from fixtures.builder import DIGEST, builders
 from fixtures.cli import BOTH, HELLO, READY, Operator, Wisp, end, write_project
 from fixtures.kube import Kube
 
@@ -30,6 +32,35 @@ def test_a_second_deploy_changes_only_what_changed(wisp: Wisp, tmp_path: Path) -
     assert "function/hello updated" in done.err
     (item,) = done.json()["items"]
     assert (item["spec"]["code"]["files"], item["spec"]["timeoutSeconds"]) == ({"app.py": "handler = print\n"}, 30)
+
+
+def test_a_folder_with_a_dockerfile_is_built_and_pushed(
+    wisp: Wisp, operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It needs no wisp.yaml but a registry; the Function has the digest, and stays as it was while a build fails."""
+    tools = builders(tmp_path / "tools", monkeypatch)
+    tools.install("docker")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/Dockerfile").write_text("FROM scratch\n")
+    command = ("deploy", str(tmp_path / "site"), "--no-wait")
+    assert "say where its image goes (--registry)" in wisp(*command).err
+    monkeypatch.setenv("WISP_REGISTRY", "reg.example/team")
+    done = wisp(*command)
+    assert (done.code, done.out) == (0, "function/site\n"), done.err
+    made = operator.get("functions", "site")
+    assert (made["spec"]["runtime"], made["spec"]["code"]) == (
+        "container",
+        {"image": f"reg.example/team/site@{DIGEST}"},
+    )
+    assert "function/site unchanged" in wisp(*command).err
+    tools.broken()
+    failed = wisp(*command)
+    assert (failed.code, "no space left" in failed.err, "functions.site.code: docker build failed" in failed.err) == (
+        1,
+        True,
+        True,
+    )
+    assert operator.get("functions", "site")["metadata"]["generation"] == made["metadata"]["generation"]
 
 
 def test_a_failed_condition_is_told_with_the_users_traceback(wisp: Wisp, operator: Operator, tmp_path: Path) -> None:

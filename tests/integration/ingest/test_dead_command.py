@@ -65,7 +65,7 @@ class Scene:
         event = msgspec.Raw(b'{"specversion":"1.0","id":"%d","source":"/shop","type":"t","data":{"n":1}}' % number)
         told: dict[str, Any] = (
             {"reason": "MaxAttempts", "message": "5 attempts failed, the last with HTTP 500", "attempts": 5}
-            | {"event": event}
+            | {"event": event, "function": "pay", "revision": "pay-0123456789"}
             | fields
         )
         letter = DeadLetter(
@@ -132,6 +132,7 @@ def test_list_and_show(scene: Scene) -> None:
     assert shown.json() == {"specversion": "1.0", "id": "1", "source": "/shop", "type": "t", "data": {"n": 1}}
     assert "5 attempts failed, the last with HTTP 500" in shown.err
     assert "HTTP 500: boom" in shown.err
+    assert "for function pay, revision pay-0123456789" in shown.err
     missing = scene.wisp("dead", "show", "99")
     assert (missing.code, "no dead letter 99" in missing.err) == (1, True)
 

@@ -149,6 +149,28 @@ async def test_what_a_bus_did_not_take_goes_there(door: Door) -> None:
     assert (await door("GET"))[1] == {"letters": [], "more": False}
 
 
+async def test_a_record_goes_to_the_destination_that_did_not_take_it(door: Door) -> None:
+    """By the destination's route, and nowhere else."""
+    w, name = door.world, "failure_subscription_sub"
+    raw = msgspec.Raw(cloudevent.encode(event(7)))
+    letter = DeadLetter(
+        reason="Rejected", message="m", time="t", namespace=NAMESPACE, source=f"destination/{name}", event=raw
+    )
+    await log.dead_letter(w.client.jetstream(timeout=60), letter)
+    _, refused = await door("POST", "/redrive", {})
+    assert [one["message"] for one in refused["kept"]] == [
+        f"there is no destination {name} (any more) that could take it"
+    ]
+    await door.subscribe(name, records=True, targets=[Target(url=w.function.url + "hook")])
+    await door.subscribe()
+    await w.active()
+    await w.active(name)
+    _, done = await door("POST", "/redrive", {})
+    assert (done["done"], done["kept"]) == (1, [])
+    assert await w.delivered(1) == ["7"]
+    assert {request.path for request in w.function.requests} == {"/hook"}
+
+
 async def test_an_event_whose_content_is_gone_is_not_sent_again(door: Door) -> None:
     """Its attributes alone would look like an event without data; the letter stays."""
     raw = msgspec.Raw(cloudevent.encode(msgspec.structs.replace(event(7), data=None)))

@@ -5,6 +5,7 @@ import io
 import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from nats.js import JetStreamContext
 from wisp_api import cloudevent, names
 from wisp_api.cloudevent import Event
 from wisp_api.source import BucketRule, ItemStatus, ReaderConfig, ReaderStatus, S3Config, S3Server
-from wisp_events.sources import s3_client, s3_listing
+from wisp_events.sources import s3_client, s3_listing, s3_objects
 from wisp_events.sources.reader import Wish
 from wisp_events.sources.s3_listing import Listings
 
@@ -183,6 +184,30 @@ async def list_until(js: JetStreamContext, minio: MinioServer, done: asyncio.Eve
             await done.wait()
     finally:
         await tasks.end(running)
+
+
+def test_what_changed_while_nobody_was_told_is_listed_once_more(media: Media, minio: MinioServer) -> None:
+    """Only the objects that changed since then, to who has a listing; once."""
+    put(minio, "in/a.jpg")
+    media.wish(asking("a"))
+    wait_until(lambda: len(listed(media.plane, "a")) == 1, "the bucket is not listed")
+    wait_listed(media)
+    media.plane.put(names.KV_CURSORS, "media.uid-a", {"floor": 100, "started": 0})
+    ahead = datetime.now(UTC) + s3_objects.CLOCKS
+
+    def again(since: datetime) -> None:
+        wanted = asking("a")
+        wanted.since = since.isoformat()
+        media.wish(wanted, rule("b"))
+        media.wait_ready()
+
+    again(ahead + timedelta(hours=1))
+    wait_listed(media)
+    put(minio, "in/b.jpg")
+    again(ahead)
+    wait_until(lambda: len(listed(media.plane, "a")) >= 2, "the change is not listed")
+    wait_listed(media)
+    assert [event.subject for event in listed(media.plane, "a")] == ["in/a.jpg", "in/b.jpg"]
 
 
 async def test_whoever_dies_goes_on_and_is_no_further_ahead_than_told(

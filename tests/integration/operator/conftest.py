@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fixtures.admission import admission
 from fixtures.code_store import CodeStore, JobController, Tenant
-from fixtures.control_plane import SYSTEM, Knative, Log, Operator, log_server, router_alive, secret
+from fixtures.control_plane import SYSTEM, Knative, Log, Operator, log_server, restarted, router_alive, secret
 from fixtures.kube import Kube, kube
 from fixtures.minio import MinioServer, minio_server
 from fixtures.nats import NatsServer
@@ -51,8 +51,8 @@ def operator(
         "storeUrl": f"http://127.0.0.1:{store_port}",
         "packageIndexUrl": f"http://127.0.0.1:{package_port}/simple",
         "codeCheckSeconds": 2,
-        "codeRetentionSeconds": 6,  # longer than a busy machine needs from an upload to the revision that names it
-        "randomSecrets": {"wisp-s3-tokens": ["minio"], "wisp-store": ["key"]},
+        "codeRetentionSeconds": 15,  # longer than a busy machine needs from an upload to the revision that names it
+        "randomSecrets": {"wisp-s3-tokens": ["minio"], "wisp-store": ["key", "tickets"]},
         "drainSeconds": 5,
         "allowedSinks": ["https://hooks.example.com"],
         "sharedServices": ["gateway.default"],
@@ -64,7 +64,7 @@ def operator(
     running.start()
     path = f"/api/v1/namespaces/{SYSTEM}/secrets/wisp-nats-router"
     wait_until(lambda: bool(cluster.get(path)), "the operator acts")
-    with router_alive(Log(cluster, nats.url)):
+    with router_alive(Log(cluster, nats.url)), restarted(running):
         yield running
     running.stop()
 
@@ -111,9 +111,8 @@ def store(
     """The code store with the key that the operator made."""
     assert operator
     wait_until(lambda: bool(cluster.get(f"/api/v1/namespaces/{SYSTEM}/secrets/wisp-store")), "the store's key")
-    running = CodeStore(
-        tmp_path_factory.mktemp("store"), minio, secret(cluster, SYSTEM, "wisp-store", "key"), store_port
-    )
+    key, tickets = (secret(cluster, SYSTEM, "wisp-store", name) for name in ("key", "tickets"))
+    running = CodeStore(tmp_path_factory.mktemp("store"), minio, key, store_port, tickets=tickets)
     running.start()
     yield running
     running.stop()

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 from fixtures.control_plane import (
+    SERVING,
+    SYSTEM,
     WISP,
     Knative,
     Operator,
@@ -356,3 +358,15 @@ def test_memory_stays_small(operator: Operator, cluster: Kube, namespace: str, k
         "20 Functions are ready",
     )
     assert operator.resident_mebibytes() < 110
+
+
+def test_none_in_the_platforms_own_namespace(cluster: Kube) -> None:
+    """A Function among the platform's credentials is told of and not deployed."""
+    cluster.apply(function(SYSTEM, "trespasser"))
+    try:
+        message = wait_condition(cluster, "functions", SYSTEM, "trespasser", "CodeReady", ("False", "InvalidSpec"))
+        assert "platform's own namespace" in message
+        assert cluster.get(f"{SERVING}/namespaces/{SYSTEM}/services/trespasser") is None
+        assert config_maps(cluster, SYSTEM) == set()
+    finally:
+        cluster.request("DELETE", f"{WISP}/namespaces/{SYSTEM}/functions/trespasser")

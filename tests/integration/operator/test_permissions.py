@@ -37,7 +37,7 @@ class Act(NamedTuple):
             elif self.how == "listen":
                 await client.subscribe(subject)
             else:
-                await client.request(subject, b"{}", timeout=5)
+                await client.request(subject, b"{}", timeout=30)
 
         return use
 

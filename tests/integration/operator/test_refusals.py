@@ -25,7 +25,7 @@ def asynchronous(**wanted: Any) -> dict[str, Any]:
         (
             "two kinds of code",
             make_function(code={"files": {"app.py": ""}, "image": "a"}),
-            "exactly one kind of code: code.files, code.zip or code.image",
+            "exactly one kind of code: code.files, code.stored, code.zip or code.image",
         ),
         ("no code", make_function(code={}), "exactly one kind of code"),
         (
@@ -79,7 +79,7 @@ def asynchronous(**wanted: Any) -> dict[str, Any]:
         (
             "two destinations of one outcome",
             asynchronous(onSuccess={"bus": {"name": "a"}, "function": {"name": "a"}}),
-            "write exactly one destination: bus or function",
+            "write exactly one destination: bus, function, ref or uri",
         ),
         (
             "a function that is its own destination",
@@ -153,6 +153,87 @@ def make_sink(uri: str, **fields: Any) -> dict[str, Any]:
     return made
 
 
+MOUNT = {"name": "a", "mountPath": "/mnt/a"}
+
+
+def mounting(volume: dict[str, Any], **mount: Any) -> dict[str, Any]:
+    """A Function with a volume."""
+    return make_function(pod={"volumes": [{"name": "a"} | volume], "volumeMounts": [MOUNT | mount]})
+
+
+@pytest.mark.parametrize(
+    ("case", "function", "message"),
+    [
+        ("the node's disk", mounting({"hostPath": {"path": "/"}}), 'unknown field "spec.pod.volumes[0].hostPath"'),
+        ("no kind", mounting({}), "exactly one kind of volume"),
+        ("two kinds", mounting({"emptyDir": {}, "configMap": {"name": "a"}}), "exactly one kind of volume"),
+        (
+            "another audience's token",
+            mounting(
+                {"projected": {"sources": [{"serviceAccountToken": {"audience": "wisp.dev/ingest", "path": "a"}}]}}
+            ),
+            'unknown field "spec.pod.volumes[0].projected.sources[0].serviceAccountToken"',
+        ),
+        ("the code's token", mounting({"secret": {"secretName": "wisp-code"}}), "the platform's own credentials"),
+        (
+            "a reader's credentials",
+            mounting({"projected": {"sources": [{"secret": {"name": "wisp-reader-postgres-db"}}]}}),
+            "the platform's own credentials",
+        ),
+        (
+            "the code's token as a variable",
+            make_function(env=[{"name": "A", "valueFrom": {"secretKeyRef": {"name": "wisp-code", "key": "read"}}}]),
+            "the platform's own credentials",
+        ),
+        (
+            "a reader's credentials as variables",
+            make_function(envFrom=[{"secretRef": {"name": "wisp-reader-s3-files"}}]),
+            "the platform's own credentials",
+        ),
+        ("over the code", mounting({"emptyDir": {}}, mountPath="/var/task/x"), "write a path as /mnt/config"),
+        ("over the layers", mounting({"emptyDir": {}}, mountPath="/opt"), "write a path as /mnt/config"),
+        ("over the runtime", mounting({"emptyDir": {}}, mountPath="/var/runtime"), "write a path as /mnt/config"),
+        ("over all of these", mounting({"emptyDir": {}}, mountPath="/var"), "write a path as /mnt/config"),
+        ("over tokens", mounting({"emptyDir": {}}, mountPath="/var/run/secrets"), "write a path as /mnt/config"),
+        (
+            "over the platform's files",
+            mounting({"emptyDir": {}}, mountPath="/etc/wisp/auth"),
+            "write a path as /mnt/config",
+        ),
+        ("a way out", mounting({"emptyDir": {}}, mountPath="/mnt/../opt"), "an absolute path without '..'"),
+        ("a relative path", mounting({"emptyDir": {}}, mountPath="mnt/a"), "an absolute path without '..'"),
+        ("out of the volume", mounting({"emptyDir": {}}, subPath="../b"), "spec.pod.volumeMounts[0].subPath"),
+        (
+            "out of the files",
+            mounting({"configMap": {"name": "a", "items": [{"key": "a", "path": "../b"}]}}),
+            "spec.pod.volumes[0].configMap.items[0].path",
+        ),
+        ("nothing of that name", mounting({"emptyDir": {}}, name="b"), "names one of pod.volumes"),
+        ("not mounted", make_function(pod={"volumes": [{"name": "a", "emptyDir": {}}]}), "is mounted by one of"),
+        ("without end", mounting({"emptyDir": {"sizeLimit": "65Gi"}}), "write 64Gi or less"),
+    ],
+)
+def test_volume(cluster: Kube, case: str, function: dict[str, Any], message: str) -> None:
+    """No Function reaches the node, or what the platform keeps in its namespace, or hides its own code; each mistake is named."""
+    assert message in cluster.refusal(plain(function)), case
+
+
+def test_volumes_that_may_be(cluster: Kube) -> None:
+    """Every kind passes, as many as there may be."""
+    kinds: list[dict[str, Any]] = [
+        {"configMap": {"name": "wisp-settings", "items": [{"key": "a", "path": "b/c.yaml"}]}},
+        {"secret": {"secretName": "wisp-package-index", "optional": True}},
+        {"projected": {"sources": [{"secret": {"name": "a"}}, {"configMap": {"name": "a"}}]}},
+        {"emptyDir": {"sizeLimit": "1Gi", "medium": "Memory"}},
+        {"persistentVolumeClaim": {"claimName": "a", "readOnly": False}},
+    ]
+    volumes = [{"name": f"v{number}"} | kinds[number % 5] for number in range(16)]
+    paths = ["/mnt/a", "/srv", "/home/x", "/etc/app", "/var/lib/x", "/data.d/a_b", *(f"/mnt/{n}" for n in range(10))]
+    mounts = [{"name": f"v{n}", "mountPath": path, "subPath": "a/b"} for n, path in enumerate(paths)]
+    pod = {"volumes": volumes, "volumeMounts": mounts, "runtimeClassName": "gvisor"}
+    cluster.apply(plain(make_function(pod=pod), "volumes"))
+
+
 @pytest.mark.parametrize(
     ("case", "subscription", "message"),
     [
@@ -200,6 +281,16 @@ def make_sink(uri: str, **fields: Any) -> dict[str, Any]:
         ),
         ("unknown format", make_subscription(format="xml"), 'supported values: "aws", "cloudevent", "debezium"'),
         ("rows' format of objects", make_subscription(format="debezium"), "format debezium is of rows"),
+        (
+            "two destinations of a dead letter",
+            make_subscription(deadLetter={"bus": {"name": "a"}, "function": {"name": "a"}}),
+            "write exactly one destination: bus, function, ref or uri",
+        ),
+        (
+            "a bus that gets its own records",
+            make_subscription(source={"bus": {"name": "a"}}, deadLetter={"bus": {"name": "a"}}),
+            "never ends: name another one",
+        ),
         ("a sink's format", make_sink("https://example.com", format="aws"), "a sink takes CloudEvents"),
         ("name with a dot", make_subscription("a.b"), "metadata.name"),
     ],
@@ -259,7 +350,7 @@ def test_an_image_made_for_lambda_needs_no_word_about_scale(cluster: Kube) -> No
 def test_explain_reads_well(cluster: Kube) -> None:
     """`kubectl explain` shows what the fields mean."""
     text = cluster.kubectl("explain", "fn.spec.code").stdout
-    assert "exactly one of files, zip and image" in text
+    assert "exactly one of files, stored, zip and image" in text
     assert "A container image, best by digest" in text
 
 

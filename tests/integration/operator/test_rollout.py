@@ -1,6 +1,8 @@
 """A roll-out against a real Kubernetes API: by steps, back by the errors that pods count, on with another operator, and pinned by hand."""
 
 import contextlib
+import ipaddress
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,7 +16,8 @@ from fixtures.process import wait_until
 
 pytestmark = pytest.mark.usefixtures("operator", "nats")
 READY, OK = "Ready", ("True", "AsWanted")
-POD_IP = "127.0.94.64"
+POD_IP = str(ipaddress.IPv4Address("127.64.0.0") + os.getpid() % (1 << 22))
+"""Of this run alone: the port is the same for all pods, and for all runs on this machine."""
 
 
 def function(namespace: str, text: str, **spec: Any) -> dict[str, Any]:

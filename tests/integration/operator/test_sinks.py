@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from fixtures.control_plane import ROUTES, SERVING, Log, wait_condition
 from fixtures.kube import Kube
+from fixtures.objects import make_function
 from fixtures.process import wait_until
 from wisp_api.route import Route, Target
 
@@ -166,13 +167,56 @@ def test_urls_are_admitted_by_the_installation(cluster: Kube, log: Log, namespac
     wait_targets(log, namespace)
 
 
+def test_destinations_are_found_as_sinks_are(cluster: Kube, log: Log, namespace: str) -> None:
+    """A Subscription's by a condition of its own where it takes nothing, an invocation's by an Event; what is given up reaches the route."""
+    spec = {"source": {"bus": {"name": "orders"}}, "function": {"name": "hello"}}
+    item = {
+        "apiVersion": "wisp.dev/v1alpha1",
+        "kind": "Subscription",
+        "metadata": {"name": "sub", "namespace": namespace},
+    }
+    cluster.apply(item | {"spec": spec | {"deadLetter": ref("Service", "hook", "v1")}})
+    wanted = ("False", "SinkNotFound")
+    assert "spec.deadLetter.ref" in wait_condition(
+        cluster, "subscriptions", namespace, "sub", "DestinationReady", wanted
+    )
+    route = log.get(ROUTES, f"{namespace}.sub", Route)
+    assert route
+    assert route.on_failure
+    service(cluster, namespace, "hook")
+    name = f"hook.{namespace}.svc.cluster.local"
+    target = Target(url=f"http://{name}/", reach="cluster", service=name)
+
+    def posted() -> bool:
+        found = log.get(ROUTES, f"{namespace}.failure_subscription_sub", Route)
+        assert route.on_failure
+        return found is not None and found.targets == [target] and found.stream == route.on_failure.stream
+
+    wait_until(posted, f"a route to {target}", 90)
+    wait_condition(cluster, "subscriptions", namespace, "sub", "DestinationReady", ("True", "AsWanted"))
+    called = make_function("caller", namespace, **{"async": {"onFailure": ref("Service", "none", "v1")}})
+    cluster.apply(called | {"metadata": {"name": "caller", "namespace": namespace}})
+
+    def told() -> bool:
+        events = cluster.request("GET", f"/api/v1/namespaces/{namespace}/events")[1]["items"]
+        return any(one["reason"] == "SinkNotFound" and "spec.async.onFailure.ref" in one["message"] for one in events)
+
+    wait_until(told, "an Event of the Function", 90)
+    cluster.apply(item | {"spec": spec})
+
+    def gone() -> bool:
+        return log.get(ROUTES, f"{namespace}.failure_subscription_sub", Route) is None
+
+    wait_until(gone, "no route without destination", 90)
+
+
 @pytest.mark.parametrize(
     ("sink", "more", "said"),
     [
         ({}, {}, "exactly one of sink.ref and sink.uri"),
         ({"uri": "https://u:p@hooks.example.com/"}, {}, "without user"),
         ({"uri": "ftp://hooks.example.com/"}, {}, "write https://"),
-        (ref("Function", "hello", "wisp.dev/v1alpha1"), {}, "in spec.function"),
+        (ref("Function", "hello", "wisp.dev/v1alpha1"), {}, "in the field function"),
         (ref("Function", "hello", "wisp.dev/v1alpha1/functions"), {}, "write group/version, or v1"),
         (ref("ConfigMap", "c", "../api/v1/configmaps"), {}, "write group/version, or v1"),
         (ref("Pod", "p", "../api/v1/pods?watch=1&x="), {}, "write group/version, or v1"),

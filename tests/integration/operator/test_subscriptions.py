@@ -198,7 +198,7 @@ def test_namespace_deletion_ends(cluster: Kube, log: Log, namespace: str, knativ
 
 
 def test_shared_reader_outlives_one_subscription(cluster: Kube, log: Log, namespace: str) -> None:
-    """Two Subscriptions of one connection: deleting one changes the task, and the one goes at once."""
+    """Two Subscriptions of one connection: deleting one changes the task, and the one goes without the reader."""
     cluster.apply(
         subscription(namespace, "a", postgres("public.a")), subscription(namespace, "b", postgres("public.b"))
     )
@@ -209,7 +209,7 @@ def test_shared_reader_outlives_one_subscription(cluster: Kube, log: Log, namesp
 
     wait_until(lambda: tables() == ["public.a", "public.b"], "both tables are in the task")
     cluster.kubectl("delete", "sub", "a", "-n", namespace, "--wait=false")
-    wait_until(lambda: live(cluster, namespace, "a") is None, "the first is gone", 3)
+    wait_until(lambda: live(cluster, namespace, "a") is None, "the first is gone")
     wait_until(lambda: tables() == ["public.b"], "its table is not read any more")
     assert deployments(cluster, namespace) == ["wisp-reader-postgres-shop-db"]
 

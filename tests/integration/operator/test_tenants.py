@@ -9,6 +9,7 @@ from fixtures.kube import REPOSITORY, Kube
 from fixtures.objects import make_function
 from fixtures.process import wait_until
 from wisp_api.function import FunctionSpec
+from wisp_operator.code_objects import PodCode
 from wisp_operator.config import OperatorConfig, Runtime
 from wisp_operator.function_objects import make_knative_service
 from wisp_operator.nats_auth import reader_user
@@ -70,16 +71,35 @@ def test_roles_allow_what_they_say_and_no_more(cluster: Kube, people: str, user:
             assert not may(cluster, user, verb, resource, people), (verb, resource)
 
 
-def knative_pod(**spec: Any) -> dict[str, Any]:
-    """The pod of a Function, without what only Knative knows."""
+ARCHIVES = PodCode("http://store/v1/media", "a" * 64, ("b" * 64,))
+ZIP = {"bucket": "code", "key": "app.zip", "connection": {"name": "minio"}}
+LAMBDA_IMAGE: dict[str, Any] = {
+    "runtime": "container",
+    "signature": "lambda",
+    "code": {"image": "registry.example/app:1"},
+}
+VOLUMES = {
+    "volumes": [
+        {"name": "a", "projected": {"sources": [{"secret": {"name": "a"}}, {"configMap": {"name": "a"}}]}},
+        {"name": "b", "emptyDir": {"medium": "Memory"}},
+        {"name": "c", "persistentVolumeClaim": {"claimName": "c"}},
+    ],
+    "volumeMounts": [{"name": name, "mountPath": f"/mnt/{name}"} for name in "abc"],
+}
+
+
+def knative_pod(archives: PodCode | None = None, **spec: Any) -> dict[str, Any]:
+    """The pod of a Function with all that the platform mounts, without what only Knative knows."""
     function = make_function(**spec)
-    service = make_knative_service(function, msgspec.convert(function["spec"], FunctionSpec), "python")
+    wanted, ingest = msgspec.convert(function["spec"], FunctionSpec), "http://ingest"
+    service = make_knative_service(function, wanted, "python", code=archives, log_lines_url=ingest, ingest_url=ingest)
     pod: dict[str, Any] = service["spec"]["template"]["spec"]
     for container in pod["containers"]:
         for probe in ("readinessProbe", "livenessProbe"):
             container.get(probe, {}).get("httpGet", {}).update({"port": 8080})
     ours = ("containerConcurrency", "timeoutSeconds", "responseStartTimeoutSeconds")
-    return {key: value for key, value in pod.items() if key not in ours}
+    kept = {key: value for key, value in pod.items() if key not in ours}
+    return {"serviceAccountName": "default"} | kept  # as admission does it on a whole cluster
 
 
 def reader_pod(kind: str) -> dict[str, Any]:
@@ -98,6 +118,10 @@ def reader_pod(kind: str) -> dict[str, Any]:
         ("image", knative_pod(code={"image": "registry.example/app:1"})),
         ("container", knative_pod(runtime="container", handler=None, code={"image": "registry.example/app:1"})),
         ("service account", knative_pod(serviceAccountName="mine")),
+        ("image of Lambda's, guarded", knative_pod(**LAMBDA_IMAGE, auth={"type": "token"})),
+        ("archives", knative_pod(ARCHIVES, code={"zip": ZIP}, layers=[ZIP])),
+        ("variables of a Secret", knative_pod(envFrom=[{"secretRef": {"name": "mail"}}])),
+        ("volumes", knative_pod(pod=VOLUMES)),
         ("reader of buckets", reader_pod("s3")),
         ("reader of a database", reader_pod("postgres")),
         ("reader of MySQL", reader_pod("mysql")),

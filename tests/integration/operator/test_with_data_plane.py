@@ -21,7 +21,9 @@ from fixtures.objects import postgres as database
 from fixtures.postgres import Postgres, postgres
 from fixtures.process import free_port, wait_until
 from minio import Minio
+from minio.credentials.providers import StaticProvider
 from minio.error import S3Error
+from minio.minioadmin import MinioAdmin
 from nats.aio.client import Client
 from wisp_api import names
 from wisp_api.source import BucketBinding
@@ -82,6 +84,17 @@ class World:
         async def read(client: Client) -> int:
             answer = await client.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=60)
             return int(json.loads(answer.data).get("state", {}).get("messages", 0))
+
+        return self.log.as_operator(read)
+
+    def listed(self, bucket: str, uid: str) -> int:
+        """How many records the listing of a bucket for a Subscription has."""
+        stream = f"events_{NAMESPACE}_s3_minio_{bucket}"
+        asked = json.dumps({"subjects_filter": names.listing_subject(NAMESPACE, "minio", bucket, uid)}).encode()
+
+        async def read(client: Client) -> int:
+            answer = await client.request(f"$JS.API.STREAM.INFO.{stream}", asked, timeout=60)
+            return sum(json.loads(answer.data)["state"].get("subjects", {}).values())
 
         return self.log.as_operator(read)
 
@@ -192,6 +205,41 @@ def test_objects(world: World) -> None:
     assert rules(world.minio.client(), "photos") == 0
     assert world.log.get(SOURCES, "bucket.minio.photos", BucketBinding) is None
     assert refusals(world) == []
+
+
+def test_a_right_to_a_bucket_that_is_taken_away_and_given_back(world: World) -> None:
+    """What was uploaded meanwhile is listed to who was made with `start: earliest`, and the condition says from when till when."""
+    client = world.minio.client()
+    client.make_bucket("scans")
+    admin = MinioAdmin(
+        endpoint=f"127.0.0.1:{world.minio.port}", credentials=StaticProvider(USER, PASSWORD), secure=False
+    )
+    statement = {"Effect": "Allow", "Action": ["s3:*"], "Resource": ["arn:aws:s3:::scans"]}
+    admin.policy_add("scans", policy={"Version": "2012-10-17", "Statement": [statement]})
+    admin.user_add("scanner", "scanner-secret")
+    admin.attach_policy(["scans"], user="scanner")
+    world.kube.apply(
+        make_subscription("scans", source=bucket("scans", "scanner"), start="earliest")
+        | {"metadata": {"name": "scans", "namespace": NAMESPACE}}
+    )
+    keys = {"endpoint": world.minio.endpoint, "accessKey": "scanner", "secretKey": "scanner-secret"}
+    world.run_reader(NAMESPACE, "s3", "scanner", keys)
+    wait_condition(world.kube, "subscriptions", NAMESPACE, "scans", "SourceReady", OK)
+    admin.detach_policy(["scans"], user="scanner")
+    (world.directory / f"{NAMESPACE}-s3-scanner" / "more").write_text(
+        "so that the reader looks now, not in half a minute"
+    )
+    wait_condition(world.kube, "subscriptions", NAMESPACE, "scans", "SourceReady", ("False", "PermissionDenied"))
+    wait_until(lambda: world.log.get(SOURCES, "bucket.minio.scans", BucketBinding) is None, "the bucket is still bound")
+    client.put_object("scans", "missed.jpg", io.BytesIO(b"x"), 1)
+    admin.attach_policy(["scans"], user="scanner")
+    message = wait_condition(world.kube, "subscriptions", NAMESPACE, "scans", "SourceReady", ("True", "ChangesMissed"))
+    found = world.kube.get(f"/apis/wisp.dev/v1alpha1/namespaces/{NAMESPACE}/subscriptions/scans")
+    unseen = found["status"]["unseen"]
+    assert f"between {unseen['since']} and {unseen['until']}" in message
+    wait_until(lambda: world.listed("scans", found["metadata"]["uid"]) == 1, "the missed object is not listed")
+    world.kube.kubectl("delete", "sub", "scans", "-n", NAMESPACE, "--wait=false")
+    wait_until(lambda: world.gone(NAMESPACE, "scans"), "everything is gone")
 
 
 def test_ticks(world: World) -> None:

@@ -10,6 +10,7 @@ from wisp_events.router.request import Address, address
 from wisp_events.router.verdict import Answer, Failure, Outcome
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 Serve = Callable[[int, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -82,7 +83,7 @@ async def client() -> AsyncIterator[Client]:
         ([OK], False, Answer(200, body=b"ok")),
         ([OK[:10], OK[10:30], OK[30:]], False, Answer(200, body=b"ok")),
         (
-            [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", b"0\r\n\r\n"],
+            [CHUNKED + b"2\r\nok\r\n", b"0\r\n\r\n"],
             False,
             Answer(200, body=b"ok"),
         ),
@@ -112,8 +113,10 @@ async def test_answers(client: Client, parts: list[bytes], wanted: Answer, *, cl
     [
         ([b"SSH-2.0-OpenSSH\r\n"], "does not answer in HTTP"),
         ([b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort"], "closed the connection"),
-        ([b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab"], "closed the connection"),
+        ([CHUNKED + b"5\r\nab"], "closed the connection"),
         ([b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000], "header is longer"),
+        ([CHUNKED + b"2\r\nab\r\n0\r\n", b"x: " + b"y" * 100_000], "header is longer"),
+        ([CHUNKED + b"2\r\nab\r\n0\r\n", b"ce-x: y\r\n" * 10_000], "header is longer"),
         ([b""], "closed the connection"),
     ],
 )
@@ -212,8 +215,9 @@ async def test_nobody_listens(client: Client) -> None:
     assert all(isinstance(one, Failure) and f"127.0.0.1:{to.port}" in one.message for one in outcomes)
 
 
-async def test_close_ends_everything() -> None:
-    """On close every request under way has its outcome."""
+@pytest.mark.parametrize("turns", [1, 2, 3, 4, 6, 8, 10, 100])
+async def test_close_ends_everything(turns: int) -> None:
+    """On close every request under way has its outcome, one that still waits for its connection as well."""
 
     async def serve(_: int, reader: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -221,6 +225,7 @@ async def test_close_ends_everything() -> None:
     client = Client(connections_per_target=2)
     async with serving(serve) as to:
         posts = [asyncio.create_task(post(client, to)) for _ in range(5)]
-        await asyncio.sleep(0.1)
+        for _ in range(turns):
+            await asyncio.sleep(0)
         await client.close()
         assert all(isinstance(one, Failure) for one in await asyncio.gather(*posts))

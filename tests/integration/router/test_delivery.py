@@ -6,26 +6,16 @@ import re
 import time
 import urllib.request
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import msgspec
 import pytest
 from fixtures.function_server import MARKED, Answer, Request, function_server, ok
-from fixtures.router_world import LETTERS, NAMESPACE, STREAM, SUBJECTS, World, event, eventually, world
+from fixtures.router_world import LETTERS, NAMESPACE, STREAM, SUBJECTS, World, event, eventually
 from wisp_api import cloudevent, names
 from wisp_api.route import Retry, Target
 
 QUICK = Retry(max_attempts=3, initial_seconds=0.05, max_seconds=0.1)
-
-
-@pytest.fixture
-async def w(tmp_path: Path) -> AsyncIterator[World]:
-    """A world with one router."""
-    async with world(tmp_path) as made:
-        made.router()
-        yield made
 
 
 def by_key(ids: list[str], keys: dict[str, str]) -> dict[str, list[int]]:
@@ -195,7 +185,7 @@ async def test_metrics_speak_of_live_routes_only(w: World) -> None:
     await w.delivered(1)
 
     def lines() -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{w.routers[0].health_port}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{w.routers[0].health_port}/metrics", timeout=60) as answer:
             return str(answer.read().decode())
 
     labels = 'namespace="shop",subscription="sub"'
@@ -325,21 +315,6 @@ async def test_event_without_key_is_a_barrier_in_its_lane(w: World) -> None:
     ids = [int(one) for one in await w.delivered(30)]
     assert ids.index(15) == 15
     assert set(ids[:15]) == set(range(15))
-
-
-async def test_flow_shrinks_on_429_and_recovers(w: World) -> None:
-    """A target that can take two at once gets all events, and far fewer refusals than a fixed parallelism would cause."""
-
-    async def two_at_once(request: Request) -> Answer:
-        if w.function.active > 2:
-            return 429, {}, b""
-        await asyncio.sleep(0.01)
-        return ok(request)
-
-    w.function.answer = two_at_once
-    await w.subscribe(order="none", parallelism=64, retry=Retry(initial_seconds=0.05, max_seconds=0.2))
-    await w.publish(*(event(n) for n in range(400)))
-    assert len(set(await w.delivered(400))) == 400
 
 
 async def test_start_positions(w: World) -> None:

@@ -148,6 +148,7 @@ async def test_orderly_end_hands_over_at_once(tmp_path: Path) -> None:
         await w.subscribe(parallelism=KEYS)
         await w.active()
         second = w.router("router-1")
+        await w.joined("router-1")
         producer = asyncio.create_task(produce(w, 1500))
         for router, part in ((first, 300), (second, 800)):
             await w.delivered(part)

@@ -2,14 +2,13 @@
 
 import json
 import os
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 from fixtures.powertools import packages
-from fixtures.router_world import NAMESPACE, World, event, eventually, world
+from fixtures.router_world import NAMESPACE, World, event, eventually
 from unit.runtime.conftest import SOURCE, FunctionProcess, serve, start
 from wisp_api import cloudevent, names, route
 from wisp_api.cloudevent import Event
@@ -53,14 +52,6 @@ def handle(record: DynamoDBRecord):
 def handler(event, context):
     return process_partial_response(event, handle, processor, context)
 """
-
-
-@pytest.fixture
-async def w(tmp_path: Path) -> AsyncIterator[World]:
-    """A world with one router."""
-    async with world(tmp_path) as made:
-        made.router()
-        yield made
 
 
 def told(function: FunctionProcess) -> list[Any]:

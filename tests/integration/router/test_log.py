@@ -162,6 +162,41 @@ async def test_outage_loses_and_repeats_nothing(tmp_path: Path, how: str) -> Non
             assert await stored(js, SUBJECT) == list(range(4000))
 
 
+async def test_an_event_whose_answer_was_lost_ends_the_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was stored by an attempt that nobody waits for any more is found there by the next one, and then nothing is wrong."""
+    monkeypatch.setattr(log, "PUBLISH_SECONDS", 0.5)
+    with nats_server(tmp_path) as server:
+        async with log_at(server) as js:
+            writer: log.FrameWriter[int] = log.FrameWriter(js, STREAM, lambda _: None)
+            writer.add(SUBJECT, event(1), 1)
+            await writer.flush()
+            server.pause()
+            writer.add(SUBJECT, event(2), 2)
+            await eventually(lambda: bool(writer.trouble))
+            server.resume()
+            async with asyncio.timeout(60):
+                await writer.flush()
+            assert writer.trouble == ""
+            assert await stored(js, SUBJECT) == [1, 2]
+
+
+async def test_an_event_that_the_log_held_all_along_ends_the_trouble(tmp_path: Path) -> None:
+    """A new writer that can't read where the log ends says so, and no longer than that, though it has nothing to write."""
+    with nats_server(tmp_path) as server:
+        async with log_at(server) as js:
+            await log.append_once(js, STREAM, SUBJECT, [event(1)])
+            config = (await js.stream_info(STREAM)).config
+            await js.update_stream(config, allow_direct=False)
+            writer: log.FrameWriter[int] = log.FrameWriter(js, STREAM, lambda _: None)
+            writer.add(SUBJECT, event(1), 1)
+            await eventually(lambda: bool(writer.trouble))
+            await js.update_stream(config, allow_direct=True)
+            async with asyncio.timeout(60):
+                await writer.flush()
+            assert writer.trouble == ""
+            assert await stored(js, SUBJECT) == [1]
+
+
 async def test_full_stream_holds_back_and_heals(tmp_path: Path) -> None:
     """At the quota the writer says why, bounds what it holds, keeps the order, and goes on when there is room."""
     with nats_server(tmp_path) as server:

@@ -3,22 +3,11 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
-import pytest
 from fixtures.function_server import MARKED, Request, ok
-from fixtures.router_world import LETTERS, STREAM, World, event, eventually, world
+from fixtures.router_world import LETTERS, STREAM, World, event, eventually
 from wisp_api.route import Replay, ReplayReport, Retry
-
-
-@pytest.fixture
-async def w(tmp_path: Path) -> AsyncIterator[World]:
-    """A world with one router."""
-    async with world(tmp_path) as made:
-        made.router()
-        yield made
 
 
 async def stored(w: World, sequence: int) -> datetime:

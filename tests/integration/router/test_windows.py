@@ -4,14 +4,11 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-import pytest
 from fixtures.function_server import MARKED, Answer, Request
-from fixtures.router_world import STREAM, SUBJECTS, World, event, eventually, world
+from fixtures.router_world import STREAM, SUBJECTS, World, event, eventually
 from wisp_api import cloudevent, names
 from wisp_api.route import Batch, Replay, Retry
 
@@ -49,14 +46,6 @@ class Aggregate:
     def counted(self) -> Counter[str]:
         """How often each event is in a result."""
         return Counter(one for ids in self.ended.values() for one in ids)
-
-
-@pytest.fixture
-async def w(tmp_path: Path) -> AsyncIterator[World]:
-    """A world with one router."""
-    async with world(tmp_path) as made:
-        made.router()
-        yield made
 
 
 def wanted(*numbers: int) -> Counter[str]:

@@ -12,7 +12,7 @@ from fixtures.node import node
 from fixtures.process import wait_until
 from integration.runtime_api.test_node_client import APP as NODE_APP
 from integration.runtime_api.test_node_client import client
-from unit.runtime.conftest import DEADLINE, start
+from unit.runtime.conftest import DEADLINE, in_time, start
 from unit.runtime_api.conftest import write
 
 if TYPE_CHECKING:
@@ -95,16 +95,16 @@ def runs(pid: int) -> bool:
 def test_a_timeout_and_an_exit_cost_a_worker(serve: Callable[..., FunctionProcess]) -> None:
     """The caller gets Lambda's error, the runtime is gone, and the next event is served by another."""
     function = serve(WISP_TIMEOUT_SECONDS="3")
-    first = function.invoke(1).json["pid"]
+    first = in_time(lambda: function.invoke(1)).json["pid"]
     answer = function.invoke("hang")
     assert (answer.status, answer.json["errorType"]) == (504, "Sandbox.Timedout")
     wait_until(lambda: not runs(first), "the runtime that timed out still runs", DEADLINE)
-    second = function.invoke(2).json["pid"]
+    second = in_time(lambda: function.invoke(2)).json["pid"]
     assert second != first
-    answer = function.invoke("exit")
+    answer = in_time(lambda: function.invoke("exit"))
     assert (answer.status, answer.json["errorType"]) == (500, "Runtime.ExitError")
     assert answer.json["errorMessage"].endswith("Error: Runtime exited with error: exit status 3")
-    assert function.invoke(3).json["pid"] not in (first, second)
+    assert in_time(lambda: function.invoke(3)).json["pid"] not in (first, second)
 
 
 def test_the_report_knows_the_runtimes_memory(serve: Callable[..., FunctionProcess]) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fixtures.process import free_port, wait_until
-from unit.runtime.conftest import DEADLINE, start
+from unit.runtime.conftest import DEADLINE, in_time, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,7 +49,7 @@ class TwoContainers:
 
     def __init__(self, front: FunctionProcess, address: str, folder: Path, *, probed: bool) -> None:
         """Join a front that has started with a client that starts now."""
-        self._probed = probed
+        self.probed = probed
         self.front = front
         self.folder = folder
         self.restarts = -1
@@ -66,7 +66,7 @@ class TwoContainers:
                 self.restarts += 1
                 command = [sys.executable, "-m", "awslambdaric", "app.handler"]
                 self.client = subprocess.Popen(command, env=self._env, cwd=self.folder, process_group=0)
-            elif self._probed and self.front.request("/_wisp/life").status != 200:
+            elif self.probed and self.front.request("/_wisp/life").status != 200:
                 self.killed += 1
                 self.kill()
 
@@ -96,13 +96,13 @@ class TwoContainers:
 
 @pytest.fixture
 def pod(start: Callable[..., FunctionProcess], tmp_path: Path) -> Iterator[Pod]:
-    """Start pods; ``client=False`` leaves that container out, ``probed=False`` its probe."""
+    """Start pods; ``client=False`` leaves that container out, ``probed=False`` its probe, for now."""
     running: list[TwoContainers] = []
 
     def pod(app: str = APP, *, client: bool = True, probed: bool = True, **env: str) -> TwoContainers:
         address = f"127.0.0.1:{free_port()}"
         settings = {"WISP_WORKER": f"{sys.executable} -m wisp_runtime.bridge", "WISP_RUNTIME_API": address}
-        front = start({}, "bootstrap", **settings | {"WISP_TIMEOUT_SECONDS": "2"} | env).ready()
+        front = start({}, "bootstrap", **settings | env).ready()
         (tmp_path / "app.py").write_text(app)
         if client:
             # The client's container starts after the front's, which listens by then nearly always; the first one here may be too early, too.
@@ -140,21 +140,22 @@ def test_events_and_errors(pod: Pod) -> None:
 
 def test_a_late_answer_is_dropped(pod: Pod) -> None:
     """The caller has the timeout; the client that is nearly done lives on and serves the event that has waited for it."""
-    running = pod(probed=False).wait_ready()
-    pid = running.front.invoke(1).json["pid"]
+    running = pod(probed=False, WISP_TIMEOUT_SECONDS="2").wait_ready()
+    pid = in_time(lambda: running.front.invoke(1)).json["pid"]
     late = running.front.invoke("late")
     assert (late.status, late.headers["wisp-function-error"]) == (504, "Timeout")
-    answer = running.front.invoke(2)
+    answer = in_time(lambda: running.front.invoke(2))
     assert (answer.json["event"], answer.json["pid"]) == (2, pid)
     assert answer.json["id"] == answer.headers["wisp-request-id"]
 
 
 def test_a_client_that_hangs_is_started_anew(pod: Pod) -> None:
     """The pod isn't ready, the probe of the client's life fails once, and the next event is served by a new client."""
-    running = pod().wait_ready()
-    pid = running.front.invoke(1).json["pid"]
+    running = pod(probed=False, WISP_TIMEOUT_SECONDS="4").wait_ready()
+    pid = in_time(lambda: running.front.invoke(1)).json["pid"]
     assert running.front.invoke("hang").status == 504
     assert not running.ready
+    running.probed = True
     answer = running.front.invoke(2)
     assert (answer.status, answer.json["event"]) == (200, 2)
     assert answer.json["pid"] != pid
@@ -164,7 +165,7 @@ def test_a_client_that_hangs_is_started_anew(pod: Pod) -> None:
 
 def test_a_crash_costs_its_own_event(pod: Pod) -> None:
     """When the client's container has been started again, the event that it had fails, once; the next one is served."""
-    running = pod(WISP_TIMEOUT_SECONDS="60").wait_ready()
+    running = pod().wait_ready()
     pid = running.front.invoke(1).json["pid"]
     answer = running.front.invoke("exit")
     assert (answer.status, answer.json["errorType"]) == (500, "Runtime.ExitError")

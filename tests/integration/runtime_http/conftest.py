@@ -5,26 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from unit.runtime.conftest import FunctionProcess, start
+from unit.runtime.conftest import FunctionProcess, serve, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["start"]
-
-PATIENT = {
-    "WISP_INIT_TIMEOUT_SECONDS": "60"
-}  # importing FastAPI takes a second, and many where all processors are busy
-
-
-@pytest.fixture
-def serve(start: Callable[..., FunctionProcess]) -> Callable[..., FunctionProcess]:
-    """Start functions and wait until they serve."""
-
-    def serve(code: str, **env: str) -> FunctionProcess:
-        return start(code, **PATIENT, **env).ready()
-
-    return serve
+__all__ = ["serve", "start"]
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +22,7 @@ def serve_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         folder = tmp_path_factory.mktemp("function") / "task"
         folder.mkdir()
         (folder / "app.py").write_text(code)
-        started.append(
-            FunctionProcess(folder, {"WISP_HANDLER": "app.handler", **PATIENT, **env}, ("-m", "wisp_runtime"), ())
-        )
+        started.append(FunctionProcess(folder, {"WISP_HANDLER": "app.handler", **env}, ("-m", "wisp_runtime"), ()))
         return started[-1].ready()
 
     yield serve_shared

@@ -1,6 +1,7 @@
 """The reader, MongoDB and the log are killed while documents change, or take something away: nothing is lost, doubled or silent."""
 
 import ipaddress
+import re
 import ssl
 import threading
 from collections import defaultdict
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fixtures.dataplane import DataPlane
 from fixtures.mongo_shop import MongoShop, data, mongo_shop_on
 from fixtures.mongod import mongod
+from fixtures.process import wait_until
 from fixtures.shop import ALL
 from wisp_api import conditions, names
 from wisp_api.cloudevent import Event
@@ -74,6 +76,7 @@ def test_nats_and_the_database_are_killed_while_documents_change(mongo: MongoSho
     def kill() -> None:
         mongo.plane.server.kill()
         mongo.wait_log_trouble()
+        wait_until(lambda: mongo.behind() > 0, "the metric does not tell")
         mongo.plane.server.start()
         mongo.server.kill()
         mongo.wait_status(lambda status: status.reason == conditions.SERVER_UNREACHABLE, "nobody notices")
@@ -81,6 +84,7 @@ def test_nats_and_the_database_are_killed_while_documents_change(mongo: MongoSho
 
     change_documents(mongo, kill)
     check(mongo.wait_events(ROWS + CHANGES))
+    wait_until(lambda: mongo.behind() == 0, "the metric stays")
 
 
 def test_what_the_oplog_forgot_is_a_gap(mongo: MongoShop) -> None:
@@ -102,6 +106,51 @@ def test_what_the_oplog_forgot_is_a_gap(mongo: MongoShop) -> None:
     assert before
     assert after
     assert after.collections[ORDERS].epoch > before.collections[ORDERS].epoch
+
+
+def test_what_the_oplog_may_drop_unread_is_warned_of(mongo: MongoShop) -> None:
+    """While the log takes nothing, the oplog's other end comes near: beside the trouble stands a warning, until it is stored; who may not look is silent."""
+    mongo.server.oplog_bytes = (99, 100)
+    mongo.server.denied.add("local.oplog.rs")
+    follow(mongo)
+    reader = mongo.reader
+    assert reader
+    mongo.plane.server.kill()
+    mongo.server.update(ORDERS, 1, {"version": 1})
+    mongo.wait_log_trouble()
+    mongo.server.write_elsewhere(10_000)
+    assert "replSetResizeOplog" not in mongo.log()
+    mongo.server.denied.clear()
+    wait_until(lambda: "replSetResizeOplog" in mongo.log(), "no warning")
+    wait_until(
+        lambda: metric(reader.fetch("/metrics"), "wisp_reader_oplog_kept_seconds") >= 9_999, "the metric is wrong"
+    )
+    assert metric(reader.fetch("/metrics"), "wisp_reader_oplog_left_seconds") < 2_500
+    mongo.plane.server.start()
+    mongo.wait_events(ROWS + 1)
+    mongo.wait_status(lambda status: status.ready and not status.reason and not status.message, "the warning stays")
+
+
+def test_a_collection_that_may_not_be_read_is_warned_of(mongo: MongoShop) -> None:
+    """Beside its own trouble, all that its Subscriptions are told; when the server is away nobody knows, and no alert fires."""
+    mongo.server.oplog_bytes = (99, 100)
+    follow(mongo)
+    assert mongo.reader
+    mongo.reader.kill()
+    mongo.server.denied.add(ORDERS)
+    mongo.server.write_elsewhere(10_000)
+    reader = mongo.start()
+    mongo.wait_status(
+        lambda status: ORDERS in status.items and "replSetResizeOplog" in status.items[ORDERS].message, "no warning"
+    )
+    mongo.server.kill()
+    wait_until(lambda: "wisp_reader_oplog_left_seconds NaN" in reader.fetch("/metrics"), "the metric stays")
+
+
+def metric(metrics: str, name: str) -> float:
+    """A gauge."""
+    found = re.search(rf"^{name} (\S+)$", metrics, re.MULTILINE)
+    return float(found[1]) if found else 0
 
 
 def test_a_lost_position_is_a_gap(mongo: MongoShop) -> None:
@@ -146,6 +195,22 @@ def test_poison_passes(mongo: MongoShop) -> None:
     letters = mongo.plane.dead_letters()
     assert [(letter.reason, letter.source) for letter in letters] == [("EventTooLarge", "mongodb/shop-db")] * 2
     assert ["log takes" in letters[0].message, "16 MiB" in letters[1].message] == [True, True]
+
+
+def test_huge_ids_pass(mongo: MongoShop) -> None:
+    """One that fits no letter whole is a dead letter without it, one that the server can't tell at all is a gap; what follows is delivered."""
+    follow(mongo)
+    mongo.server.insert(ORDERS, {"_id": "x" * 5_000_000})
+    mongo.server.insert(ORDERS, {"_id": 101})
+    assert data(mongo.wait_sorted(ROWS + 1)[-1])["key"] == {"_id": 101}
+    [letter] = mongo.plane.dead_letters()
+    assert (letter.reason, len(bytes(letter.event or b"")) < 10_000) == ("EventTooLarge", True)
+    mongo.server.event_bytes = 8_000_000
+    mongo.server.insert(ORDERS, {"_id": "x" * 9_000_000})
+    gap = mongo.wait_sorted(ROWS + 2)[-1]
+    assert "a change whose _id alone is too large" in data(gap)["message"]
+    mongo.server.insert(ORDERS, {"_id": 102})
+    assert data(mongo.wait_sorted(ROWS + 3)[-1])["key"] == {"_id": 102}
 
 
 def test_what_is_wrong_is_a_condition_until_it_is_put_right(mongo: MongoShop) -> None:

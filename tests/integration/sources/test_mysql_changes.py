@@ -4,7 +4,9 @@ import json
 from typing import Any
 
 from fixtures.mariadb_shop import MariaShop
+from fixtures.process import wait_until
 from fixtures.shop import ALL
+from wisp_api import conditions
 from wisp_api.cloudevent import Event
 
 
@@ -145,6 +147,68 @@ def test_only_wanted_tables_and_operations_are_told(maria: MariaShop) -> None:
     ]
     assert events[1].partitionkey is None
     assert (events[2].partitionkey, data(events[2])["key"]) == (f"{maria.table('u')}:[]", {})
+
+
+def test_a_table_that_another_took_the_place_of(maria: MariaShop) -> None:
+    """Dropped and made anew, or replaced by one with rows from under another name, while the reader follows or is away: a gap, in its place."""
+    maria.sql("CREATE TABLE t (id int PRIMARY KEY)", "CREATE TABLE other (id int PRIMARY KEY)")
+    maria.wish((maria.table("t"), ["insert"]), (maria.table("other"), ["insert"]))
+    maria.wait_ready()
+    maria.sql("INSERT INTO t VALUES (1)", "DROP TABLE t", "CREATE TABLE t (id bigint PRIMARY KEY, n int)")
+    maria.sql("INSERT INTO t VALUES (2, 0)", "CREATE TABLE u LIKE t", "INSERT INTO u VALUES (3, 0)")
+    maria.wait_events(3)
+    assert maria.reader
+    maria.reader.kill()
+    maria.sql("RENAME TABLE t TO old, u TO t", "INSERT INTO t VALUES (4, 0)")
+    maria.sql("INSERT INTO other VALUES (5)")
+    maria.start()
+    events = sorted(maria.wait_events(6), key=lambda event: event.sequence or "")
+    assert [(event.subject, data(event)["op"]) for event in events] == [
+        *((maria.table("t"), op) for op in ("insert", "gap", "insert", "gap", "insert")),
+        (maria.table("other"), "insert"),
+    ]
+    assert [
+        data(event)["message"].rpartition(f"{maria.database}.t ")[2] for event in events if data(event)["op"] == "gap"
+    ] == [
+        "was dropped with its rows",
+        "was renamed, or another took its name",
+    ]
+    assert all(event.partitionkey is None for event in events[1:4:2]), "a barrier for its table"
+
+
+def test_a_table_that_is_there_again_is_a_gap(maria: MariaShop) -> None:
+    """It was gone or might not be read, when the reader looked, which is killed then: a gap event says that changes are missing, once."""
+    maria.server.execute("CREATE USER IF NOT EXISTS clerk IDENTIFIED BY 'x'")
+    for right in ["REPLICATION SLAVE", "REPLICATION CLIENT", *["BINLOG MONITOR"] * (not maria.server.mysql)]:
+        maria.server.execute(f"GRANT {right} ON *.* TO clerk")
+    maria.sql("CREATE TABLE t (id int PRIMARY KEY)")
+    grant = f"GRANT SELECT ON {maria.table('t')} TO clerk"
+    maria.server.execute(grant)
+    maria.write_dsn(maria.server.dsn("clerk", "x"))
+    look = (maria.table("t"), ["insert"])
+    maria.wish(look)
+    maria.wait_ready()
+    maria.server.execute(f"REVOKE SELECT ON {maria.table('t')} FROM clerk")
+    maria.wish(look)
+    assert grant[:12] in maria.wait_item(maria.table("t"), conditions.TABLE_NOT_FOUND).message
+    wait_until(
+        lambda: (kept := maria.position()) is not None and kept.tables == {look[0]: False}, "it is not remembered"
+    )
+    maria.sql("INSERT INTO t VALUES (1)")
+    assert maria.reader
+    maria.reader.kill()
+    maria.reader.start()
+    maria.server.execute(grant)
+    maria.wish(look)
+    maria.wait_ready()
+    gap, *_ = maria.wait_events(1)
+    assert "might not be read" in data(gap)["message"]
+    wait_until(
+        lambda: (kept := maria.position()) is not None and kept.tables == {look[0]: True}, "it is not remembered"
+    )
+    maria.sql("INSERT INTO t VALUES (2)")
+    wait_until(lambda: data(maria.events()[-1])["new"] == {"id": 2}, "the row")
+    assert [data(event)["op"] for event in maria.events()].count("gap") == 1
 
 
 def test_a_statement_logged_as_text_is_a_gap(maria: MariaShop) -> None:

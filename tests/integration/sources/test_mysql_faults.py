@@ -147,8 +147,10 @@ def test_what_may_be_purged_unread_is_warned_of(own: MariaShop) -> None:
     own.server.execute("SET timestamp = unix_timestamp() - 80000", f"INSERT INTO {own.table('orders')} VALUES (100, 0)")
     wait_until(lambda: "binlog_expire_logs_seconds" in own.log(), "no warning")
     wait_until(lambda: 0 < left(reader.fetch("/metrics")) <= 20000, "the metric does not tell")
+    assert own.behind() >= 80000
     own.plane.server.start()
     own.wait_events(ROWS + 1)
+    wait_until(lambda: own.behind() == 0, "the metric stays")
     own.wait_status(lambda status: status.ready and not status.reason and not status.message, "the warning stays")
 
 

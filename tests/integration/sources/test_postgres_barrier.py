@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from fixtures.function_server import MARKED, Answer, Request, ok
+from fixtures.postgres import needs
 from fixtures.router_world import event, world
 from fixtures.shop import ALL, Shop
 from wisp_api import names
@@ -18,6 +19,7 @@ def kinds(events: list[Event]) -> list[str]:
 
 def test_truncate_stands_once_between_what_came_before_and_after(shop: Shop) -> None:
     """Rows of every lane stand before it in the log's order, later rows after it; it has no partition key and comes once."""
+    needs(11, "TRUNCATE in publications")
     shop.sql("CREATE TABLE orders (id int PRIMARY KEY)", "CREATE TABLE items (id int PRIMARY KEY)")
     shop.wish(("public.orders", ALL), ("public.items", ALL))
     shop.wait_ready()

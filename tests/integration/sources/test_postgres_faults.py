@@ -116,13 +116,14 @@ def test_postgres_is_killed_and_the_reader_heals(own_server: Postgres, plane: Da
 
 
 def test_nothing_is_confirmed_before_the_log_has_it(orders: Shop) -> None:
-    """While NATS is away the slot stays before the first change that is not in the log; afterwards it passes all of them."""
+    """While NATS is away the slot stays before the first change that is not in the log, and the reader is behind; afterwards it passes all of them."""
     slot = "SELECT confirmed_flush_lsn - '0/0', pg_current_wal_lsn() - '0/0' FROM pg_replication_slots WHERE slot_name = %s"
     orders.plane.server.kill()
     [(_, before)] = orders.server.execute(slot, orders.slot)
     orders.sql("UPDATE orders SET version = 1 WHERE id = 0")
     [(_, after)] = orders.server.execute(slot, orders.slot)
     orders.wait_log_trouble()
+    wait_until(lambda: orders.behind() > 0, "the metric does not tell")
     orders.sql("CREATE TABLE noise AS SELECT generate_series(1, 1000)")
     [(confirmed, _)] = orders.server.execute(slot, orders.slot)
     assert confirmed <= after
@@ -130,6 +131,7 @@ def test_nothing_is_confirmed_before_the_log_has_it(orders: Shop) -> None:
     orders.plane.server.start()
     orders.wait_events(ROWS + 1)
     wait_until(lambda: orders.server.execute(slot, orders.slot)[0][0] > after, "the slot does not advance")
+    wait_until(lambda: orders.behind() == 0, "the metric stays")
 
 
 def test_an_idle_slot_advances(orders: Shop) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from fixtures.dataplane import DataPlane
-from fixtures.postgres import Postgres, postgres
+from fixtures.postgres import Postgres, major, needs, postgres
 from fixtures.process import free_port, wait_until
 from fixtures.shop import ALL, Shop, shop_on
 from wisp_api import cloudevent
@@ -202,7 +202,9 @@ def test_a_dropped_publication_is_a_gap_not_a_dead_end(orders: Shop, dropped: st
     orders.sql("INSERT INTO orders VALUES (1, 'lost')")
     orders.wait_status(lambda status: status.ready and "gap" in status.message, "the gap is not reported")
     orders.sql("INSERT INTO orders VALUES (2, 'after')")
-    assert [event.type.rpartition(".")[2] for event in orders.wait_events(2)] == ["gap", "insert"]
+    read_past = ["insert"] if dropped and major() >= 18 else []  # 18 goes on with the publications that are left
+    wanted = [*read_past, "gap", "insert"]
+    assert [event.type.rpartition(".")[2] for event in orders.wait_events(len(wanted))] == wanted
 
 
 def test_positions_that_went_back_begin_a_new_epoch(orders: Shop) -> None:
@@ -223,6 +225,7 @@ def test_positions_that_went_back_begin_a_new_epoch(orders: Shop) -> None:
 @pytest.fixture
 def small_server(tmp_path: Path) -> Iterator[Postgres]:
     """A PostgreSQL that keeps little log for slots."""
+    needs(13, "max_slot_wal_keep_size")
     with postgres(tmp_path, max_slot_wal_keep_size="1MB", min_wal_size="32MB", max_wal_size="32MB") as server:
         yield server
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from fixtures.postgres import needs
 from fixtures.process import wait_until
 from fixtures.shop import ALL, Shop
 
@@ -14,6 +15,7 @@ RETAINED = "SELECT pg_current_wal_lsn() - restart_lsn FROM pg_replication_slots 
 @pytest.fixture
 def limited(shop: Shop) -> Iterator[Shop]:
     """A shop whose server keeps at most LIMIT bytes for a slot."""
+    needs(13, "max_slot_wal_keep_size")
     shop.server.execute(f"ALTER SYSTEM SET max_slot_wal_keep_size = '{LIMIT >> 20}MB'")
     shop.server.execute("SELECT pg_reload_conf()")
     shop.sql("CREATE TABLE orders (id int PRIMARY KEY)", "CREATE TABLE others (id int)")

@@ -4,6 +4,7 @@ import contextlib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -172,8 +173,13 @@ def test_a_foreign_server_and_a_server_that_is_away_are_told_apart(at_minio: Med
 
 
 def test_drift_is_repaired(at_minio: Media) -> None:
-    """A rule that somebody removed is put back, without a new wish."""
-    at_minio.wish(rule("a"))
+    """A rule that somebody removed is put back, without a new wish, and told as of when its events are missing; a rule that is new is not."""
+    at_minio.wish(rule("b"))
     at_minio.wait_ready()
+    at_minio.wish(rule("a"))
+    assert at_minio.wait_ready().items["photos"].unseen_since == ""
+    before = datetime.now(UTC)
     at_minio.set_theirs()
     wait_until(lambda: at_minio.rules("photos") == at_minio.theirs | at_minio.ours("a"), "the rules are not put back")
+    status = at_minio.wait_status(lambda status: status.items["photos"].unseen_since != "", "nobody tells of it")
+    assert datetime.fromisoformat(status.items["photos"].unseen_since) <= before

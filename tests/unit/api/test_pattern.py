@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from wisp_api import document, pattern
 from wisp_api.cloudevent import Event
 from wisp_api.pattern_index import Index
+from wisp_api.steps import CONDITIONS, TooComplex
 
 DETAIL = {
     "c-count": 5,
@@ -383,7 +384,7 @@ def long(unit: str, *, below: bool = False) -> Event:
 @pytest.mark.parametrize("unit", ["[]", "{}", "0.5", "[[[[]]]]", '{"":0}', '[1.5,2,"é"]', '{"new":{"total":1}}'])
 def test_too_many_values_are_refused_before_they_are_made(unit: str, below: bool) -> None:  # noqa: FBT001
     """To judge millions of values would stop all routes of a router for seconds."""
-    with pytest.raises(document.TooComplex, match="filter on attributes"):
+    with pytest.raises(TooComplex, match="filter on attributes"):
         pattern.compile(BELOW)(long(unit, below=below))
 
 
@@ -426,6 +427,72 @@ def test_an_array_costs_no_call_for_each_value() -> None:
         assert cost([value] * 30_000, BELOW) < 2000, value
         assert cost([value] * 30_000, {"data": {"$or": [{"a": ["y"]}, {"b": [{"prefix": "y"}]}]}}) < 2000, value
     assert cost([1] * 50_000, {"data": [{"numeric": [">", 100]}]}) < 150_000
+
+
+MANY: Any = [{"prefix": f"x{number}"} for number in range(900)]
+EITHER: Any = [{"a": [{"exists": False}], "b": [number]} for number in range(200)]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "data"),
+    [
+        ({"a": MANY}, {"a": ["y"] * 30_000}),
+        ({"a": MANY}, {"a": [[["y"]]] * 30_000}),
+        ({"a": [{"anything-but": {"prefix": [f"x{number}" for number in range(900)]}}]}, {"a": [1] * 30_000}),
+        ({"a": [{"numeric": [">", -1] * 450 + ["<", 0]}]}, {"a": [1] * 30_000}),
+        ({"a": [{"cidr": f"10.0.{number}.0/24"} for number in range(100)]}, {"a": ["y"] * 30_000}),
+        ({"a": [{"wildcard": "*a" * 900}]}, {"a": ["aaa"] * 30_000}),
+        ({"a": [{"anything-but": {"wildcard": ["*a" * 900]}}]}, {"a": ["aaa"] * 30_000}),
+        ({"a": [{"equals-ignore-case": f"x{number}"} for number in range(900)]}, {"a": "y" * 1_000_000}),
+        ({"$or": [{"a": [number]} for number in range(400)]}, {"a": ["y"] * 30_000}),
+        ({"$or": [{"a": {"b": [number]}} for number in range(400)]}, {"a": ["y"] * 60_000}),
+        ({"$or": [{"a": {"b": [number]}} for number in range(300)]}, {"a": [{"b": "y"}] * 15_000}),
+        ({"rows": {"$or": EITHER}}, {"rows": [{"b": "y"}] * 15_000}),
+    ],
+    ids=[
+        "values",
+        "values in arrays",
+        "anything but",
+        "comparisons",
+        "networks",
+        "wildcards",
+        "no wildcards",
+        "a long text",
+        "alternatives",
+        "bare alternatives",
+        "objects",
+        "alternatives in objects",
+    ],
+)
+def test_what_judging_takes_is_bounded(wanted: Any, data: Any) -> None:
+    """All routes of a router wait meanwhile, so neither a pattern nor an event can hold it up, nor both; who shares a bus is handed it."""
+    matcher, target = pattern.compile({"data": wanted}), event(data)
+    with pytest.raises(TooComplex, match="would take more than"):
+        matcher(target)
+    other = pattern.compile({"type": ["other"]})
+    handed = Index([(1, matcher, [{"data": wanted}]), (2, other, [{"type": ["other"]}])])(target)
+    looked_up = wanted == {"a": MANY} or "equals-ignore-case" in str(wanted)
+    assert handed == ([] if looked_up else [1]), "what can be looked up is told without a trial"
+
+
+def test_looking_a_value_up_is_bounded_too() -> None:
+    """Where texts of many lengths are looked up, all are handed an event with many values."""
+    wanted = {"data": {"a": [{"prefix": "x" * length} for length in range(1, 500)]}}
+    entries = [(number, pattern.compile(wanted), [wanted]) for number in range(3)]
+    assert Index(entries)(event({"a": ["y"] * 30_000})) == [0, 1, 2]
+    assert Index(entries)(event({"a": ["y"] * 30})) == []
+
+
+def test_a_pattern_has_so_many_conditions() -> None:
+    """Names and operators count; of a list's values there may be any number."""
+    fits = {"data": {f"n{number}": ["x"] for number in range(CONDITIONS - 1)}}
+    assert not pattern.compile(fits)(event({}))
+    assert pattern.compile({"data": {"a": [f"x{number}" for number in range(30_000)]}})(event({"a": "x7"}))
+    for long in ({"data": {"a": [{"prefix": "x"}] * CONDITIONS}}, {"data": fits["data"] | {"a": ["x"], "b": ["x"]}}):
+        with pytest.raises(
+            pattern.PatternError, match=r"the pattern: has 100[0-9] names and operators, more than 1000"
+        ):
+            pattern.compile(long)
 
 
 def test_arrays_in_arrays_are_judged_however_deep() -> None:

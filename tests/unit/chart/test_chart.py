@@ -37,7 +37,15 @@ PLACED = (
     'scheduling.nodeSelector={"pool": "faas"}',
 )
 CLUSTER = ("nats.replicas=3",)
-VALUE_SETS = {"default": (), "external": EXTERNAL, "plain": PLAIN, "placed": PLACED, "cluster": CLUSTER}
+TRACED = ("tracing.otlp.endpoint=https://otlp.example/api", "tracing.otlp.headersSecretName=otlp")
+VALUE_SETS = {
+    "default": (),
+    "external": EXTERNAL,
+    "plain": PLAIN,
+    "placed": PLACED,
+    "cluster": CLUSTER,
+    "traced": TRACED,
+}
 
 
 @pytest.fixture(params=VALUE_SETS)
@@ -178,6 +186,91 @@ def test_network_policy_admits_the_operators_readers(render: Render) -> None:
     assert [peer.items() <= labels.items() for peer in peers] == [True]
 
 
+READER = make_labels(ReaderKey("postgres", "shop-db"))
+FUNCTION = {"app.kubernetes.io/part-of": "wisp", "app.kubernetes.io/component": "function"}
+STRANGER = {"app": "x"}
+
+
+@pytest.mark.parametrize(
+    ("who", "namespace", "whom", "ports"),
+    [
+        ("operator", "wisp-system", "nats", {4222}),
+        ("router", "wisp-system", "nats", {4222}),
+        ("ingest", "wisp-system", "nats", {4222}),
+        ("test", "wisp-system", "nats", {4222}),
+        ("nats", "wisp-system", "nats", {6222}),
+        ("store", "wisp-system", "nats", set()),
+        ("minio", "wisp-system", "nats", set()),
+        (READER, "shop", "nats", {4222}),
+        (FUNCTION, "shop", "nats", set()),
+        ({"app.kubernetes.io/component": "router"}, "shop", "nats", set()),
+        ({"app.kubernetes.io/part-of": "wisp", "app.kubernetes.io/component": "router"}, "shop", "nats", set()),
+        ({"app.kubernetes.io/component": "reader"}, "shop", "nats", set()),
+        (STRANGER, "wisp-system", "nats", set()),
+        (STRANGER, "shop", "nats", set()),
+        ("minio", "wisp-system", "ingest", {8080, 9090}),
+        (FUNCTION, "shop", "ingest", {8080, 9090}),
+        (FUNCTION, "shop", "store", {8080, 9090}),
+        (FUNCTION, "shop", "minio", {9000}),
+        (STRANGER, "kube-system", "operator", {9090, 9443}),
+        (STRANGER, "monitoring", "router", {9090}),
+    ],
+)
+def test_who_reaches_whom(
+    render: Render, who: str | dict[str, str], namespace: str, whom: str, ports: set[int]
+) -> None:
+    """A pod of ours, or of a tenant's, reaches these ports of a part and no others: what the parts need, and of the log nobody else anything."""
+    objects = render(*CLUSTER)
+    labels = who if isinstance(who, dict) else part(objects, who)
+    assert reachable(objects, labels, namespace, part(objects, whom)) == ports
+
+
+def part(objects: list[dict[str, Any]], component: str) -> dict[str, str]:
+    """The labels of a part's pods."""
+    return next(
+        labels
+        for one in objects
+        if (
+            labels := (one if one["kind"] == "Pod" else one.get("spec", {}).get("template", {}))
+            .get("metadata", {})
+            .get("labels", {})
+        )
+        and labels["app.kubernetes.io/component"] == component
+    )
+
+
+def reachable(
+    objects: list[dict[str, Any]], labels: dict[str, str], namespace: str, target: dict[str, str]
+) -> set[int]:
+    """The ports of a pod in the release's namespace that NetworkPolicies leave open to another pod; it has one at least, so all else is shut."""
+    policies = [
+        one["spec"] for one in objects if one["kind"] == "NetworkPolicy" and selects(one["spec"]["podSelector"], target)
+    ]
+    assert policies
+    return {
+        port["port"]
+        for policy in policies
+        for rule in policy["ingress"]
+        if "from" not in rule or any(admits(peer, labels, namespace) for peer in rule["from"])
+        for port in rule["ports"]
+    }
+
+
+def admits(peer: dict[str, Any], labels: dict[str, str], namespace: str) -> bool:
+    """Whether a rule's peer is such a pod."""
+    inside = peer["namespaceSelector"] == {} if "namespaceSelector" in peer else namespace == "wisp-system"
+    return inside and selects(peer["podSelector"], labels)
+
+
+def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Whether a selector takes these labels."""
+    listed = selector.get("matchExpressions", [])
+    assert all(one["operator"] == "In" for one in listed)
+    return selector.get("matchLabels", {}).items() <= labels.items() and all(
+        labels.get(one["key"]) in one["values"] for one in listed
+    )
+
+
 def test_three_nats_servers_find_each_other(render: Render) -> None:
     """One value makes a cluster: peers by name, routes that other pods don't reach, a copy of each stream on every server."""
     objects = render(*CLUSTER)
@@ -205,6 +298,24 @@ def test_external_servers_replace_the_bundled_ones(render: Render) -> None:
         {"name": "store-1", "endpoint": "https://s3.example", "notificationArns": ["arn:aws:sqs:::wisp"]}
     ]
     assert config["randomSecrets"] == {"wisp-s3-tokens": ["store-1"]}
+
+
+def test_uploads_of_code_find_their_way_where_there_is_a_store(render: Render) -> None:
+    """The ingest gets the key of tickets alone, who may use its door may bring code to the store; without a store there is neither."""
+    objects = render()
+    assert operator_config(objects)["randomSecrets"]["wisp-store"] == ["key", "tickets"]
+    ingest = str(named(objects, "Deployment", "wisp-ingest"))
+    assert str({"name": "wisp-store", "key": "tickets"}) in ingest
+    assert str({"name": "wisp-store", "key": "key"}) not in ingest
+    rules = named(objects, "Role", "wisp-ingest-caller")["rules"]
+    assert [(rule["resourceNames"], rule["verbs"]) for rule in rules] == [
+        (["http:wisp-ingest:8080"], ["get", "create"]),
+        (["http:wisp-store:8080"], ["create", "update"]),
+    ]
+    without = render(*EXTERNAL)
+    assert "wisp-store" not in str(
+        [named(without, "Deployment", "wisp-ingest"), named(without, "Role", "wisp-ingest-caller")]
+    )
 
 
 def test_minio_notifies_through_both_targets(render: Render) -> None:
@@ -392,3 +503,29 @@ def test_check_passes_only_where_all_answer(render: Render) -> None:
     assert bad.returncode == 1
     assert "503 NATS is away" in bad.stdout
     assert "refused" in bad.stdout
+
+
+def test_the_router_alone_knows_the_collector(render: Render) -> None:
+    """And the credentials for it come from a Secret; without an endpoint nothing of it is there."""
+    for values, wanted in (((), []), (TRACED, ["Deployment/wisp-router"])):
+        specs = pod_specs(render(*values))
+        assert [name for name, spec in specs.items() if "WISP_TRACES" in json.dumps(spec)] == wanted
+        assert [name for name, spec in specs.items() if '"traces"' in json.dumps(spec)] == wanted
+    spec = pod_specs(render(*TRACED))["Deployment/wisp-router"]
+    env = {one["name"]: one.get("value") for one in spec["containers"][0]["env"]}
+    assert env["WISP_TRACES_ENDPOINT"] == "https://otlp.example/api"
+    assert float(env["WISP_TRACES_RATIO"] or "") == 0.05
+    (mount,) = (one for one in spec["containers"][0]["volumeMounts"] if one["name"] == "traces")
+    assert mount["mountPath"] == env["WISP_TRACES_HEADERS"]
+    (volume,) = (one for one in spec["volumes"] if one["name"] == "traces")
+    assert volume["secret"]["secretName"] == "otlp"
+
+
+@pytest.mark.parametrize(
+    "value", ["tracing.otlp.endpoint=otlp.example:4318", "tracing.ratio=2", "tracing.otlp.endpoint=http://a:b@c"]
+)
+def test_tracing_that_can_not_be_is_refused(value: str) -> None:
+    """By the schema, before a router starts with it."""
+    answer = helm_template("--set", value)
+    assert answer.returncode != 0
+    assert "tracing" in answer.stderr

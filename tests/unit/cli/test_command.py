@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import re
 import subprocess
 import sys
@@ -11,17 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 from fixtures.cli import HELLO, Wisp, write_project
-from fixtures.node import node
 from wisp import logs, output, project, reference
 from wisp.errors import UsageError
 
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture
-def wisp(tmp_path: Path) -> Wisp:
-    """The command without a cluster."""
-    return Wisp(tmp_path / "absent")
 
 
 def test_the_page_is_current() -> None:
@@ -59,7 +51,7 @@ def test_help_names_the_templates() -> None:
     assert set(re.split(r", | or ", named[1])) == templates
 
 
-@pytest.mark.parametrize("file", ["Dockerfile", "app.py", "app.mjs", "app.js", "bootstrap"])
+@pytest.mark.parametrize("file", ["Dockerfile", "Containerfile", "app.py", "app.mjs", "app.js", "bootstrap"])
 def test_code_without_wisp_yaml_is_told_what_to_write(wisp: Wisp, tmp_path: Path, file: str) -> None:
     """Exit code 2 and a line that, written into wisp.yaml, is a project; `init` is named in any case."""
     folder = tmp_path / "greeter"
@@ -135,16 +127,18 @@ def test_an_event_that_is_none(wisp: Wisp, tmp_path: Path, event: str) -> None:
     assert (done.code, done.err.count("\n")) == (2, 1), done.err
 
 
-@pytest.mark.parametrize("runtime", ["python3.13", "nodejs24", "provided"])
-def test_a_template_runs_on_this_machine(
-    wisp: Wisp, tmp_path: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_event_that_would_take_too_long_to_judge(wisp: Wisp, tmp_path: Path) -> None:
+    """It is said to be too much for this pattern, as the router would say it."""
+    (tmp_path / "pattern").write_text(json.dumps({"data": {"a": [{"suffix": f"x{number}"} for number in range(900)]}}))
+    event = json.dumps(EVENT | {"data": {"a": ["y"] * 2000}})
+    done = wisp("events", "test-pattern", "--pattern", str(tmp_path / "pattern"), "--event", "-", stdin=event)
+    assert (done.code, "the filter would take more than 1,000,000 comparisons" in done.err) == (2, True), done.err
+
+
+def test_a_template_runs_on_this_machine(wisp: Wisp, template: Path) -> None:
     """The sample event of each template greets by name with --local: as a request, as a CloudEvent, and of no named type."""
-    monkeypatch.setenv("PATH", f"{node().parent}:{os.environ['PATH']}")
-    folder = tmp_path / "greeter"
-    wisp("init", str(folder), "--runtime", runtime)
-    command = ["invoke", "greeter", "--local", str(folder)]
-    sample = ["-f", str(folder / "events" / "hello.json")]
+    command = ["invoke", "greeter", "--local", str(template)]
+    sample = ["-f", str(template / "events" / "hello.json")]
     for arguments in (sample, [*sample, "--cloudevent"]):
         done = wisp(*command, *arguments)
         assert (done.code, json.loads(done.out)["message"]) == (0, "Hello, Ada!"), done.err

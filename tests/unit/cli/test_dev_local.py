@@ -12,14 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from fixtures.cli import HELLO, Wisp, printing, write_project
-from fixtures.node import node
 from fixtures.process import wait_until
-
-
-@pytest.fixture
-def wisp(tmp_path: Path) -> Wisp:
-    """The command without a cluster."""
-    return Wisp(tmp_path / "absent")
 
 
 def answering(text: str) -> str:
@@ -79,19 +72,13 @@ def test_code_that_fails_at_the_start_is_served_when_it_is_mended(wisp: Wisp, tm
         wait_until(lambda: answer(told) == '"mended"', "it serves")
 
 
-@pytest.mark.parametrize("runtime", ["python3.13", "nodejs24", "provided"])
-def test_the_template_of_a_runtime_is_served(
-    wisp: Wisp, tmp_path: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_template_of_a_runtime_is_served(wisp: Wisp, template: Path) -> None:
     """What `init` writes greets by name here, too, whatever type a client gives the body; its line is shown as `wisp logs` shows it."""
-    monkeypatch.setenv("PATH", f"{node().parent}:{os.environ['PATH']}")
-    folder = tmp_path / "hello"
-    assert wisp("init", str(folder), "--runtime", runtime).code == 0
-    running = wisp.start("dev", str(folder), "--local", "--port", "0")
+    running = wisp.start("dev", str(template), "--local", "--port", "0")
     with printing(running) as seen, printing(running, "stderr") as told:
-        wait_until(lambda: "Hello, Ada!" in answer(told), "it serves")
+        wait_until(lambda: "Hello, Ada!" in answer(told, "greeter"), "it serves")
         wait_until(lambda: any(line.endswith("greeting Ada\n") for line in seen), "its line is shown")
-        assert "Hello, Ada!" in answer(told, media_type="application/x-www-form-urlencoded")  # as curl -d calls it
+        assert "Hello, Ada!" in answer(told, "greeter", "application/x-www-form-urlencoded")  # as curl -d calls it
 
 
 def test_what_a_function_has_on_the_cluster_holds_here(wisp: Wisp, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ def test_functions_come_before_subscriptions(tmp_path: Path) -> None:
         (f"{HELLO}    env: [{{nam: A}}]\n", "functions.hello.env[0].nam: there is no such field; did you mean name?"),
         (HELLO.replace("    runtime: python3.13\n", ""), "functions.hello: Object missing required field `runtime`"),
         (HELLO.replace("folder: function", "folder: lost"), "functions.hello.code.folder: there is no folder"),
-        (HELLO.replace("folder: function", "folder: function, image: x"), "write exactly one kind of code"),
+        (HELLO.replace("folder: function", "folder: function, files: {}"), "write exactly one kind of code"),
+        (HELLO.replace("folder: function", "folder: function, image: x"), "there is no Dockerfile in"),
         (HELLO.replace("folder: function", "folder: function, zip: {key: x}"), "the content says the rest"),
         (f"{SUBSCRIPTION}    filter: {{data: {{op: insert}}}}\n", 'subscriptions.on-row.filter: data.op: is "insert"'),
         (SUBSCRIPTION.replace("[public.orders]", "orders"), "source.postgres.tables: Expected `array`, got `str`"),
@@ -76,23 +78,39 @@ def test_a_mistake_is_named_by_its_path(tmp_path: Path, text: str, said: str) ->
     assert said in mistake(tmp_path, text)
 
 
-def test_code_that_does_not_fit_into_files(tmp_path: Path) -> None:
-    """Too much, folders and bytes that are no text are refused with the way that there is; caches and hidden files are left out."""
+def test_a_few_text_files_are_written_into_the_spec(tmp_path: Path) -> None:
+    """Without caches and hidden files."""
     code = tmp_path / "function"
     for name in ("__pycache__", ".git"):
         (code / name).mkdir(parents=True)
     (code / "half.txt").write_text("x" * (CODE_BYTES // 2))
-    (hello,) = load(tmp_path, HELLO)
-    assert sorted(hello["spec"]["code"]["files"]) == ["app.py", "half.txt"]
-    (code / "more.txt").write_text("é" * (CODE_BYTES // 4))
-    assert "may be 192 KiB in all: write code: {folder: ..., zip: {bucket: ..., connection: {name: ...}}}" in mistake(
-        tmp_path
-    )
-    (code / "more.txt").write_bytes(b"\xff\xfe")
-    assert "more.txt can't be sent as text (it is not UTF-8)" in mistake(tmp_path)
-    (code / "more.txt").unlink()
-    (code / "node_modules").mkdir()
-    assert "node_modules is a folder" in mistake(tmp_path)
+    (hello,), archives, *_ = project.load(Path(write_project(tmp_path, HELLO)))
+    assert (sorted(hello["spec"]["code"]["files"]), archives) == (["app.py", "half.txt"], {})
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"more.txt": b"x" * CODE_BYTES},
+        {"more.txt": b"\xff\xfe"},
+        {"node_modules/b/package.json": b"{}"},
+        {"a name.txt": b""},
+        {f"{number}.txt": b"" for number in range(64)},
+    ],
+)
+def test_what_does_not_fit_into_the_spec_is_an_archive(tmp_path: Path, files: dict[str, bytes]) -> None:
+    """Too much, folders, bytes that are no text, names and numbers of files that no ConfigMap takes: for the store, named by its content."""
+    for name, content in files.items():
+        path = tmp_path / "function" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    (hello,), archives, *_ = project.load(Path(write_project(tmp_path, HELLO)))
+    ((sha256, data),) = archives.items()
+    assert hashlib.sha256(data).hexdigest() == sha256
+    assert hello["spec"]["code"] == {"stored": {"sha256": sha256}}
+    with zipfile.ZipFile(io.BytesIO(data)) as packed:
+        assert {name: packed.read(name) for name in files} == files
+        assert "app.py" in packed.namelist()
 
 
 def test_a_folder_as_a_zip(tmp_path: Path) -> None:
@@ -107,7 +125,7 @@ def test_a_folder_as_a_zip(tmp_path: Path) -> None:
     (code / "tool").chmod(0o700)
     (code / "x.so").symlink_to("pkg/.libs/x.so.1")
     text = HELLO.replace("folder: function", "folder: function, zip: {bucket: code, connection: {name: my-s3}}")
-    (hello,), archives, _ = project.load(Path(write_project(tmp_path, text)))
+    (hello,), archives, *_ = project.load(Path(write_project(tmp_path, text)))
     ((key, data),) = archives.items()
     sha256 = hashlib.sha256(data).hexdigest()
     zipped = {"bucket": "code", "connection": {"name": "my-s3"}, "key": f"hello/{sha256}.zip", "sha256": sha256}

@@ -63,5 +63,5 @@ def test_only_the_newest_versions_of_an_image_are_kept(tmp_path: Path) -> None:
     for age, path in enumerate([other, *archives]):
         path.touch()
         os.utime(path, (age, age))
-    images.drop_old(archives[-1])
+    assert images.drop_old(archives[-1]) == ["000000000000", "000000000001"]
     assert sorted(tmp_path.iterdir()) == sorted([other, *archives[-images.ARCHIVES_KEPT :]])

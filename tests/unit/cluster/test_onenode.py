@@ -39,6 +39,7 @@ def test_containerd_keeps_to_its_own_folders() -> None:
     assert all(own_path(each) for each in (config["root"], config["state"], config["grpc"]["address"]))
     images = config["plugins"]["io.containerd.cri.v1.images"]
     assert images["pinned_images"]["sandbox"] == "dev.local/pause:1"
+    assert own_path(images["registry"]["config_path"])
 
 
 def test_kubelet_stays_below_the_node_s_cgroup_and_folders() -> None:

@@ -8,10 +8,10 @@ import pytest
 from wisp_operator import code_store
 
 
-async def test_a_store_that_is_away_is_told_of_once_and_asked_less_often(
+async def test_a_store_that_is_away_is_told_of_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And as often as usual, and told of again, when it was there in between."""
+    """It is asked as often as ever, so that code is collected soon when it is back; it is told of again when it was there in between."""
     api: Any = None
     pauses: list[float] = []
     fails = [True] * 14 + [False, True]
@@ -29,8 +29,6 @@ async def test_a_store_that_is_away_is_told_of_once_and_asked_less_often(
     monkeypatch.setattr(code_store, "collect", collect)
     with caplog.at_level(logging.INFO), pytest.raises(asyncio.CancelledError):
         await code_store.keep_collecting(api, code_store.CodeStore("http://store", "key"), 6)
-    assert pauses[:5] == [1, 2, 4, 8, 16]
-    assert max(pauses) == pauses[14] == 3600
-    assert pauses[15:] == [1, 2]
+    assert set(pauses) == {1}
     said = [record.message for record in caplog.records]
     assert ["away" in one for one in said] == [True, False, True]

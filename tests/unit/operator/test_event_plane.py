@@ -247,22 +247,27 @@ def test_rows_of_tables_are_for_who_asks_and_has_a_place_in_the_log() -> None:
     assert _snapshots(plan(view, CONFIG, "cluster")) == [[]]
 
 
-def test_rows_of_mysqls_tables_are_asked_for_as_well() -> None:
+@pytest.mark.parametrize(("kind", "tables"), [("mysql", "tables"), ("mongodb", "collections")])
+def test_rows_of_other_databases_are_asked_for_as_well(kind: str, tables: str) -> None:
     """The subject, the type and the task are those of the connection's kind."""
-    source = {"mysql": {"connection": {"name": "shop-db"}, "tables": ["shop.orders"], "operations": ["insert"]}}
-    source["mysql"]["snapshot"] = "initial"
-    item = make_subscription(source=source)
+    source = {
+        "connection": {"name": "shop-db"},
+        tables: ["shop.orders"],
+        "operations": ["insert"],
+        "snapshot": "initial",
+    }
+    item = make_subscription(source={kind: source})
     uid = item["metadata"]["uid"]
     report = RouteStatus(uid=uid, generation=1, state="Active")
     view = View("media", wishes(item), cursors={uid}, route_reports={"on-upload": report})
     made = plan(view, CONFIG, "cluster")
     route = made.routes["on-upload"]
-    assert names.snapshot_subject("media", "shop-db", "shop", "orders", uid, kind="mysql") in route.subjects
-    assert {"type": [f"dev.wisp.mysql.{kind}" for kind in ("insert", "snapshot", "gap")]} in route.filters
-    (task,) = [task.mysql for task in made.readers.values() if task.mysql]
+    assert names.snapshot_subject("media", "shop-db", "shop", "orders", uid, kind=kind) in route.subjects
+    assert {"type": [f"dev.wisp.{kind}.{done}" for done in ("insert", "snapshot", "gap")]} in route.filters
+    (task,) = [task.database for task in made.readers.values() if task.database]
     assert [table.snapshots for table in task.tables] == [[uid]]
     view.tasks, view.cursors = made.readers, set()
-    (task,) = [task.mysql for task in plan(view, CONFIG, "cluster").readers.values() if task.mysql]
+    (task,) = [task.database for task in plan(view, CONFIG, "cluster").readers.values() if task.database]
     assert [table.snapshots for table in task.tables] == [[uid]], "rows that leave the task come twice"
 
 

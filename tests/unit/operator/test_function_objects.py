@@ -350,6 +350,56 @@ def test_pods_carry_what_the_function_adds() -> None:
     assert made["metadata"]["annotations"]["autoscaling.knative.dev/max-scale"] == "4"
 
 
+def test_volumes_lie_in_the_functions_container_under_names_of_their_own() -> None:
+    """All that hold configuration are read-only; none meets a volume of the platform's, whatever it is called; the front beside an image has none."""
+    pod = {
+        "runtimeClassName": "gvisor",
+        "volumes": [
+            {"name": "tmp", "configMap": {"name": "settings", "items": [{"key": "a", "path": "b/c"}]}},
+            {"name": "code", "secret": {"secretName": "mail", "optional": True}},
+            {
+                "name": "both",
+                "projected": {"sources": [{"secret": {"name": "mail"}}, {"configMap": {"name": "settings"}}]},
+            },
+            {"name": "cache", "emptyDir": {"sizeLimit": "2048Mi", "medium": "Memory"}},
+            {"name": "models", "persistentVolumeClaim": {"claimName": "models"}},
+            {"name": "out", "persistentVolumeClaim": {"claimName": "out", "readOnly": False}},
+        ],
+        "volumeMounts": [
+            {"name": "tmp", "mountPath": "/mnt/settings", "subPath": "b"},
+            *({"name": name, "mountPath": f"/mnt/{name}"} for name in ("code", "both", "cache", "models", "out")),
+        ],
+    }
+    for given in ({}, {"runtime": "container", "handler": None, "signature": "lambda", "code": {"image": "a"}}):
+        made = template(pod=pod, **given)
+        volumes = {one["name"]: {key: one[key] for key in one if key != "name"} for one in made["volumes"]}
+        assert len(volumes) == len(made["volumes"])
+        assert volumes["tmp"] == {"emptyDir": {"sizeLimit": "512Mi"}}
+        assert volumes["own-tmp"] == {"configMap": {"name": "settings", "items": [{"key": "a", "path": "b/c"}]}}
+        assert volumes["own-code"] == {"secret": {"secretName": "mail", "optional": True}}
+        assert volumes["own-both"] == {
+            "projected": {"sources": [{"secret": {"name": "mail"}}, {"configMap": {"name": "settings"}}]}
+        }
+        assert volumes["own-cache"] == {"emptyDir": {"sizeLimit": "2Gi", "medium": "Memory"}}
+        assert volumes["own-models"] == {"persistentVolumeClaim": {"claimName": "models", "readOnly": True}}
+        assert volumes["own-out"] == {"persistentVolumeClaim": {"claimName": "out"}}
+        *others, own = made["containers"]
+        mounts = [one for one in own["volumeMounts"] if one["name"].startswith("own-")]
+        assert mounts[0] == {"name": "own-tmp", "mountPath": "/mnt/settings", "subPath": "b", "readOnly": True}
+        assert [one["name"] for one in mounts if not one.get("readOnly")] == ["own-cache", "own-out"]
+        assert len(mounts) == 6
+        assert not [one for other in others for one in other.get("volumeMounts", []) if one["name"].startswith("own-")]
+        assert made["runtimeClassName"] == "gvisor"
+
+
+def test_knatives_burst_capacity_is_left_to_the_function() -> None:
+    """Nothing is said of it, so that the activator holds what pods have no room for, unless the Function says otherwise."""
+    name = "autoscaling.knative.dev/target-burst-capacity"
+    assert name not in service()["spec"]["template"]["metadata"]["annotations"]
+    made = service(pod={"annotations": {name: "0"}})["spec"]["template"]
+    assert made["metadata"]["annotations"][name] == "0"
+
+
 def test_the_runtime_is_told_what_the_function_says() -> None:
     """What Knative lets into a pod at once is what the runtime runs at once, apart or together, with the logs that the Function asks for."""
     made = container(scale={"perInstance": 8}, isolation="shared", logFormat="text")

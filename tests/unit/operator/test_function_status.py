@@ -131,9 +131,26 @@ def test_service_ready(case: str, service: dict[str, Any] | None, wanted: tuple[
         (
             "a flag is off",
             400,
-            b'{"message":"must not set the field(s): spec.template.spec.nodeSelector"}',
+            b'{"message":"must not set the field(s): spec.template.spec.nodeSelector, spec.template.spec.runtimeClassName"}',
+            ("False", "FeatureDisabled"),
+            "kubernetes.podspec-runtimeclassname: enabled, kubernetes.podspec-nodeselector: enabled into ConfigMap config-features",
+        ),
+        (
+            "claims are not allowed",
+            400,
+            (
+                b'{"message":"Persistent volume claim support is disabled, but found persistent volume claim a:'
+                b' must not set the field(s): spec.template.spec.volumes[0].persistentVolumeClaim"}'
+            ),
+            ("False", "FeatureDisabled"),
+            "kubernetes.podspec-persistent-volume-claim: enabled",
+        ),
+        (
+            "a wrong value of a field that a flag allows",
+            400,
+            b'{"message":"invalid value: x: spec.template.spec.tolerations"}',
             ("False", "ServiceRefused"),
-            "nodeSelector",
+            "tolerations",
         ),
         (
             "Knative of before the field",

@@ -68,10 +68,15 @@ def test_they_go_with_the_function_and_with_the_field() -> None:
         ({"max": 2, "perInstance": 3}, 10, 6),
         ({}, 10, 10),
         ({"max": 1000, "perInstance": 1000}, 20, 20),
+        ({"max": 5000}, 20, 20),
+        (None, 20, 20),
     ],
 )
-def test_no_more_than_the_function_runs(scale: dict[str, int], parallelism: int, expected: int) -> None:
-    """A Subscription sends a Function no more at once than its pods run: what waited in front of them would count as failed."""
+def test_no_more_than_the_function_runs(scale: dict[str, int] | None, parallelism: int, expected: int) -> None:
+    """A Subscription sends a Function no more at once than its pods run: what waited in front of them would count as failed.
+
+    A scale from before a rule stops nothing of the namespace.
+    """
     subscription = make_subscription("clock", source=schedule(), parallelism=parallelism)
     function = make_function(scale=scale) | {"status": TRAFFIC}
     view = View("media", [decode(subscription)], functions={"hello": function})

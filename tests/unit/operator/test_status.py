@@ -1,9 +1,11 @@
 """When a Job that failed is made again, by what the status says of it, and which of its changes become Events."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn
 
+import pytest
 from fixtures.objects import make_function
+from wisp_operator.api import EVENTS, Api, ApiError, Resource
 from wisp_operator.status import (
     Aspect,
     make_conditions,
@@ -13,6 +15,7 @@ from wisp_operator.status import (
     news,
     next_try,
     timestamp,
+    write_event,
     wrong_before,
 )
 
@@ -54,14 +57,14 @@ def test_what_was_wrong_stands() -> None:
     assert wrong_before(failing(START), "spec.requirements: ") is None
 
 
-def told(*aspects: Aspect) -> list[tuple[str, str]]:
+def told(*aspects: Aspect, of: str = "CodeReady") -> list[tuple[str, str]]:
     """Type and reason of the Events while a condition goes through these states."""
     live = make_function()
     found: list[tuple[str, str]] = []
     live["metadata"]["generation"] = 1
     for aspect in aspects:
         before = live.get("status", {}).get("conditions", [])
-        now = make_conditions(live, {"CodeReady": aspect}, START)
+        now = make_conditions(live, {of: aspect}, START)
         found += [(kind, reason) for reason, _, kind in news(before, now)]
         live["status"] = {"conditions": now}
     return found
@@ -81,6 +84,8 @@ def test_events_tell_each_step() -> None:
     """Each step of a roll-out is an Event, a threat and a reader's absence only where they begin."""
     steps = [mark_true("RollingOut", f"{share} %") for share in ("10", "10", "50")]
     assert told(*steps, mark_true()) == [("Normal", "RollingOut")] * 2
+    deploying = mark_unknown("Deploying", "Knative has not taken the change up yet")
+    assert told(deploying, steps[0], deploying, steps[2], deploying, mark_true()) == [("Normal", "RollingOut")] * 2
     gone = mark_unknown("ReaderAway", "the reader has not reported")
     assert told(mark_true(), gone, gone, mark_true()) == [("Warning", "ReaderAway")]
     assert told(mark_unknown("LogUnavailable", ""), gone, mark_true()) == []
@@ -88,3 +93,27 @@ def test_events_tell_each_step() -> None:
     assert told(steps[0], blocked, steps[0], blocked, steps[0]) == [("Normal", "RollingOut")]
     threats = [mark_true("SlotAtRisk", f"{size} MiB") for size in ("10", "20")]
     assert told(*threats, mark_true()) == [("Warning", "SlotAtRisk")]
+
+
+def test_a_destination_is_told_of_and_leaves_ready_alone() -> None:
+    """Ready stays while the destination comes and goes; each time that it goes is an Event."""
+    live = make_function()
+    live["metadata"]["generation"] = 1
+    gone = mark_false("SinkNotFound", "spec.deadLetter.ref: there is none")
+    ready, source, posted = make_conditions(live, {"SourceReady": mark_true(), "DestinationReady": gone}, START)
+    assert (ready["type"], ready["status"], ready["reason"]) == ("Ready", "True", "AsWanted")
+    assert (source["status"], posted["status"], posted["reason"]) == ("True", "False", "SinkNotFound")
+    assert told(mark_true(), gone, gone, mark_true(), of="DestinationReady") == [("Warning", "SinkNotFound")]
+
+
+async def test_an_event_that_is_refused_holds_nothing_up(caplog: pytest.LogCaptureFixture) -> None:
+    """A quota of a namespace, or a webhook that answers no Events, costs the Event alone, and the log tells what it said."""
+
+    class Refusing(Api):
+        async def create(self, resource: Resource, namespace: str, body: Any) -> NoReturn:
+            assert (resource, namespace, body["reason"]) == (EVENTS, "media", "SinkNotFound")
+            raise ApiError(403, b'{"message": "exceeded quota: events", "reason": "Forbidden"}')
+
+    await write_event(Refusing.__new__(Refusing), make_function(), "SinkNotFound", "there is none", START)
+    [line] = caplog.messages
+    assert "the Event SinkNotFound (there is none) was refused: exceeded quota: events" in line

@@ -127,6 +127,24 @@ def test_a_listing_is_told_of_and_is_no_trouble() -> None:
 TAGGED = ROWS | {"spec": ROWS["spec"] | {"function": {"name": "hello", "tag": "stable"}}}
 
 
+def test_what_was_missed_of_a_bucket_is_told_for_a_day() -> None:
+    """True with a warning that says from when till when; not while it goes on, and not for ever."""
+    report = reader(items={"photos": ItemStatus(ready=True, message="listing")})
+    times = {"since": "2026-05-31T10:00:00Z", "until": "2026-05-31T12:00:00Z"}
+
+    def told(unseen: dict[str, str]) -> tuple[str, str]:
+        aspect = source_aspect(decode(BUCKET), "v1", report, Proof.GRANTED, NOW, unseen)
+        assert aspect.status == "True"
+        return aspect.reason, aspect.message
+
+    reason, message = told(times)
+    assert reason == "ChangesMissed"
+    assert "bucket photos between 2026-05-31T10:00:00Z and 2026-05-31T12:00:00Z" in message
+    assert message.endswith("; listing")
+    assert told(times | {"until": "2026-05-31T11:59:59Z"}) == ("AsWanted", "listing")
+    assert told({"since": times["since"]}) == ("AsWanted", "listing")
+
+
 def function(status: str, reason: str = "AsWanted") -> dict[str, Any]:
     """A Function whose Ready says this."""
     return make_function() | {

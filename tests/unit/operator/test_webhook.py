@@ -16,6 +16,8 @@ CONFIG = OperatorConfig(
     events_image="events",
     nats_url="nats://log",
 )
+INVOKED: dict[str, Any] = {"async": {"onFailure": {"uri": "https://evil.test/x"}}}
+HOOKED = make_function(**INVOKED)
 FOLDER = make_function(code={"files": {"lib/app.py": ""}})
 
 
@@ -31,11 +33,22 @@ def ask(item: dict[str, Any], before: dict[str, Any] | None = None) -> tuple[boo
     [
         ("folder", FOLDER, "lib/app.py"),
         ("bytes of code", make_function(code={"files": {"app.py": "ø" * 98_305}}), "192 KiB"),
+        ("the platform's own namespace", make_function(namespace="wisp-system"), "create it in another"),
         ("runtime without image", make_function(runtime="nodejs24"), "no image for it"),
         ("pattern", make_subscription(source=bucket(), filter={"type": "text"}), "spec.filter"),
         ("cron", make_subscription(source=schedule("61 * * * *")), "spec.source.schedule.cron"),
         ("time zone", make_subscription(source=schedule(timezone="Europe/Atlantis")), "no time zone"),
         ("a time that is over", make_subscription(source=schedule(None, at="2020-01-01T00:00:00Z")), "was over"),
+        (
+            "a hook that is not admitted",
+            make_subscription(source=bucket(), deadLetter={"uri": "https://evil.test/x"}),
+            "spec.deadLetter.uri: https://evil.test is not among the hosts",
+        ),
+        (
+            "one of an invocation",
+            HOOKED,
+            "spec.async.onFailure.uri: https://evil.test is not among the hosts",
+        ),
         ("bytes of a table", make_subscription(source=postgres("public." + "ø" * 40)), "80 bytes"),
     ],
 )

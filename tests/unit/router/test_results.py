@@ -8,7 +8,8 @@ import pytest
 from wisp_api import cloudevent
 from wisp_api.cloudevent import EVENT_BYTES, Event
 from wisp_api.route import Outlet, Route, Target
-from wisp_events.router import results
+from wisp_events.router import letter, results
+from wisp_events.router.request import address
 from wisp_events.router.results import BadReply
 from wisp_events.router.schedule import Item
 from wisp_events.router.verdict import Answer, Failure, Outcome
@@ -31,6 +32,7 @@ def item(data: Any = None, **attributes: Any) -> Item:
     event = Event(data=msgspec.Raw(json.dumps(data or {"n": 1}).encode()), **given)
     made = Item(7, 3, event, msgspec.Raw(cloudevent.encode(event)), 0, "")
     made.attempts = 2
+    made.to = address("http://pay-1.shop.svc.cluster.local/", "function")
     return made
 
 
@@ -100,6 +102,27 @@ def test_the_record_of_a_failure(
     told = record["requestContext"]
     assert (told["condition"], told["approximateInvokeCount"]) == (condition, count)
     assert (record["responseContext"], record["responsePayload"]) == (context, payload)
+
+
+@pytest.mark.parametrize(
+    ("receiver", "target", "arn", "revision"),
+    [
+        ("pay", ("http://pay-1.shop.svc.cluster.local/", "function"), "arn:wisp:lambda:::function:shop:pay", "pay-1"),
+        ("", ("https://hooks.example.com/", "public"), "arn:wisp:events:::subscription:shop:on-order", ""),
+    ],
+)
+def test_of_a_subscriptions_event(receiver: str, target: tuple[str, str], arn: str, revision: str) -> None:
+    """Record and letter name the Function and the revision that failed, of a sink the Subscription alone; the event is the request."""
+    row = item(type="dev.wisp.postgres.insert")
+    row.last, row.to = Answer(500, marked=True, body=b"no"), address(*target)
+    of = route(on_failure=BUS)
+    of.name, of.function, of.receiver = "on-order", "", receiver
+    event, record = sent(results.of_failure(of, row, "MaxAttempts"))
+    assert (event.type, event.source) == ("dev.wisp.invocation.failed", "urn:wisp:subscription:shop:on-order")
+    assert (record["requestContext"]["functionArn"], record["responseContext"]["executedVersion"]) == (arn, revision)
+    assert record["requestPayload"] == json.loads(bytes(row.raw))
+    told = letter.of_event(of, "MaxAttempts", "no", row)
+    assert (told.subscription, told.function, told.revision) == ("on-order", receiver or None, revision or None)
 
 
 def test_an_event_that_was_posted_is_the_requests_payload() -> None:

@@ -62,3 +62,12 @@ def test_a_bucket_made_anew_is_taken_as_it_is() -> None:
     routes.take(listing, whole=True)
     assert generations(routes) == {"shop.a": 1}
     assert routes.revision == 1
+
+
+def test_a_listing_leaves_what_did_not_change_as_it_is() -> None:
+    """The same plan goes on, so that no filter is compiled again, and no flow that a target's refusals made less starts anew."""
+    routes = known(entry("a", 1), entry("b", 2))
+    before = dict(routes.plans)
+    routes.take([entry("a", 1), entry("b", 3)], whole=True)
+    assert routes.plans["shop.a"] is before["shop.a"]
+    assert routes.plans["shop.b"] is not before["shop.b"]

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wisp_api.cloudevent import Event
 from wisp_api.route import Retry, Route, Target
-from wisp_events.router.ownership import ALIVE, LEASE_SECONDS, LEAVING, LOST_SECONDS, Members, owner
+from wisp_events.router.ownership import ALIVE, BEAT_SECONDS, LEASE_SECONDS, LEAVING, LOST_SECONDS, Members, owner
 from wisp_events.router.plan import InvalidRoute, compile_route
+from wisp_events.router.replica import FOLLOW_SECONDS
 from wisp_events.router.request import address, pick, render
 from wisp_events.router.verdict import Answer, Failure, Outcome, Verdict, describe, judge, overloaded, pause
 
@@ -206,6 +207,20 @@ def test_members() -> None:
     assert not members.may_take("unknown", 100.0 + LOST_SECONDS - 0.1)
     assert members.may_take("", 100.0)
     assert members.may_take("me", 100.0)
+
+
+@pytest.mark.parametrize("killed", [step / 10 for step in range(100, 120)])
+def test_the_routes_of_a_killed_replica_are_taken_within_10_seconds(killed: float) -> None:
+    """At whatever moment between two beats it is killed, and however the other's polls lie between them."""
+    for offset in (0.0, 0.1, 0.2, 0.3, 0.4):
+        members, now, revision, beat = Members("me", 0.0), offset, 0, 0.0
+        while not (members.may_take("other", now) and members.sharing(now) == ["me"]):
+            now += FOLLOW_SECONDS
+            members.beat(revision, now)
+            if now < killed and now - beat >= BEAT_SECONDS:
+                beat, revision = now, revision + 1
+            members.observe("other", revision, now, ALIVE)
+        assert killed < now < killed + 10
 
 
 def test_beats_that_lag_are_none() -> None:

@@ -69,6 +69,7 @@ def behind(function: FunctionProcess, kind: str, wait: float, others: list[str])
     for index, (sock, other) in enumerate(zip(socks[1:], others, strict=True)):
         send(sock, f"behind-{index}", other)
     function_is_busy(function)
+    (function.folder.parent / "sent").touch()
     answers = [answer(sock) for sock in socks]
     for sock in socks:
         sock.close()
@@ -184,20 +185,22 @@ def test_a_head_in_pieces_of_what_is_too_large() -> None:
 def test_an_answer_before_its_turn(serve: Callable[..., FunctionProcess]) -> None:
     """A worker that answers what it hasn't begun is replaced; who was answered for runs in the next."""
     code = """
-import json, os, struct, time
+import os, struct, time
 numbers = iter(range(2, 1000))
 def handler(event, context):
     following = next(numbers)
     if event[0] == "forge":
-        time.sleep(event[1])
+        while not os.path.exists(os.path.dirname(__file__) + "/../sent"):
+            time.sleep(0.01)
         for name in os.listdir("/proc/self/fd"):
-            if os.readlink("/proc/self/fd/" + name).startswith("socket:"):
+            link = "/proc/self/fd/" + name
+            if os.path.islink(link) and os.readlink(link).startswith("socket:"):  # not what the listing itself had open
                 os.write(int(name), struct.pack(">BIII", 18, following, 0, 2) + b"13")
-                time.sleep(60)
+                time.sleep(600)
     return event[0]
 """
-    function = serve(code)
-    first, second = behind(function, "forge", 0.5, ["mine"])
+    function = serve(code, WISP_TIMEOUT_SECONDS="300")
+    first, second = behind(function, "forge", 0, ["mine"])
     assert first[1]["errorType"] == "Runtime.ExitError"
     assert second == (200, "mine")
     assert function.log(lambda line: line.get("errorType") == "Runtime.ProtocolError")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fixtures.process import free_port
-from unit.runtime.conftest import Answer, function_is_busy, read_all
+from unit.runtime.conftest import Answer, function_is_busy, in_time, read_all
 from wisp_runtime.frames import BUSY
 from wisp_runtime.lending import Lender
 
@@ -124,7 +124,7 @@ def test_code_that_keeps_the_lock(serve_here: Serve) -> None:
         function.log(lambda line: line["message"] == "holding")
         assert function.request("/_wisp/health").status == 200
         assert slow.result().status == 504
-    assert say(function, "pid").status == 200
+    assert in_time(lambda: say(function, "pid")).status == 200
 
 
 def test_half_a_request(serve_here: Serve) -> None:

@@ -145,9 +145,9 @@ def handler(event, context):
     left = context.get_remaining_time_in_millis()
     names = ["aws_request_id", "function_name", "function_version", "memory_limit_in_mb", "invoked_function_arn",
              "log_group_name", "log_stream_name", "client_context"]
-    return {name: getattr(context, name) for name in names} | {"left": 4000 < left <= 5000}
+    return {name: getattr(context, name) for name in names} | {"left": 30_000 < left <= 60_000}
 """
-    function = serve(code, WISP_TIMEOUT_SECONDS="5", WISP_MEMORY_MB="128")
+    function = serve(code, WISP_TIMEOUT_SECONDS="60", WISP_MEMORY_MB="128")
     assert function.invoke({}, **{"wisp-request-id": "mine"}).json == {
         "aws_request_id": "mine",
         "function_name": "hello",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import re
+import select
 from typing import TYPE_CHECKING
 
 import pytest
 from fixtures.process import free_port
-from unit.runtime.conftest import function_is_busy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,7 +154,8 @@ def handler(request):
         connections = [function.connect() for _ in range(3)]
         for connection in connections:
             connection.request("POST", "/", b"x" * 1_000_000)
-        function_is_busy(function)
+        refusal, _, _ = select.select([connection.sock for connection in connections], [], [], 60)
+        assert len(refusal) == 1  # the others wait for their go
         (function.folder / "go").touch()
         answers = [connection.getresponse() for connection in connections]
         assert sorted(answer.status for answer in answers) == [200, 200, 429]

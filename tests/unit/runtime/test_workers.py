@@ -9,11 +9,12 @@ import signal
 import sys
 import time
 from base64 import b64encode
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from unit.runtime.conftest import function_is_busy
+from unit.runtime.conftest import DEADLINE, function_is_busy, in_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,8 +55,8 @@ def alive(pid: int) -> bool:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, for a minute at most."""
-    until = time.monotonic() + 60
+    """Wait for a condition."""
+    until = time.monotonic() + DEADLINE
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -64,7 +65,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def test_timeout(serve: Callable[..., FunctionProcess]) -> None:
     """The caller gets Lambda's timeout error at once, the worker is gone, another serves, the connection is kept."""
     function = serve(SLEEP, WISP_TIMEOUT_SECONDS="2")
-    first = function.invoke(0).json
+    first = in_time(lambda: function.invoke(0)).json
     answer = function.invoke(60, **{"wisp-request-id": "r-1"})
     assert answer.status == 504
     assert (answer.headers["wisp-request-id"], answer.headers["wisp-function-error"]) == ("r-1", "Timeout")
@@ -72,7 +73,7 @@ def test_timeout(serve: Callable[..., FunctionProcess]) -> None:
     assert answer.json["errorType"] == "Sandbox.Timedout"
     assert re.fullmatch(r"\d{4}-\S+Z r-1 Task timed out after 2\.00 seconds", answer.json["errorMessage"])
     since = time.monotonic()
-    second = function.invoke(0).json
+    second = in_time(lambda: function.invoke(0)).json
     assert time.monotonic() - since < 30  # the first would have slept for 60
     assert second != first
     wait_until(lambda: not alive(first))
@@ -123,20 +124,23 @@ def test_a_worker_is_started_ahead_of_a_timeout(serve: Callable[..., FunctionPro
         return [line["level"] for line in said] == ["WARNING"]
 
     wait_until(failed)
-    assert function.invoke(0).status == 200
+    assert in_time(lambda: function.invoke(0)).status == 200
 
 
 def test_who_waits_behind_a_timeout_is_served(serve: Callable[..., FunctionProcess]) -> None:
     """Requests that waited behind the one that timed out are served by the worker that takes its place."""
     function = serve(SLEEP, WISP_TIMEOUT_SECONDS="2")
-    first, second = function.connect(), function.connect()
-    first.request("POST", "/", "60", LAMBDA)
-    function_is_busy(function)
-    second.request("POST", "/", "0", LAMBDA)
-    assert first.getresponse().status == 504
-    assert second.getresponse().status == 200
-    first.close()
-    second.close()
+
+    def served() -> bool:  # on a busy machine its time, too, may be over
+        first, second = function.connect(), function.connect()
+        with closing(first), closing(second):
+            first.request("POST", "/", "60", LAMBDA)
+            function_is_busy(function)
+            second.request("POST", "/", "0", LAMBDA)
+            assert first.getresponse().status == 504
+            return second.getresponse().status == 200
+
+    wait_until(served)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +274,7 @@ def test_what_cannot_fork_imports_by_itself(serve: Callable[..., FunctionProcess
     function = serve(code, WISP_CONCURRENCY="2", WISP_TIMEOUT_SECONDS="2")
     assert function.log(lambda line: f"because the import left {said}" in line["message"])
     assert function.invoke(60).status == 504
-    assert function.invoke(0).status == 200
+    assert in_time(lambda: function.invoke(0)).status == 200
     wait_until(lambda: sum(line["message"] == "imported" for line in function.lines) >= 2)
 
 

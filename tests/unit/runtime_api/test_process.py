@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import httptools
 import pytest
-from fixtures.worker import ERROR, FAILED, STOP, WorkerProcess
+from fixtures.process import wait_until
+from fixtures.worker import ERROR, FAILED, RESULT, STOP, WorkerProcess
 from unit.runtime_api.conftest import SOURCE, write
 
 if TYPE_CHECKING:
@@ -52,6 +53,22 @@ id=$(grep -Fi Lambda-Runtime-Aws-Request-Id headers | tr -d '[:space:]' | cut -d
 test "$event" = '"silence"' || curl -sS -o /dev/null -d "$event" "$api/$id/response"
 sleep 0.1
 exit 9
+"""
+# While the bridge stands still it answers on a connection of its own, by more than one read of the bridge's gets, and ends.
+PARTING_BOOTSTRAP = f"""#!{sys.executable}
+import http.client, os, signal, socket
+host, _, port = os.environ["AWS_LAMBDA_RUNTIME_API"].partition(":")
+connection = http.client.HTTPConnection(host, int(port))
+path = "/2018-06-01/runtime/{{}}"
+connection.request("GET", path.format("invocation/next"))
+event = connection.getresponse()
+body = b'"' + b"x" * 200_000 + b'"'
+target = path.format(f"invocation/{{event.getheader('Lambda-Runtime-Aws-Request-Id')}}/response")
+os.kill(os.getppid(), signal.SIGSTOP)
+with socket.create_connection((host, int(port))) as last:
+    last.sendall(f"POST {{target}} HTTP/1.1\\r\\nHost: a\\r\\nContent-Length: {{len(body)}}\\r\\n\\r\\n".encode() + body)
+print("pid", os.getpid(), flush=True)
+os._exit(3)
 """
 
 
@@ -129,6 +146,19 @@ def test_an_event_that_the_runtime_never_got_is_not_lost(bridge: Callable[..., B
         assert worker.result(number) == number
     worker.invoke('"silence"')
     assert worker.end() == 9
+
+
+def test_a_runtimes_last_words_are_heard(bridge: Callable[..., Bridge]) -> None:
+    """An answer that is still in its connection when the runtime has ended is the invocation's, not the runtime's exit."""
+    worker = bridge(PARTING_BOOTSTRAP)
+    worker.ready()
+    worker.invoke()
+    stat = Path(f"/proc/{worker.wait_log('pid ')}/stat")
+    wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z", "the runtime has ended")
+    worker.process.send_signal(signal.SIGCONT)
+    frame = worker.receive()
+    assert (frame.kind, len(frame.body)) == (RESULT, 200_002)
+    assert worker.end() == 3
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import contextlib
 import datetime as dt
 import json
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import bson
@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from pymongo.errors import OperationFailure
 from wisp_api import conditions
 from wisp_events.sources.mongodb_events import Mapper, epoch_of
-from wisp_events.sources.mongodb_position import Position, after_gap, begin, go_on
+from wisp_events.sources.mongodb_position import TOKENS_BYTES, Book, Part, Position, Positions, after_gap, begin, go_on
 from wisp_events.sources.mongodb_session import refusal
 from wisp_events.sources.mongodb_values import decode, to_json
-from wisp_events.sources.rows import Malformed
+from wisp_events.sources.row_events import Table
+from wisp_events.sources.row_given import Given
+from wisp_events.sources.rows import Begin, Malformed
 
 MAPPER = Mapper("shop", "shop-db", "test.names", 0x65000000)
 TOKEN = "8262E2EA1F000000022B022C0100296E5A1004A8C1F5A7C9A84B0F8F4D2B6E2C3A8E1D46645F6964006462E2EA1F"
@@ -160,6 +162,41 @@ def test_places_sort_as_they_were_made() -> None:
     assert epoch_of("what") == 0
 
 
+def test_a_document_of_a_snapshot_stands_between_changes() -> None:
+    """Behind those of its moment and before the next one's, with the key of its changes; one that has no JSON is malformed."""
+    place, table, begun = (
+        "8262E2EA1F000000032B0229296E04",
+        Table(frozenset(), ("_id",)),
+        Begin(0, 1_709_209_815_123_456),
+    )
+    rows = [MAPPER.row(place, (bson.encode({"_id": 7, "a": 1}),), table, begun, number) for number in (1, 2)]
+    later = MAPPER.change(
+        recorded("insert", documentKey={"_id": 7}), TOKEN.replace("00000002", "00000003", 1), looked_up=False
+    )[1]
+    earlier = MAPPER.change(recorded("insert", documentKey={"_id": 7}), TOKEN, looked_up=False)[1]
+    places = [event.sequence or "" for event in (earlier, *rows, later)]
+    assert places == sorted(places)
+    assert json.loads(bytes(rows[0].data or b"")) == {
+        "op": "snapshot",
+        "key": {"_id": 7},
+        "old": None,
+        "new": {"_id": 7, "a": 1},
+    }
+    assert (rows[0].type, rows[0].time) == ("dev.wisp.mongodb.snapshot", "2024-02-29T12:30:15.123Z")
+    assert rows[0].partitionkey == earlier.partitionkey
+    for poison in (bson.encode({"a": 1}), b"what"):
+        with pytest.raises(Malformed):
+            MAPPER.row(place, (poison,), table, begun, 1)
+
+
+def test_a_later_time_numbers_no_giving_as_an_earlier_one() -> None:
+    """Though a collection that was left out for a time has no position; behind a gap nobody has its documents, and the count goes on."""
+    first, second = begin("82", [], lost=False), begin("82", [f"{2**31:08x}-{TOKEN}"], lost=False)
+    assert second.given.round > first.given.round + 1_000_000
+    known = Position(epoch=7, token="82", given=Given({"a": ["1"]}, {"b": {"2": 5}}, 9))
+    assert after_gap(known, "83", "why").given == Given(round=9)
+
+
 def test_a_lost_position_is_a_gap_where_the_log_holds_something() -> None:
     """A collection that is wanted anew begins without one; an epoch is above all that the log holds."""
     held = [f"{2**31:08x}-{TOKEN}"]
@@ -180,6 +217,20 @@ def test_a_position_whose_epoch_is_behind_the_log_goes_on_in_a_new_one() -> None
     assert go_on(kept, []) == kept
 
 
+def test_a_part_is_kept_while_that_is_begun_which_it_is_a_part_of() -> None:
+    """All collections' positions are one message: what is done, forgotten or begun for others takes no room in it, nor is gone on with."""
+    begun = Given(begun={"shop.a": {"uid": 1}})
+    book = Book(cast("Any", None), Positions(collections={"shop.a": Position(epoch=7, token="82", given=begun)}))
+    for ending in (Given({"shop.a": ["uid"]}), Given(begun={"shop.a": {"uid": 1, "other": 2}}), Given()):
+        book.note("shop.a", given=begun, part=Part("", {"uid": 1}))
+        book.note("shop.a", token="83")
+        assert book.collections["shop.a"].part
+        book.note("shop.a", given=ending)
+        assert not book.collections["shop.a"].part
+        book.note("shop.a", part=Part("", {"uid": 1}))
+        assert not book.collections["shop.a"].part, "a mark that comes late"
+
+
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
@@ -195,3 +246,15 @@ def test_a_refusal_has_its_reason(code: int, reason: str) -> None:
     trouble = refusal(OperationFailure("it says so", code, {"errmsg": "it says so."}))
     assert trouble.reason == reason
     assert trouble.message.startswith("it says so; ")
+
+
+def test_a_huge_token_is_not_kept() -> None:
+    """The one before is: all collections' tokens are one message of the log; what is read again, the log has."""
+    known = {name: Position(epoch=7, token="82") for name in ("shop.a", "shop.b")}
+    book = Book(cast("Any", None), Positions(collections=known))
+    book.note("shop.a", token="83" * (TOKENS_BYTES // 4))
+    assert len(book.collections["shop.a"].token) == TOKENS_BYTES // 2
+    book.note("shop.a", token="84" + "0" * (TOKENS_BYTES // 2))
+    assert book.collections["shop.a"].token.startswith("83")
+    book.note("shop.a", token="85")
+    assert book.collections["shop.a"].token == "85"

@@ -1,7 +1,7 @@
 """Where a reader of MySQL goes on, and where it begins anew."""
 
 from wisp_events.sources.mysql_catalog import Server
-from wisp_events.sources.mysql_position import Position, after_gap, begin
+from wisp_events.sources.mysql_position import Position, after_gap, begin, returned, seen
 from wisp_events.sources.row_events import Place
 from wisp_events.sources.row_given import Given
 
@@ -61,3 +61,15 @@ def test_rows_come_anew_behind_a_gap() -> None:
     assert begin(None, HERE, [Place(2**31, 1, 2)]).given == Given(round=2**31 + 1)
     moved = Server(mariadb=True, identity="2@other", position="0-2-20", charsets={})
     assert begin(known, moved, []).given == known.given
+
+
+def test_a_table_that_was_gone_when_the_reader_looked_is_remembered_until_it_is_there_again() -> None:
+    """One that was never followed, and one that is wanted no more, are nothing to tell of."""
+    known = seen({}, ["a", "b"], ["a"])
+    assert known == {"a": True}
+    gone = seen(known, ["a", "b"], ["b"])
+    assert gone == {"a": False, "b": True}
+    assert returned(known, gone) == []
+    back = seen(gone, ["a", "b"], ["a", "b"])
+    assert returned(gone, back) == ["a"]
+    assert seen(gone, ["b"], ["b"]) == {"b": True}

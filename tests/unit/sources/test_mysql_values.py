@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wisp_api import conditions
 from wisp_events.sources.binlog import Decoder, End, Hidden, Rows, Start, Truncated
+from wisp_events.sources.mysql_ddl import Redefined
 from wisp_events.sources.mysql_gtid import Gtid, MariadbSet, MysqlSet
 from wisp_events.sources.mysql_json import document
 from wisp_events.sources.mysql_session import Packets, Purged, event, parse
@@ -179,6 +180,7 @@ def statement(text: str, schema: str = "shop") -> bytes:
         ("ROLLBACK TO a", None),
         ("CREATE TABLE truncated (id int)", None),
         ("/* a */ alter table t add b int", None),
+        ("DROP TABLE t", Redefined((("shop", "t"),), "table {} was dropped with its rows")),
         ("TRUNCATE t", Truncated("shop", "t")),
         ("truncate table `o``d`.`a b`", Truncated("o`d", "a b")),
         (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 import pytest
 from nats.aio.msg import Msg
-from wisp_api.source import ReaderConfig
+from wisp_api.source import ReaderConfig, ReaderStatus
 from wisp_events.sources import reader as reader_module
 from wisp_events.sources.reader import Reader
 
@@ -60,3 +60,86 @@ async def test_a_task_of_a_bucket_that_was_made_anew_is_news(monkeypatch: pytest
     """Its sequences are small again, its time is later."""
     lost, again = (900, "2026-11-21T20:00:00.25Z", "lost"), (1, "2026-11-21T20:00:01Z", "again")
     assert await tasks(monkeypatch, lost, again) == "again"
+
+
+class Slow:
+    """NATS, which answers the first report after it refused the second."""
+
+    def __init__(self) -> None:
+        """Nothing was reported."""
+        self.reports: list[str] = []
+        self.moved = asyncio.Condition()
+        self.answer = asyncio.Event()
+
+    async def request(self, subject: str, data: bytes, _: float) -> Msg:
+        """Take a report; there are no tasks."""
+        if not subject.startswith("$KV."):
+            raise OSError
+        async with self.moved:
+            self.reports.append(msgspec.json.decode(data, type=ReaderStatus).reason)
+            number = len(self.reports)
+            self.moved.notify_all()
+        if number == 2:
+            raise OSError
+        await self.answer.wait()
+        return Msg(cast("Client", self), data=b"{}")
+
+    async def taken(self, count: int) -> None:
+        """Wait for this many reports."""
+        async with asyncio.timeout(60), self.moved:
+            await self.moved.wait_for(lambda: len(self.reports) >= count)
+
+
+async def test_a_report_that_was_not_taken_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, though NATS takes an older one after it: nobody should read half a minute long what is over."""
+    monkeypatch.setattr(reader_module, "POLL_SECONDS", 0)
+    monkeypatch.setattr(reader_module, "_now", lambda: 0.0)
+    nats = Slow()
+    reader = Reader(cast("Client", nats), "shop", "mysql", "db", Path("/nowhere"))
+    older = asyncio.ensure_future(reader.report(ReaderStatus(version="1", ready=False, reason="Over")))
+    await nats.taken(1)
+    await reader.report(ReaderStatus(version="1", ready=False, reason="Now"))
+    nats.answer.set()
+    await older
+    following = asyncio.ensure_future(reader.follow())
+    try:
+        await nats.taken(3)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+    assert nats.reports == ["Over", "Now", "Now"]
+
+
+class Refusing:
+    """NATS, whose log refuses reports, each with the next of these answers, and takes them after the last."""
+
+    def __init__(self, *answers: bytes) -> None:
+        """Nothing was reported."""
+        self._answers = list(answers)
+        self.taken = asyncio.Event()
+
+    async def request(self, subject: str, *_: object) -> Msg:
+        """Answer a report; there are no tasks."""
+        if not subject.startswith("$KV."):
+            raise OSError
+        if not self._answers:
+            self.taken.set()
+        return Msg(cast("Client", self), data=self._answers.pop(0) if self._answers else b"{}")
+
+
+async def test_what_refuses_a_report_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Once, however often the report is sent again."""
+    monkeypatch.setattr(reader_module, "POLL_SECONDS", 0)
+    monkeypatch.setattr(reader_module, "_now", lambda: 0.0)
+    full, away = b'{"error": {"description": "maximum bytes exceeded"}}', b'{"error": {"description": "no leader"}}'
+    nats = Refusing(full, full, away, full)
+    reader = Reader(cast("Client", nats), "shop", "mysql", "db", Path("/nowhere"))
+    await reader.report(ReaderStatus(version="1", ready=True))
+    following = asyncio.ensure_future(reader.follow())
+    try:
+        await asyncio.wait_for(nats.taken.wait(), 60)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told == [f"the report was refused: {answer.decode()}" for answer in (full, away, full)]

@@ -14,7 +14,7 @@ from wisp_events.sources import row_fill
 from wisp_events.sources.interlude import Work
 from wisp_events.sources.reader import Trouble
 from wisp_events.sources.row_events import Mapper, Table
-from wisp_events.sources.row_fill import Filling
+from wisp_events.sources.row_fill import Filling, Paused
 from wisp_events.sources.row_given import Given
 from wisp_events.sources.rows import Column, Relation
 
@@ -127,6 +127,20 @@ async def test_a_snapshot_that_could_not_be_taken_rests() -> None:
     async with filling(origin) as one:
         assert origin.taken == 1
         assert one.message == f"the rows of {TABLE} are still to come: a transaction is open"
+
+
+async def test_rows_that_can_be_gone_on_with_do_not_rest() -> None:
+    """What the server has forgotten is asked for anew at once: nobody waited for what was written before."""
+
+    class Pausing(Origin):
+        def take(self, _: Any) -> Snapshot:
+            self.taken += 1
+            raise Paused(conditions.SERVER_UNREACHABLE, "the moment is forgotten")
+
+    origin = Pausing(refuses=True)
+    async with filling(origin) as one:
+        assert origin.taken > 1
+        assert "the moment is forgotten" in one.message
 
 
 async def test_a_snapshot_does_not_wait_for_a_log_that_takes_nothing() -> None:

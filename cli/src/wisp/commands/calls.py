@@ -43,7 +43,7 @@ def invoke(
         str,
         typer.Option(
             metavar="NAME",
-            help="Whose token is shown to a function with auth type token, and with --async to the platform.",
+            help="Whose token is shown to a function with auth type token, and to the platform where it takes the invocation.",
         ),
     ] = "default",
     token_file: Annotated[
@@ -79,15 +79,18 @@ def invoke(
         return
     cluster = Cluster(namespace)
     who = calling.Credentials(calling.read_token(token_file), service_account)
-    if asynchronous:
-        from wisp import asynchronous as handing
+    from wisp import asynchronous as handing
 
+    if asynchronous:
         if tail or path != "/":
             raise UsageError("--async goes to the platform, not to the function: leave out --tail and --path")
         request_id = handing.invoke(cluster, name, call, who, system)
         output.result(format_, {"requestId": request_id}, request_id)
         return
-    answer = calling.invoke(cluster, name, call, who)
+    try:
+        answer = calling.invoke(cluster, name, call, who)
+    except calling.NoWayError as closed:
+        answer = handing.call(cluster, closed, service_account, system)
     lines = calling.tail(cluster, name, answer.request_id) if tail and answer.request_id else []
     for line in lines:
         output.tell(line)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from wisp import output
-from wisp.commands.options import Namespace, Output
+from wisp.commands.options import Namespace, Output, Registry, System
 from wisp.output import Format
 
 app = typer.Typer()
@@ -41,13 +41,15 @@ def deploy(
     ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until all is ready.")] = True,
     timeout: Annotated[int, typer.Option(min=1, help="How long to wait, in seconds.")] = 180,
+    registry: Registry = "",
     namespace: Namespace = None,
+    system: System = "wisp-system",
     format_: Output = Format.text,
 ) -> None:
     """Bring what DIR/wisp.yaml holds to the cluster. Waits until all is ready and prints the URLs."""
     from wisp import deploy as deploying
 
-    done = deploying.deploy(folder, namespace, force=force, wait_seconds=timeout if wait else 0)
+    done = deploying.deploy(folder, namespace, registry, system, force=force, wait_seconds=timeout if wait else 0)
     if format_ is Format.json:
         output.show_json(output.as_list(done))
         return
@@ -69,7 +71,9 @@ def dev(
     force: Annotated[
         bool, typer.Option("--force", help="Take over fields that others set, with kubectl for instance.")
     ] = False,
+    registry: Registry = "",
     namespace: Namespace = None,
+    system: System = "wisp-system",
     format_: Output = Format.text,
 ) -> None:
     """Deploy DIR now and at each save, and print the functions' log lines, until Ctrl-C. With -o json the lines stay as they are."""
@@ -84,4 +88,4 @@ def dev(
         return
     from wisp import dev as syncing
 
-    syncing.sync(folder, namespace, force=force, raw=raw)
+    syncing.sync(folder, namespace, registry, system, force=force, raw=raw)

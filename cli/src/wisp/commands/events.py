@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from wisp import output
+from wisp import complete, output
 from wisp.commands.options import Namespace, Output, System
 from wisp.errors import UsageError
 from wisp.output import Format
@@ -20,7 +20,12 @@ app.add_typer(dead, name="dead")
 
 @app.command()
 def replay(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The subscription's name.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="The subscription's name.", show_default=False, autocompletion=complete.subscriptions
+        ),
+    ],
     *,
     since: Annotated[
         str,
@@ -42,7 +47,13 @@ def replay(
 
 Letters = Annotated[list[int] | None, typer.Option("--id", metavar="ID", help="Only this letter; may be repeated.")]
 From = Annotated[
-    str | None, typer.Argument(metavar="[SUBSCRIPTION]", help="Only those of this subscription.", show_default=False)
+    str | None,
+    typer.Argument(
+        metavar="[SUBSCRIPTION]",
+        help="Only those of this subscription.",
+        show_default=False,
+        autocompletion=complete.subscriptions,
+    ),
 ]
 
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from wisp import complete
 from wisp.output import Format
 
 Namespace = Annotated[
@@ -20,12 +21,25 @@ System = Annotated[
         help="The namespace that Wisp itself is installed in.",
     ),
 ]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The function's name.", show_default=False)]
+Registry = Annotated[
+    str,
+    typer.Option(
+        metavar="REGISTRY",
+        envvar="WISP_REGISTRY",
+        help="Where images of folders with a Dockerfile are pushed, as registry.example/team; code.image in wisp.yaml says it for one.",
+        show_default=False,
+    ),
+]
+Name = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="The function's name.", show_default=False, autocompletion=complete.functions),
+]
 AnyName = Annotated[
     str,
     typer.Argument(
         metavar="NAME",
         help="A function's or subscription's name; fn/NAME or sub/NAME where both have it.",
         show_default=False,
+        autocompletion=complete.both,
     ),
 ]

@@ -28,7 +28,7 @@ from wisp_runtime import archive
 from wisp_events.code import job
 from wisp_events.code.job import Transient, hand_over, patiently
 from wisp_events.code.objects import S3Error, request
-from wisp_events.code.store import LARGEST
+from wisp_events.code.turns import LARGEST
 from wisp_events.sources.reader import Trouble, read_connection
 
 logger = logging.getLogger(__name__)

@@ -85,7 +85,10 @@ def hand_over(url: str, token: str, file: IO[bytes]) -> None:
     if answer.status in {http.client.UNAUTHORIZED, http.client.FORBIDDEN}:
         message = f"the code store refuses this namespace's credentials ({said}); delete the Job, the operator writes the Secret anew"
         raise Trouble(conditions.CODE_STORE_UNAVAILABLE, message)
-    if answer.status >= http.client.INTERNAL_SERVER_ERROR or answer.status == http.client.REQUEST_TIMEOUT:
+    full = answer.status == http.client.INSUFFICIENT_STORAGE
+    if (
+        answer.status >= http.client.INTERNAL_SERVER_ERROR and not full
+    ) or answer.status == http.client.REQUEST_TIMEOUT:
         raise Transient(conditions.CODE_STORE_UNAVAILABLE, f"the code store answers {answer.status}: {said}")
     if answer.status != http.client.CREATED:
         reason, _, message = said.partition(": ")

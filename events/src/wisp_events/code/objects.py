@@ -36,13 +36,15 @@ def request(
     body: IO[bytes] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Iterator[http.client.HTTPResponse]:
-    """The answer to a request, to be read inside the block; `body` with its length among the headers.
+    """The answer to a request, to be read inside the block; `body` with its length among the headers. S3 wants its own headers signed.
 
     Raises:
         S3Error: the server refused (also where it says that nothing changed).
         OSError, http.client.HTTPException: it can't be reached, or broke off.
     """
-    with send(access.presign(method, path, dict(query or {}), SIGNED_SECONDS), method, body, headers) as answer:
+    own = {name: value for name, value in (headers or {}).items() if name.startswith("x-amz-")}
+    url = access.presign(method, path, dict(query or {}), SIGNED_SECONDS, own)
+    with send(url, method, body, headers) as answer:
         if answer.status not in {http.client.OK, http.client.NO_CONTENT}:
             raise _error(answer)
         yield answer

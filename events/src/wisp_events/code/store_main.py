@@ -1,22 +1,22 @@
 """`python -m wisp_events store`: keeps code archives, on port 8080.
 
-Environment: WISP_STORE_KEY (capabilities are made of it), WISP_STORE_ENDPOINT, WISP_STORE_BUCKET, WISP_STORE_ACCESS_KEY,
-WISP_STORE_SECRET_KEY, WISP_STORE_REGION (us-east-1), WISP_STORE_PORT (8080).
+Environment: WISP_STORE_KEY (capabilities are made of it), WISP_STORE_TICKETS (tickets are; absent: there are none),
+WISP_STORE_ENDPOINT, WISP_STORE_BUCKET, WISP_STORE_ACCESS_KEY, WISP_STORE_SECRET_KEY, WISP_STORE_REGION (us-east-1), WISP_STORE_PORT (8080),
+WISP_STORE_NAMESPACE_MAX_BYTES (what a namespace may keep; 0, the default: any).
 """
 
 import asyncio
 import logging
 import os
 
-import uvicorn
 from wisp_api.signing import Access
 
 from wisp_events import process
 from wisp_events.code.bucket import FAILURES, Bucket
 from wisp_events.code.store import Store
-from wisp_events.web import DRAIN_SECONDS, Server
+from wisp_events.web import Server
 
-CONNECTIONS = 1024
+KEEP_SECONDS = 30
 RETRY_SECONDS = 2.0
 logger = logging.getLogger(__name__)
 
@@ -37,21 +37,9 @@ async def main(stop: asyncio.Event) -> None:
         return "" if making.done() else f"the bucket {bucket.name} at {access.endpoint} is not there yet"
 
     health = await process.serve_health(missing, int(env.get("WISP_HEALTH_PORT", process.HEALTH_PORT)))
-    server = Server(
-        uvicorn.Config(
-            Store(bucket, env["WISP_STORE_KEY"]),
-            host="0.0.0.0",  # noqa: S104 - a pod serves on its own address
-            port=int(env.get("WISP_STORE_PORT", "8080")),
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            limit_concurrency=CONNECTIONS,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-        )
-    )
+    most = int(env.get("WISP_STORE_NAMESPACE_MAX_BYTES") or 0)
+    store = Store(bucket, env["WISP_STORE_KEY"], env.get("WISP_STORE_TICKETS", ""), most)
+    server = Server(store, int(env.get("WISP_STORE_PORT", "8080")), keep_seconds=KEEP_SECONDS)
     serving, stopped = asyncio.create_task(server.serve()), asyncio.create_task(stop.wait())
     await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True

@@ -23,7 +23,7 @@ from nats.js.api import Header
 from wisp_api import cloudevent, names
 from wisp_api.route import DeadLetter, Route
 from wisp_api.source import Inbox
-from wisp_api.subscription import BUS, FUNCTION
+from wisp_api.subscription import BUS, DESTINATION, FUNCTION
 
 from wisp_events import log
 from wisp_events.ingest.door import Answer, Headers, Room, read
@@ -214,19 +214,18 @@ class DeadLetters:
             raise ValueError(
                 "its content is gone: only the attributes are left, which would come as an event without data"
             )
-        kind, _, function = (content.source or "").partition("/")
+        kind, _, name = (content.source or "").partition("/")
         if content.subscription is None and kind == BUS and content.event is not None:
-            await self._post(namespace, function, letter)
+            await self._post(namespace, name, letter)
             return
-        if content.subscription is None and kind != FUNCTION:
+        if content.subscription is None and kind not in {FUNCTION, DESTINATION}:
             raise ValueError(
                 f"it is of the source {content.source}, for no Subscription: send what it says again there"
             )
         if content.event is None:
             raise ValueError("it holds no event, only what came in: send that again, put right")
-        where = f"Subscription {content.subscription}" if content.subscription else f"Function {function} with async"
-        name = content.subscription or names.invocation_route(function)
-        entry = await bucket.read(self._js, names.KV_ROUTES, f"{namespace}.{name}")
+        where, key = _reader(content.subscription, kind, name)
+        entry = await bucket.read(self._js, names.KV_ROUTES, f"{namespace}.{key}")
         if entry is None or entry.value is None:
             raise ValueError(f"there is no {where} (any more) that could take it")
         route = msgspec.json.decode(entry.value, type=Route)
@@ -256,6 +255,15 @@ class DeadLetters:
         if found is None:
             raise Refusal(404, f"namespace {namespace} has no dead letter {number} (any more)")
         return found
+
+
+def _reader(subscription: str | None, kind: str, name: str) -> tuple[str, str]:
+    """Who takes a letter's event again, in words and by its route's name."""
+    if subscription:
+        return f"Subscription {subscription}", subscription
+    if kind == FUNCTION:
+        return f"Function {name} with async", names.invocation_route(name)
+    return f"destination {name}", name
 
 
 def _order(body: bytes) -> Order:

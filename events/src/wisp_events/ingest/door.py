@@ -8,15 +8,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from wisp_events.web import Receive, Refusal
 
 Headers = Sequence[tuple[bytes, bytes]]
 
 BODY_SECONDS: Final = 20
-DROPPED_BYTES: Final = 16 * 1024 * 1024
-DROP_SECONDS: Final = 5
 _LEAST_BYTES: Final = 16 * 1024
 """What even an empty request counts for."""
 
@@ -74,29 +72,6 @@ async def read(receive: Receive, limit: int) -> bytes:
     return b"".join(parts)
 
 
-class Body:
-    """A request's body, as `receive`, which can be read to its end after a refusal: who still writes would not see the answer."""
-
-    def __init__(self, receive: Receive) -> None:
-        """Nothing is read yet."""
-        self._receive = receive
-        self._ended = False
-
-    async def __call__(self) -> dict[str, Any]:
-        """The next message."""
-        message = await self._receive()
-        self._ended = message["type"] == "http.disconnect" or not message.get("more_body", False)
-        return message
-
-    async def drop(self) -> None:
-        """Read what is left and keep nothing, within DROPPED_BYTES and DROP_SECONDS."""
-        size = 0
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DROP_SECONDS):
-                while not self._ended and size < DROPPED_BYTES:
-                    size += len((await self()).get("body", b""))
-
-
 class Room:
     """The bytes that bodies may hold together."""
 
@@ -105,7 +80,7 @@ class Room:
         self._free = limit
         self._share = share
         self._held: dict[str, int] = {}
-        self._freed = asyncio.Condition()
+        self._freed = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def hold(
@@ -125,15 +100,15 @@ class Room:
             raise Refusal(429, f"namespace {caller} has too much under way here: wait for answers", retry_after="1")
         self._held[caller] = self._held.get(caller, 0) + size
         try:
-            async with self._freed:
-                await self._freed.wait_for(lambda: self._free >= size)
-                self._free -= size
+            while self._free < size:
+                self._freed.clear()
+                await self._freed.wait()
+            self._free -= size
             try:
                 yield most
-            finally:
-                async with self._freed:
-                    self._free += size
-                    self._freed.notify_all()
+            finally:  # without a wait, so that it is given back also where the request is ended here
+                self._free += size
+                self._freed.set()
         finally:
             self._held[caller] -= size
             if not self._held[caller]:

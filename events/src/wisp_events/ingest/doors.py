@@ -10,14 +10,14 @@ from typing import Final
 import msgspec
 import prometheus_client
 from nats.js import JetStreamContext
-from wisp_api import names
+from wisp_api import calling, names
 from wisp_api.cloudevent import EVENT_BYTES, LARGE_BYTES, Event
 from wisp_api.source import Inbox
 
 from wisp_events import log
 from wisp_events.gather import Entry, Gatherer
 from wisp_events.ingest import invocation, posted
-from wisp_events.ingest.door import Answer, Headers, Room, read
+from wisp_events.ingest.door import Answer, Headers, Room, header, read
 from wisp_events.ingest.tokens import Caller, Tokens
 from wisp_events.router import bucket
 from wisp_events.web import Receive, Refusal
@@ -105,6 +105,8 @@ class Doors:
     async def invoke(self, namespace: str, name: str, headers: Headers, receive: Receive) -> Answer:
         """Answer an asynchronous invocation of a Function once the log has it; raises as `post`."""
         caller = await self._tokens.caller(headers)
+        if header(headers, calling.TYPE.encode()) not in {b"", calling.EVENT.encode()}:
+            raise Refusal(400, f"{calling.TYPE}: write {calling.EVENT} or {calling.RESPONSE}")
         inbox, made = await self._authorized("function", namespace, name, caller)
         async with self._room.hold(caller.namespace, headers, EVENT_BYTES, LARGE_BYTES) as longest:
             by = f"urn:wisp:serviceaccount:{caller.namespace}:{caller.name}"

@@ -1,50 +1,36 @@
 """`python -m wisp_events ingest`: takes bucket notifications and events on port 8080, and writes what schedules tick.
 
 Environment: WISP_INGEST_PORT (8080), WISP_INGEST_TOKENS (/etc/wisp/s3, one file a server), WISP_NAMESPACE (wisp-system; gets
-the dead letters that belong to nobody), and those of `wisp_api.jetstream`.
+the dead letters that belong to nobody), WISP_STORE_TICKETS (what the code store's tickets are made of), WISP_ACTIVATOR (host and port of
+Knative's), and those of `wisp_api.jetstream`.
 """
 
 import asyncio
 import os
 from pathlib import Path
 
-import uvicorn
 from wisp_api import jetstream
 
 from wisp_events import process
-from wisp_events.ingest.app import App
+from wisp_events.ingest.app import ACTIVATOR, App
 from wisp_events.schedule.scheduler import Scheduler
-from wisp_events.web import DRAIN_SECONDS, Server
+from wisp_events.web import Server
 
-CONNECTIONS = 1024
-"""Beyond these, uvicorn answers 503 by itself."""
+KEEP_SECONDS = 75
+"""Longer than MinIO keeps a connection, so that neither closes what the other writes to."""
 
 
 async def main(stop: asyncio.Event) -> None:
     """Serve until `stop`, then finish what is under way."""
-    app = App(Path(os.environ.get("WISP_INGEST_TOKENS", "/etc/wisp/s3")))
+    tokens, tickets = os.environ.get("WISP_INGEST_TOKENS", "/etc/wisp/s3"), os.environ.get("WISP_STORE_TICKETS", "")
+    app = App(Path(tokens), tickets, os.environ.get("WISP_ACTIVATOR", ACTIVATOR))
     client = None
 
     def missing() -> str:
         return "" if client and client.is_connected else "NATS is away"
 
     health = await process.serve_health(missing, int(os.environ.get("WISP_HEALTH_PORT", process.HEALTH_PORT)))
-    server = Server(
-        uvicorn.Config(
-            app,
-            host="0.0.0.0",  # noqa: S104 - a pod serves on its own address
-            port=int(os.environ.get("WISP_INGEST_PORT", "8080")),
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            limit_concurrency=CONNECTIONS,
-            timeout_keep_alive=75,  # longer than MinIO keeps one, so that neither closes what the other writes to
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-        )
-    )
+    server = Server(app, int(os.environ.get("WISP_INGEST_PORT", "8080")), keep_seconds=KEEP_SECONDS)
     serving = asyncio.create_task(server.serve())
     closed = asyncio.Event()
 

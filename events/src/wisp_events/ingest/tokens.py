@@ -33,7 +33,8 @@ _TOKEN_BYTES: Final = 8192
 _SKEW_SECONDS: Final = 10
 _ALGORITHMS: Final = frozenset({"RS256", "RS384", "RS512", "ES256", "ES384", "ES512"})
 _SUBJECT: Final = "system:serviceaccount:"
-_HINT: Final = f"send `Authorization: Bearer TOKEN`, as from `kubectl create token NAME --audience {names.AUDIENCE}`"
+_SEND: Final = "send `Authorization: Bearer TOKEN`, as from `kubectl create token NAME --audience "
+_HINT: Final = f"{_SEND}{names.AUDIENCE}`"
 
 
 class Caller(NamedTuple):
@@ -72,7 +73,7 @@ class Tokens:
         given = header(headers, b"wisp-authorization") or header(headers, b"authorization")
         scheme, _, rest = given.partition(b" ")
         if scheme.lower() != b"bearer" or not rest.strip():
-            raise _unauthorized(f"who calls? {_HINT}")
+            raise _unauthorized(f"who calls? {_SEND}{audience}`")
         if len(rest) > _TOKEN_BYTES:
             raise _unauthorized(f"the token is longer than {_TOKEN_BYTES} bytes")
         token = rest.strip().decode(errors="replace")
@@ -113,7 +114,7 @@ class Tokens:
             )
         except jwt.InvalidAudienceError:
             raise _unauthorized(
-                f"the token was not made for the ingest, its audience is not {audience}: {_HINT}"
+                f"the token was not made for the ingest, its audience is not {audience}: {_SEND}{audience}`"
             ) from None
         except jwt.ExpiredSignatureError:
             raise _unauthorized("the token has expired: read the mounted file again, or make another") from None

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
-from wisp_events.router import batch, letter, verdict
+from wisp_events.router import batch, verdict
 from wisp_events.router.client import BODY_BYTES
 from wisp_events.router.cursor import Cursor
 from wisp_events.router.delivery import GRACE_SECONDS, NOT_READABLE, Delivery
@@ -80,17 +80,17 @@ class Batched(Delivery):
         plan = self.plan
         index = pick(plan.route.targets, items[0].event.id)
         to = plan.addresses[index]
+        retry = any(item.tries for item in items)
+        trace, done = self._shared.tracer.follow(plan.route, to, items, partial(self._settled, items, now, retry))
         try:
-            request = plan.render_batch(items, to, self._sign(index))
+            request = plan.render_batch(items, to, self._sign(index), trace)
         except NOT_READABLE as error:  # the format was changed since the batch formed
             self._bury_all(items, "Malformed", str(error))
             return
         for item in items:
-            item.first = item.first or now
-        retry = any(item.tries for item in items)
+            item.first, item.to = item.first or now, to
         self._attempts += 1
         self._retries += retry
-        done = partial(self._settled, items, now, retry)
         self._shared.http.send(to, request, plan.route.timeout_seconds + GRACE_SECONDS, done, batch.ANSWER_BYTES)
 
     def _settled(self, items: list[Item], sent: float, retry: bool, outcome: Outcome) -> None:  # noqa: FBT001 - a callback
@@ -187,4 +187,4 @@ class Batched(Delivery):
             self._out(item)
             self._bury_next(chain, reason, message)
 
-        self._store(letter.of_event(self.plan.route, reason, message, item), out)
+        self._give_up(item, reason, message, out)

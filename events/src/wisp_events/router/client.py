@@ -33,6 +33,7 @@ MAX_AGE_SECONDS: Final = 60.0
 BODY_BYTES: Final = 4096
 """What is kept of an answer's body."""
 HEADER_BYTES: Final = 64 * 1024
+"""What may come of an answer in a row that is no body: headers, trailers."""
 _TOLD: Final = frozenset((b"content-type", b"traceparent", b"tracestate", ERROR))
 """Headers that an answer keeps, beside a CloudEvent's attributes."""
 
@@ -76,7 +77,8 @@ class _Connection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
-        self._received = 0  # bytes before the body
+        self._received = False  # a byte of an answer
+        self._aside = 0  # bytes since the last of a body
         self._status = 0  # of the complete answer
         self._surplus = False
         self._begin()
@@ -122,8 +124,8 @@ class _Connection(asyncio.Protocol):
         if self.exchange is None:
             self.close()  # an answer to nothing: out of step
             return
-        if not self._headers_done:
-            self._received += len(data)
+        self._received = True
+        self._aside += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -133,7 +135,7 @@ class _Connection(asyncio.Protocol):
             self._surplus = True
         if self._status:
             self._complete()
-        elif self._received > HEADER_BYTES and not self._headers_done:
+        elif self._aside > HEADER_BYTES:
             self.fail(Failure(f"the answer's header is longer than {HEADER_BYTES} bytes"))
 
     def on_message_begin(self) -> None:
@@ -160,6 +162,7 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """A part of the body; what is not kept is dropped."""
+        self._aside = 0
         keep = self.exchange.keep if self.exchange and self._parser.get_status_code() < 300 else BODY_BYTES  # noqa: PLR2004
         if self._size < keep:
             self._body.append(body[: keep - self._size])
@@ -259,7 +262,7 @@ class Pool:
         self._limit = limit
         self._idle: list[_Connection] = []
         self._open: set[_Connection] = set()
-        self._connecting: set[asyncio.Task[None]] = set()
+        self._connecting: dict[asyncio.Task[None], Exchange] = {}
         self._queue: deque[Exchange] = deque()
 
     @property
@@ -273,8 +276,8 @@ class Pool:
             self._idle.pop().send(exchange)
         elif len(self._open) + len(self._connecting) < self._limit:
             task = asyncio.get_running_loop().create_task(self._connect(exchange))
-            self._connecting.add(task)
-            task.add_done_callback(self._connecting.discard)
+            self._connecting[task] = exchange
+            task.add_done_callback(self._connecting.pop)
         else:
             self._queue.append(exchange)
 
@@ -332,12 +335,14 @@ class Pool:
 
     async def close(self) -> None:
         """Close every connection; requests under way end as failures."""
-        for task in list(self._connecting):
+        connecting = dict(self._connecting)
+        for task in connecting:
             task.cancel()
-        await asyncio.gather(*self._connecting, return_exceptions=True)
-        for exchange in list(self._queue):
-            exchange.done(Failure("the router ends"))
+        await asyncio.gather(*connecting, return_exceptions=True)
+        unsent = [*(exchange for task, exchange in connecting.items() if task.cancelled()), *self._queue]
         self._queue.clear()
+        for exchange in unsent:
+            exchange.done(Failure("the router ends"))
         for connection in list(self._open):
             connection.fail(Failure("the router ends"))
 

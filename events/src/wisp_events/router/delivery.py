@@ -33,7 +33,6 @@ from wisp_events.router.plan import Plan
 from wisp_events.router.request import MAX_HOPS, pick
 from wisp_events.router.schedule import Item, Schedule
 from wisp_events.router.shared import Shared
-from wisp_events.router.trace import begin_trace
 from wisp_events.router.verdict import Answer, Failure, Outcome, Verdict
 
 logger = logging.getLogger(__name__)
@@ -232,7 +231,7 @@ class Delivery:
                 return
         except NOT_READABLE as error:
             reason, message = "FilterError", f"the filter can't read data: {error}"
-        begin_trace(event)
+        self._shared.tracer.begin(event, stored, self.plan.route, again=subject == self._redriven)
         if event.wisphops > MAX_HOPS:
             reason, message = "RecursionLimit", f"the event went through more than {MAX_HOPS} functions"
         if trouble := self._window.trouble(sequence, index):
@@ -303,13 +302,14 @@ class Delivery:
         plan = self.plan
         index = pick(plan.route.targets, item.event.id)
         to = plan.addresses[index]
+        trace, done = self._shared.tracer.follow(plan.route, to, [item], partial(self._answered, item, now))
         try:
-            request = plan.render(item, to, self._sign(index))
+            request = plan.render(item, to, self._sign(index), trace)
         except NOT_READABLE as error:
             self._bury(item, "Malformed", str(error))
             return
-        item.first = item.first or now
-        exchange = Exchange(request, plan.route.timeout_seconds + GRACE_SECONDS, partial(self._answered, item, now))
+        item.first, item.to = item.first or now, to
+        exchange = Exchange(request, plan.route.timeout_seconds + GRACE_SECONDS, done)
         if plan.route.reply or plan.route.on_success:
             exchange.keep, exchange.large = results.REPLY_BYTES, partial(self._contents.turn, item)
         if self._contents.has_turn(item):
@@ -384,7 +384,7 @@ class Delivery:
             self._bury(item, "BadReply", self.last_error)
             return
         self.cursor.delivered += 1
-        self._pass_on(item, parcel)
+        self._pass_on(item, parcel, partial(self._out, item))
 
     def _note(self, judged: Verdict, outcome: Outcome, sent: float) -> float:
         """Count an outcome and follow how much the target takes at once; returns the time."""
@@ -394,7 +394,7 @@ class Delivery:
         if judged is Verdict.DELIVERED:
             self.cursor.last_delivery = now
             if self._limit < self.plan.route.parallelism:
-                self._limit += 1 / self._limit
+                self._limit = min(self._limit + 1 / self._limit, float(self.plan.route.parallelism))
             return now
         self.last_error = verdict.describe(outcome)
         if verdict.overloaded(outcome) and now - self._shrunk > 1:
@@ -480,13 +480,18 @@ class Delivery:
         if item.absent:
             self._contents.fetch(item, partial(self._bury, item, reason, message))
             return
-        parcel = results.of_failure(self.plan.route, item, reason)
-        self._store(letter.of_event(self.plan.route, reason, message, item), partial(self._pass_on, item, parcel))
+        self._give_up(item, reason, message, partial(self._out, item))
 
-    def _pass_on(self, item: Item, parcel: results.Parcel | None) -> None:
+    def _give_up(self, item: Item, reason: str, message: str, out: Callable[[], None]) -> None:
+        """Store a dead letter, and the record for its destination, then the event is done."""
+        parcel = results.of_failure(self.plan.route, item, reason)
+        found = letter.of_event(self.plan.route, reason, message, item)
+        self._store(found, partial(self._pass_on, item, parcel, out))
+
+    def _pass_on(self, item: Item, parcel: results.Parcel | None, out: Callable[[], None]) -> None:
         """Store what goes to a destination, then the event is done; what the destination does not take is a dead letter."""
         if parcel is None:
-            self._out(item)
+            out()
             return
         left = len(parcel.entries)
 
@@ -494,12 +499,12 @@ class Delivery:
             nonlocal left
             left -= 1
             if not left:
-                self._out(item)
+                out()
 
         def settled(trouble: str) -> None:
             if not trouble:
                 self.metrics.passed_on.inc(left)
-                self._out(item)
+                out()
                 self.pump()
                 return
             for entry in parcel.entries:

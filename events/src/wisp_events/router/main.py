@@ -1,20 +1,26 @@
 """The router's process.
 
 Environment: see `wisp_api.jetstream`; WISP_POD_NAME, this replica's name; WISP_LOG_RETENTION_SECONDS, how long delivered
-records stay for replay (default 3600); WISP_HEALTH_PORT (default 9090).
+records stay for replay (default 3600); WISP_HEALTH_PORT (default 9090); WISP_TRACES_ENDPOINT, an OTLP collector's URL (default
+none), WISP_TRACES_RATIO, the share of traces begun here that are told (default 1), and WISP_TRACES_HEADERS, a folder with a file
+for each header that the collector asks for (default none).
 """
 
 import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import nats.errors
 from wisp_api import jetstream
 
 from wisp_events.process import HEALTH_PORT, serve_health
 from wisp_events.router.client import Client
+from wisp_events.router.export import Exporter
 from wisp_events.router.replica import Replica
+from wisp_events.router.tracer import Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +50,27 @@ async def main(stop: asyncio.Event) -> None:
         return
     client, http = connecting.result(), Client()
     retention = float(os.environ.get("WISP_LOG_RETENTION_SECONDS", "3600"))
-    replica = Replica(client, http, me, retention)
     try:
-        await replica.run(stop)
+        async with _tracer(http) as tracer:
+            replica = Replica(client, http, me, retention, tracer)
+            await replica.run(stop)
     finally:
         await http.close()
         with contextlib.suppress(nats.errors.Error):
             await client.close()
         health.close()
+
+
+@contextlib.asynccontextmanager
+async def _tracer(http: Client) -> AsyncIterator[Tracer]:
+    """What tells traces, while it does."""
+    endpoint, headers = os.environ.get("WISP_TRACES_ENDPOINT", ""), os.environ.get("WISP_TRACES_HEADERS", "")
+    if not endpoint:
+        yield Tracer()
+        return
+    exporter = Exporter(http, endpoint, Path(headers) if headers else None)
+    running = asyncio.create_task(exporter.run())
+    try:
+        yield Tracer(exporter, float(os.environ.get("WISP_TRACES_RATIO", "1")))
+    finally:
+        await exporter.close(running)

@@ -25,6 +25,10 @@ PARKED = Gauge("wisp_router_parked", "Events that have failed and wait for anoth
 OLDEST = Gauge("wisp_router_oldest_seconds", "Age of the oldest event that was read and is not done.", _LABELS)
 ROUTES = Gauge("wisp_router_routes", "Routes that this replica serves.")
 PURGED = Counter("wisp_router_purged_records", "Records removed from streams after delivery.")
+SPANS_EXPORTED = Counter("wisp_router_spans_exported", "Spans of traces that the collector took.")
+SPANS_DROPPED = Counter(
+    "wisp_router_spans_dropped", "Spans of traces that found the queue full or that the collector did not take."
+)
 
 _PER_ROUTE: Final = (ATTEMPTS, DEAD_LETTERS, PASSED_ON, FILTERED, SECONDS, IN_FLIGHT, LARGE, PENDING, PARKED, OLDEST)
 

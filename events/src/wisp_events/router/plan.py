@@ -33,27 +33,27 @@ class Plan:
     form: Form | None = None
     """What is delivered instead of CloudEvents."""
 
-    def render(self, item: Item, to: Address, signed: bytes = b"") -> bytes:
+    def render(self, item: Item, to: Address, signed: bytes = b"", trace: str = "") -> bytes:
         """The request that delivers an event alone.
 
         Raises:
             ValueError, RecursionError: it can't be carried, or not told in the route's format.
         """
         if self.form is None:
-            return render(item.event, to, signed)
+            return render(item.event, to, signed, trace)
         body = self.form.alone(self.form.record(item.event, item.stored))
-        return render_plain(body, item.event, to, signed)
+        return render_plain(body, item.event, to, signed, trace)
 
-    def render_batch(self, items: Sequence[Item], to: Address, signed: bytes = b"") -> bytes:
+    def render_batch(self, items: Sequence[Item], to: Address, signed: bytes = b"", trace: str = "") -> bytes:
         """The request that delivers events together.
 
         Raises:
             ValueError, RecursionError: one can't be told in the route's format.
         """
         if self.form is None:
-            return render_batch([(item.event, item.raw) for item in items], to, signed)
+            return render_batch([(item.event, item.raw) for item in items], to, signed, trace)
         body = self.form.together([self.form.record(item.event, item.stored) for item in items])
-        return render_plain(body, items[0].event, to, signed, alone=False)
+        return render_plain(body, items[0].event, to, signed, trace, alone=False)
 
     @property
     def cursor_key(self) -> str:

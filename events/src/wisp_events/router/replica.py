@@ -27,6 +27,7 @@ from wisp_events.router.ownership import ALIVE, BEAT_SECONDS, LEAVING, Members, 
 from wisp_events.router.plan import InvalidRoute, Plan
 from wisp_events.router.routes import Routes
 from wisp_events.router.shared import Shared
+from wisp_events.router.tracer import Tracer
 
 if TYPE_CHECKING:
     from wisp_api.route import RouteStatus
@@ -48,14 +49,16 @@ CLAIMS_AT_ONCE: Final = 32
 class Replica:
     """Serves this replica's share of the routes."""
 
-    def __init__(self, client: Nats, http: Http, me: str, retention_seconds: float) -> None:
+    def __init__(
+        self, client: Nats, http: Http, me: str, retention_seconds: float, tracer: Tracer | None = None
+    ) -> None:
         """`me` is the pod's name: the same after a restart of the container."""
         self._nats = client
         self._js = client.jetstream()
         self._me = me
         self._retention = retention_seconds
         self._members = Members(me, time.monotonic())
-        self._shared = Shared(client, http, me, secrets.token_hex(8), self._leased)
+        self._shared = Shared(client, http, me, secrets.token_hex(8), self._leased, tracer=tracer or Tracer())
         self._listed = 0.0
         self._polled = 0.0
         self._known = Routes()

@@ -70,8 +70,14 @@ def pick(targets: Sequence[Target], event_id: str) -> int:
     return 0
 
 
-def render(event: Event, to: Address, signed: bytes = b"") -> bytes:
-    """The request that delivers an event; `signed`: header lines that say who sends it.
+def trace_lines(traceparent: str, tracestate: str | None) -> str:
+    """The header lines of a delivery that has a span of its own, which then stand in place of the event's."""
+    state = f"tracestate: {_value(tracestate)}\r\n" if tracestate else ""
+    return f"traceparent: {_value(traceparent)}\r\n{state}"
+
+
+def render(event: Event, to: Address, signed: bytes = b"", trace: str = "") -> bytes:
+    """The request that delivers an event; `signed`: header lines that say who sends it; `trace`: see `trace_lines`.
 
     Raises:
         ValueError: an extension's name or the data can't be carried.
@@ -81,8 +87,10 @@ def render(event: Event, to: Address, signed: bytes = b"") -> bytes:
         value = getattr(event, name)
         if value is not None:
             lines.append(f"ce-{name}: {_value(value)}\r\n")
-            if name in _TRACE:
+            if name in _TRACE and not trace:
                 lines.append(f"{name}: {_value(value)}\r\n")
+    if trace:
+        lines.append(trace)
     for name, extension in event.extensions.items():
         if not _NAME.fullmatch(name):
             raise ValueError(f"extension {name!r}: CloudEvents names are of a-z and 0-9")
@@ -96,26 +104,33 @@ def render(event: Event, to: Address, signed: bytes = b"") -> bytes:
     return b"".join((to.head, signed, "".join(lines).encode("ascii"), body))
 
 
-def render_batch(events: Sequence[tuple[Event, msgspec.Raw]], to: Address, signed: bytes = b"") -> bytes:
+def render_batch(
+    events: Sequence[tuple[Event, msgspec.Raw]], to: Address, signed: bytes = b"", trace: str = ""
+) -> bytes:
     """The request that delivers events as a JSON list, each as it stands in the log with one hop more; the trace is the first one's."""
-    first = events[0][0]
-    lines = [f"{name}: {_value(value)}\r\n" for name in _TRACE if (value := getattr(first, name)) is not None]
+    lines = [trace or _own_trace(events[0][0])]
     body = b"[" + b",".join([_with_hop(event, bytes(raw)) for event, raw in events]) + b"]"
     lines.append(f"content-type: {cloudevent.CONTENT_TYPE}\r\ncontent-length: {len(body)}\r\n\r\n")
     return b"".join((to.head, signed, "".join(lines).encode("ascii"), body))
 
 
-def render_plain(body: bytes, event: Event, to: Address, signed: bytes = b"", *, alone: bool = True) -> bytes:
+def render_plain(
+    body: bytes, event: Event, to: Address, signed: bytes = b"", trace: str = "", *, alone: bool = True
+) -> bytes:
     """The request that delivers JSON of another format, which the runtime hands to a Lambda handler as it is.
 
     It was made of this event, whose id is the request's, or of a batch that begins with it.
     """
-    lines = [f"{name}: {_value(value)}\r\n" for name in _TRACE if (value := getattr(event, name)) is not None]
+    lines = [trace or _own_trace(event)]
     if alone:
         lines.append(f"wisp-request-id: {_value(event.id)}\r\n")
     lines.append("wisp-event-format: lambda\r\ncontent-type: application/json\r\n")
     lines.append(f"content-length: {len(body)}\r\n\r\n")
     return b"".join((to.head, signed, "".join(lines).encode("ascii"), body))
+
+
+def _own_trace(event: Event) -> str:
+    return trace_lines(event.traceparent, event.tracestate) if event.traceparent else ""
 
 
 def _with_hop(event: Event, raw: bytes) -> bytes:

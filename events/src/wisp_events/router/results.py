@@ -1,4 +1,4 @@
-"""What comes of a delivery besides that it is done: the function's replies, the record of an asynchronous invocation. Pure, but for the clock.
+"""What comes of a delivery besides that it is done: the function's replies, the records of what was invoked or given up. Pure, but for the clock.
 
 A record is AWS Lambda's, as the data of a CloudEvent: what an event is to a handler, a record is, too. Its id and the fingerprints are made of
 the event's place in the log, so that what is stored, and stored again after a crash, is stored once or recognized.
@@ -11,18 +11,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 from wisp_api import names
 from wisp_api.cloudevent import EVENT_BYTES, PAYLOAD_BYTES, Event, OptionalRaw
 from wisp_api.route import Outlet, Route
-from wisp_api.subscription import BUS, FUNCTION
+from wisp_api.subscription import BUS, DESTINATION, FUNCTION
 
 from wisp_events import log
 from wisp_events.gather import Entry
 from wisp_events.ingest import invocation, posted
-from wisp_events.router.request import MAX_HOPS, pick
+from wisp_events.router.request import MAX_HOPS
 from wisp_events.router.schedule import Item
 from wisp_events.router.verdict import ERROR, Answer, Failure
 from wisp_events.web import Refusal
@@ -36,6 +35,7 @@ _CONDITIONS: Final = {"MaxAttempts": "RetriesExhausted", "MaxAge": "EventAgeExce
 _ADVICE: Final = {
     BUS: "it is there as soon as a Subscription names it in source.bus",
     FUNCTION: "a Function is one as soon as its spec has async: {}",
+    DESTINATION: "the operator makes it",
 }
 
 
@@ -141,8 +141,9 @@ def _parcel(route: Route, to: Outlet, item: Item, events: Sequence[Event]) -> Pa
             subject = names.bus_subject(route.namespace, to.name, event.type, lane)
             entries.append(Entry(subject, lane, event.partitionkey, same, encoded))
         else:
-            source = to.stream.removeprefix(names.stream(route.namespace, FUNCTION, ""))
-            entries.append(Entry(names.invocation_subject(route.namespace, source), 0, None, same, encoded))
+            source = to.stream.removeprefix(names.stream(route.namespace, to.kind, ""))
+            make = names.invocation_subject if to.kind == FUNCTION else names.record_subject
+            entries.append(Entry(make(route.namespace, source), 0, None, same, encoded))
     return Parcel(to, entries) if entries else None
 
 
@@ -154,19 +155,19 @@ def _record(route: Route, item: Item, condition: str, outcome: Answer | Failure 
         timestamp=log.rfc3339(time.time()),
         request_context=_Request(
             request_id=item.event.id,
-            function_arn=f"arn:wisp:lambda:::function:{route.namespace}:{route.function}",
+            function_arn=_arn(route),
             condition=condition,
             approximate_invoke_count=item.attempts + (condition in ("Success", "Rejected")),
         ),
         request_payload=request,
-        response_context=_response(route, item, answer) if answer else None,
+        response_context=_response(item, answer) if answer else None,
         response_payload=_payload(answer.body) if answer else None,
     )
     if answer and len(answer.body) >= REPLY_BYTES:
         record.response_payload, record.omitted = None, ["responsePayload"]
     event = Event(
-        id=log.fingerprint(route.uid, item.place, condition)[:32],
-        source=f"urn:wisp:function:{route.namespace}:{route.function}",
+        id=log.fingerprint(route.uid, item.place, item.event.id, condition)[:32],
+        source=":".join(("urn:wisp", *_whose(route))),
         type=SUCCEEDED if condition == "Success" else FAILED,
         subject=item.event.id,
         time=record.timestamp,
@@ -190,11 +191,27 @@ def _without(record: _Record, names_left_out: list[str]) -> _Record:
     return msgspec.structs.replace(record, **gone, omitted=left_out)
 
 
-def _response(route: Route, item: Item, answer: Answer) -> _Response:
+def _whose(route: Route) -> tuple[str, str, str]:
+    """Of what a record tells."""
+    return (
+        ("function", route.namespace, route.function)
+        if route.function
+        else ("subscription", route.namespace, route.name)
+    )
+
+
+def _arn(route: Route) -> str:
+    """The Function that the event was for, or the Subscription that has a sink."""
+    function = route.receiver or route.function
+    if function:
+        return f"arn:wisp:lambda:::function:{route.namespace}:{function}"
+    return f"arn:wisp:events:::subscription:{route.namespace}:{route.name}"
+
+
+def _response(item: Item, answer: Answer) -> _Response:
     """As Lambda has it: 200 also where the function's code failed, which `functionError` says."""
     error = next((value.decode("latin-1") for name, value in answer.headers if name == ERROR), None)
-    host = urlsplit(route.targets[pick(route.targets, item.event.id)].url).hostname or "" if route.targets else ""
-    return _Response(200 if error else answer.status, host.partition(".")[0], error)
+    return _Response(200 if error else answer.status, item.revision, error)
 
 
 def _payload(body: bytes) -> msgspec.Raw | None:

@@ -40,7 +40,7 @@ class Routes:
                 del self.plans[key]
         for entry in entries:
             self.revision = max(self.revision, entry.revision)
-            if entry.revision >= self._revisions.get(entry.key, 0):
+            if entry.revision > self._revisions.get(entry.key, 0):
                 self._revisions[entry.key] = entry.revision
                 self._take(entry)
 

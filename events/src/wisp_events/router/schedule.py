@@ -10,16 +10,18 @@ Cost: constant per event; a retry costs a heap operation.
 
 import heapq
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from wisp_api import cloudevent
 from wisp_api.cloudevent import Event
 
-from wisp_events.router.trace import begin_trace
-
 if TYPE_CHECKING:
+    from wisp_events.router.request import Address
     from wisp_events.router.verdict import Outcome
+
+_SINKS: Final = ("cluster", "public")
+"""What `reach` says of targets that are no revision."""
 
 
 class Item:
@@ -41,6 +43,7 @@ class Item:
         "sequence",
         "size",
         "stored",
+        "to",
         "tries",
     )
 
@@ -68,6 +71,8 @@ class Item:
         """Whether a later event of its key is in the same batch."""
         self.last: Outcome | None = None
         """Of the last attempt in this session."""
+        self.to: Address | None = None
+        """Where that went."""
         self.burial: tuple[str, str] | None = None
         """Reason and message of the dead letter, where no attempt is due."""
 
@@ -79,8 +84,14 @@ class Item:
 
     def remember(self, raw: msgspec.Raw) -> None:
         """Hold all of it again, as the log has it."""
+        trace = self.event.traceparent, self.event.tracestate
         self.event, self.raw, self.absent = cloudevent.decode(raw), raw, False
-        begin_trace(self.event)
+        self.event.traceparent, self.event.tracestate = trace
+
+    @property
+    def revision(self) -> str:
+        """The Function's revision that the last attempt in this session went to, by whose name its host begins; empty for a sink's."""
+        return self.to.host.partition(".")[0] if self.to and self.to.reach not in _SINKS else ""
 
     @property
     def place(self) -> str:

@@ -12,6 +12,7 @@ from wisp_events.router.client import Client as Http
 from wisp_events.router.contents import AT_ONCE
 from wisp_events.router.feed import Feeds
 from wisp_events.router.signer import Signer
+from wisp_events.router.tracer import Tracer
 
 
 @dataclass
@@ -36,6 +37,7 @@ class Shared:
     turns: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, AT_ONCE))
     """Of large events."""
     signer: Signer = field(default_factory=Signer)
+    tracer: Tracer = field(default_factory=Tracer)
     gatherer: Gatherer = field(init=False)
     """Writes what goes to destinations; of all routes, so that they share frames."""
     feeds: Feeds = field(init=False)

@@ -14,7 +14,7 @@ from typing import Final
 
 from wisp_api.cloudevent import Event
 
-from wisp_events.router import batch, letter, verdict, windows
+from wisp_events.router import batch, verdict, windows
 from wisp_events.router.bucket import LOG_ERRORS
 from wisp_events.router.client import BODY_BYTES
 from wisp_events.router.cursor import Cursor, Tumbling
@@ -160,16 +160,7 @@ class Windowed(Delivery):
         plan = self.plan
         index = pick(plan.route.targets, event.id)
         to = plan.addresses[index]
-        signed = self._sign(index)
-        request = (
-            render(event, to, signed)
-            if plan.form is None
-            else render_plain(bytes(event.data or b""), event, to, signed)
-        )
         retry = any(item.tries for item in items)
-        self._attempts += 1
-        self._retries += retry
-        shard.busy = True
 
         def done(outcome: Outcome) -> None:
             self._attempts -= 1
@@ -179,9 +170,19 @@ class Windowed(Delivery):
                 answered(outcome)
                 self._wake()
 
+        trace, ended = self._shared.tracer.follow(plan.route, to, items, done)
+        signed = self._sign(index)
+        request = (
+            render(event, to, signed, trace)
+            if plan.form is None
+            else render_plain(bytes(event.data or b""), event, to, signed, trace)
+        )
+        self._attempts += 1
+        self._retries += retry
+        shard.busy = True
         for item in items:
-            item.first = item.first or time.time()
-        self._shared.http.send(to, request, plan.route.timeout_seconds + GRACE_SECONDS, done, batch.ANSWER_BYTES)
+            item.first, item.to = item.first or time.time(), to
+        self._shared.http.send(to, request, plan.route.timeout_seconds + GRACE_SECONDS, ended, batch.ANSWER_BYTES)
 
     def _settled(self, shard: Shard, window: Tumbling | None, items: list[Item], sent: float, outcome: Outcome) -> None:
         """A batch was answered; without window it was a last call."""
@@ -247,8 +248,7 @@ class Windowed(Delivery):
             message = f"the last call of a window failed, {ending.tries} times, the last with {self.last_error}"
             item = windows.as_item(event, shard.name, ending)
             item.last = _brief(outcome)
-            found = letter.of_event(self.plan.route, reason, message, item)
-            self._store(found, partial(self._close, shard, window))
+            self._give_up(item, reason, message, partial(self._close, shard, window))
         else:
             shard.due = now + verdict.pause(retry, ending.tries, outcome)
 

@@ -76,7 +76,8 @@ class Scheduler:
         coming = min((one.wake for one in self._schedules.values() if not one.stepping), default=_NEVER)
         self._stepped.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stepped.wait(), max(0.0, min(longest, coming - self._clock())))
+            async with asyncio.timeout(max(0.0, min(longest, coming - self._clock()))):  # wait_for loses cancellations
+                await self._stepped.wait()
 
     def _start_due(self, now: float) -> None:
         for key, schedule in self._schedules.items():

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, TypeAlias
 from wisp_events.sources import binlog_payload, binlog_table
 from wisp_events.sources.binlog_payload import HEADER_BYTES, LARGEST_BYTES, LENGTH
 from wisp_events.sources.binlog_table import TableMap
+from wisp_events.sources.mysql_ddl import Redefined, redefined
 from wisp_events.sources.mysql_gtid import Gtid, mariadb_gtid, mysql_gtid, tagged_gtid
 from wisp_events.sources.rows import Change, Malformed
 
@@ -64,6 +65,10 @@ class Start(NamedTuple):
 
 class End(NamedTuple):
     """The transaction is over; that of a definition (CREATE, TRUNCATE) has none and ends where the next one begins."""
+
+
+class Idle(NamedTuple):
+    """The server has nothing more, and so no transaction goes on."""
 
 
 class Truncated(NamedTuple):
@@ -118,8 +123,10 @@ class Rows:
         return found
 
 
-Message: TypeAlias = Start | End | Truncated | Hidden | Rows | None
+Message: TypeAlias = Start | End | Idle | Truncated | Redefined | Hidden | Rows | None
 _END: Final = End()
+_BOUNDS: Final[Mapping[int, End | Idle]] = {_XID: _END, _XA_PREPARE: _END, _HEARTBEAT: Idle()}
+"""The server waits for more behind whole transactions alone, and sends heartbeats then."""
 
 
 class Decoder:
@@ -169,8 +176,8 @@ class Decoder:
         if kind == _TABLE_MAP:
             self._announce(body)
             return None
-        if kind in (_XID, _XA_PREPARE, _HEARTBEAT):  # the server waits for more behind whole transactions alone
-            return _END
+        if kind in _BOUNDS:
+            return _BOUNDS[kind]
         if kind == _MARIADB_GTID:
             return Start(mariadb_gtid(body, server), seconds)
         if kind == _GTID:
@@ -251,7 +258,9 @@ def _statement(body: bytes, *, compressed: bool) -> Message:
         ]
         return Truncated(names[0] if len(names) > 1 else schema, names[-1])
     if _DEFINES.match(text):
-        return None  # the next transaction's beginning is its end: rows may follow CREATE TABLE ... SELECT
+        return redefined(
+            text, schema
+        )  # the next transaction's beginning is its end: rows may follow CREATE TABLE ... SELECT
     return Hidden("a statement was logged as text: set binlog_format to ROW for every session")
 
 

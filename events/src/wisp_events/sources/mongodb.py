@@ -15,16 +15,22 @@ from wisp_api import conditions, names
 from wisp_api.source import ItemStatus, MongodbConfig, ReaderStatus
 
 from wisp_events import log
-from wisp_events.sources import mongodb_catalog, mongodb_position, mongodb_session, row_log
+from wisp_events.sources import behind, mongodb_catalog, mongodb_oplog, mongodb_position, mongodb_session, row_log
 from wisp_events.sources.mongodb_catalog import Prepared
 from wisp_events.sources.mongodb_events import Mapper
+from wisp_events.sources.mongodb_oplog import Oplog
 from wisp_events.sources.mongodb_position import Book, Positions
-from wisp_events.sources.mongodb_session import Client
+from wisp_events.sources.mongodb_session import Blocking, Client
+from wisp_events.sources.mongodb_snapshot import Origin
 from wisp_events.sources.mongodb_stream import Lost, Stream
 from wisp_events.sources.reader import CHECK_SECONDS, RETRY_SECONDS, Reader, Trouble, Wish, run_until_one_ends
+from wisp_events.sources.row_events import Table
+from wisp_events.sources.row_fill import Filling
 
 KIND: Final = "mongodb"
 LEAST_WAITING_BYTES: Final = 1024 * 1024
+OPLOG_SECONDS: Final = 10.0
+"""How often the oplog is looked at: a busy server's may cover some minutes."""
 _OWN: Final = (conditions.PERMISSION_DENIED, conditions.TABLE_NOT_FOUND)
 """Troubles of one collection, not of the deployment."""
 
@@ -43,24 +49,39 @@ def task(wish: Wish) -> MongodbConfig:
 class _Following:
     """One connection's collections, and what is to be said of them."""
 
+    reader: Reader
     wish: Wish
     js: JetStreamContext
     client: Client
+    blocking: Blocking
     prepared: Prepared
     book: Book
     lost: bool
     """No position is kept of any collection."""
+    oplog: Oplog | None = None
+    """As it was seen last."""
     troubles: dict[str, Trouble] = field(default_factory=dict)
     """By collection."""
     missed: dict[str, str] = field(default_factory=dict)
     """Why changes of a collection may be missing."""
     streams: dict[str, Stream] = field(default_factory=dict)
+    fillings: dict[str, Filling[str]] = field(default_factory=dict)
 
     def report(self) -> ReaderStatus:
-        """The reader's status: troubles of collections are their own."""
+        """The reader's status, with what threatens beside its trouble."""
+        known = self.book.collections
+        risk = mongodb_oplog.warning(
+            self.oplog, [known[name].token for name in self.prepared.collections if name in known]
+        )
+        status = self._status(risk)
+        reason = status.reason or (conditions.OPLOG_AT_RISK if risk else "")
+        return msgspec.structs.replace(status, reason=reason, message=_joined(status.message, risk))
+
+    def _status(self, risk: str) -> ReaderStatus:
+        """With what threatens beside the troubles that are collections' own, whose Subscriptions are told nothing else."""
         items = dict(self.prepared.items)
         for name, trouble in self.troubles.items():
-            items[name] = ItemStatus(ready=False, reason=trouble.reason, message=trouble.message)
+            items[name] = ItemStatus(ready=False, reason=trouble.reason, message=_joined(trouble.message, risk))
         if away := next((stream.trouble for stream in self.streams.values() if stream.trouble), ""):
             said = f"{away}; changes wait in the server's oplog"
             return self.wish.report(Trouble(conditions.LOG_UNAVAILABLE, said), items)
@@ -71,7 +92,12 @@ class _Following:
         notes += [
             f"there is no collection {name} yet, its first document will be told" for name in self.prepared.absent
         ]
-        return msgspec.structs.replace(self.wish.report(None, items), message="; ".join(notes))
+        notes += [filling.message for filling in self.fillings.values() if filling.message]
+        return msgspec.structs.replace(self.wish.report(None, items), message=_joined(*notes, behind.message()))
+
+
+def _joined(*texts: str) -> str:
+    return "; ".join(filter(None, texts))
 
 
 async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
@@ -81,17 +107,22 @@ async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
         Trouble: it can't be done now.
         Fenced: another reader writes to our subjects.
     """
+    for table in task(wish).tables:
+        behind.of(table.name)  # from now on nobody knows, until the server says that there is nothing
     key = names.position_key(wish.config.namespace, KIND, wish.config.connection)
     kept = row_log.Kept(js, key, Positions)
     known = await kept.read()
-    async with mongodb_session.connect(wish.value("dsn"), wish.connection.get("ca.crt", "")) as client:
+    where = wish.value("dsn"), wish.connection.get("ca.crt", "")
+    async with mongodb_session.connect(*where) as client, mongodb_session.connect_blocking(*where) as blocking:
         prepared = await mongodb_catalog.prepare(client, task(wish))
-        one = _Following(wish, js, client, prepared, Book(kept, known), lost=known is None)
+        behind.only(prepared.collections)
+        one = _Following(reader, wish, js, client, blocking, prepared, Book(kept, known), lost=known is None)
         await _prepare(one)
         carrying = [_carry(one, name) for name in one.prepared.collections]
         try:
-            await run_until_one_ends(_tend(reader, one), one.book.keep(), *carrying)
+            await run_until_one_ends(_tend(one), one.book.keep(), *carrying)
         finally:
+            mongodb_oplog.warning(None, ())  # nobody looks
             with contextlib.suppress(Trouble, log.Fenced):  # then more is read again
                 await one.book.write()
 
@@ -167,7 +198,7 @@ async def _stream(one: _Following, name: str) -> None:
     if at.pending:
         one.missed[name] = at.gap
         await row_log.write_gaps(one.js, config.stream, [mapper.gap(at.gap)])
-        one.book.collections[name] = msgspec.structs.replace(at, gap="", pending=False)
+        one.book.note(name, gap="", pending=False)
         await one.book.write()
     room = max(LEAST_WAITING_BYTES, log.WAITING_BYTES // len(one.prepared.collections))
     stream = Stream(
@@ -176,22 +207,29 @@ async def _stream(one: _Following, name: str) -> None:
         config.stream,
         mapper,
         one.prepared.collections[name],
-        note=lambda token: one.book.note(name, token),
+        book=one.book,
+        behind=behind.of(name),
         waiting_bytes=room,
     )
     one.streams[name] = stream
-    await stream.run(at.token, lambda: one.troubles.pop(name, None))
+    followed = {name: Table(one.prepared.collections[name].operations, ("_id",))}
+    origin = Origin(name, one.blocking, stream, one.book, followed)
+    filling = one.fillings[name] = Filling(one.reader, one.js, one.wish, origin, mapper)
+    await run_until_one_ends(stream.run(at.token, lambda: one.troubles.pop(name, None)), filling.run())
 
 
-async def _tend(reader: Reader, one: _Following) -> None:
+async def _tend(one: _Following) -> None:
     """Keep the report up to date while the streams run; returns when they have to be others."""
     loop = asyncio.get_running_loop()
-    checked = loop.time()
+    checked, looked = loop.time(), -OPLOG_SECONDS
     while True:
-        await reader.report(one.report())
-        newest = await reader.changed(one.wish, 1) or one.wish
-        if newest.connection != one.wish.connection or newest.config != one.wish.config:
+        if loop.time() - looked >= OPLOG_SECONDS:
+            looked, one.oplog = loop.time(), await mongodb_oplog.look(one.client)
+        await one.reader.report(one.report())
+        newest = await one.reader.changed(one.wish, 1) or one.wish
+        if newest.connection != one.wish.connection or _followed(newest) != _followed(one.wish):
             return
+        one.wish = newest
         if loop.time() - checked < CHECK_SECONDS:
             continue
         checked = loop.time()
@@ -199,3 +237,8 @@ async def _tend(reader: Reader, one: _Following) -> None:
         if found.collections != one.prepared.collections:
             return
         one.prepared = found
+
+
+def _followed(wish: Wish) -> tuple[bool, str, list[tuple[str, list[str]]]]:
+    """What of a wish needs other streams where it changes: not who asks for documents."""
+    return wish.config.draining, task(wish).stream, [(one.name, one.operations) for one in task(wish).tables]

@@ -13,8 +13,9 @@ import msgspec
 from wisp_api import names
 from wisp_api.cloudevent import Event
 
-from wisp_events.sources.mongodb_values import to_json
-from wisp_events.sources.row_events import BARRIER_LANE
+from wisp_events.sources.mongodb_values import decode, to_json
+from wisp_events.sources.row_events import BARRIER_LANE, SNAPSHOT, Table
+from wisp_events.sources.rows import Begin, Malformed
 
 OPERATIONS: Final = {"insert": "insert", "update": "update", "replace": "update", "delete": "delete"}
 """The server's word for a change of a document, and the event's."""
@@ -34,6 +35,8 @@ class Mapper:
     collection: str
     """`database.collection`."""
     epoch: int
+    kind: str = "mongodb"
+    """The source's, in types, subjects and source."""
 
     def change(self, change: Mapping[str, Any], token: str, *, looked_up: bool) -> tuple[str, Event]:
         """(subject, event) of a document's change; `looked_up`: an update's new document is that of the time of reading.
@@ -51,6 +54,21 @@ class Mapper:
             data += b',"lookedUp":true' if looked_up else b""
         key = f"{self.collection}:[{identity.decode()}]"
         return self._event(operation, token, data + b"}", when(change), key)
+
+    def row(self, place: str, row: tuple[bytes], _: Table, begin: Begin, number: int) -> Event:
+        """The event of a document (in BSON) that the collection has, the `number`-th (from 1) at a place, a token that no change has.
+
+        Raises:
+            Malformed: it has no JSON.
+        """
+        document = decode(row[0])
+        if "_id" not in document:
+            raise Malformed("the document has no _id")
+        identity = to_json(document["_id"])
+        data = b'{"op":"%b","key":{"_id":%b},"old":null,"new":%b}' % (SNAPSHOT.encode(), identity, to_json(document))
+        time = datetime.fromtimestamp(begin.commit_microseconds / 1e6, UTC)
+        key = f"{self.collection}:[{identity.decode()}]"
+        return self._event(SNAPSHOT, f"{place}-{number:08X}", data, time, key)[1]
 
     def barrier(self, change: Mapping[str, Any], token: str) -> tuple[str, Event] | None:
         """(subject, event) of a change of the whole collection; None of one that says nothing of its documents."""
@@ -73,12 +91,12 @@ class Mapper:
         """Without a key it is a barrier for the collection's other events."""
         database, _, collection = self.collection.partition(".")
         lane = BARRIER_LANE if key is None else names.lane(key)
-        subject = names.row_subject(self.namespace, self.connection, database, collection, lane, kind="mongodb")
+        subject = names.row_subject(self.namespace, self.connection, database, collection, lane, kind=self.kind)
         identity = f"{self.epoch:08x}-{token[:TOKEN_CHARACTERS]}"
         return subject, Event(
             id=identity,
-            source=f"urn:wisp:mongodb:{self.namespace}:{self.connection}",
-            type=f"dev.wisp.mongodb.{operation}",
+            source=f"urn:wisp:{self.kind}:{self.namespace}:{self.connection}",
+            type=f"dev.wisp.{self.kind}.{operation}",
             subject=self.collection,
             time=time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             datacontenttype="application/json",

@@ -4,23 +4,39 @@ Invariants:
 - A token is written only when the log has all events up to it, so what is not there is read again after any crash.
 - What can't be continued (the server's oplog begins later, another deployment, a lost key) begins a new epoch of that collection. Where
   changes may be missing the first thing that the log says of it is a gap event; until that is written, `gap` and `pending` stand here.
+- No two times that a collection is followed number the givings of its documents alike, though nothing is kept of it in between.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Collection
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from wisp_events.sources import mongodb_events
 from wisp_events.sources.reader import Trouble
+from wisp_events.sources.row_given import Given, anew
 from wisp_events.sources.row_log import Kept
 
 logger = logging.getLogger(__name__)
 
 KEEP_SECONDS: Final = 1.0
+TOKENS_BYTES: Final = 512 * 1024
+"""Of all collections together: they are one message of the log."""
+
+_ROUNDS_BITS: Final = 20
+"""Below a second: no collection's documents are given as often within one."""
+
+
+class Part(msgspec.Struct, rename="camel", frozen=True):
+    """How much of a collection's documents the log has, of those that are being written."""
+
+    after: str
+    """The last one's `{"_id": ...}` in BSON, base64: the documents come in the order of `_id`."""
+    begun: dict[str, int]
+    """Whom they are written for, as in `Given`: for others it is no part."""
 
 
 class Position(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True, frozen=True):
@@ -34,6 +50,10 @@ class Position(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True,
     """Why changes from before the epoch may be missing; empty where none are."""
     pending: bool = False
     """The gap event is not written yet, or not known to be."""
+    given: Given = Given()
+    """Who has the collection's documents."""
+    part: Part | None = None
+    """Only of what is begun: all collections' positions are one message of the log."""
 
 
 class Positions(msgspec.Struct, rename="camel", kw_only=True):
@@ -52,9 +72,21 @@ class Book:
         self._written = {} if known is None else dict(known.collections)
         self.collections = dict(self._written)
 
-    def note(self, name: str, token: str) -> None:
-        """The log has everything of a collection up to a token."""
-        self.collections[name] = msgspec.structs.replace(self.collections[name], token=token)
+    def note(self, name: str, **changes: Any) -> None:
+        """Change what `write` keeps of a collection: what the log has is not less. A part goes with what it is a part of.
+
+        A token that holds a huge `_id` is not kept: who goes on does so at the one before, and the log passes over what it has.
+        """
+        if len(changes.get("token", "")) > TOKENS_BYTES // len(self.collections):
+            del changes["token"]
+        found = msgspec.structs.replace(self.collections[name], **changes)
+        if found.part and found.part.begun != found.given.begun.get(name):
+            found = msgspec.structs.replace(found, part=None)
+        self.collections[name] = found
+
+    def forget(self, name: str) -> None:
+        """Nobody has the collection's documents, because it is another one."""
+        self.note(name, given=anew(self.collections[name].given))
 
     async def write(self) -> None:
         """Keep all positions; returns when they are stored.
@@ -86,7 +118,8 @@ class Book:
 def begin(token: str, held: Collection[str], *, lost: bool) -> Position:
     """A collection's beginning at a token; `held` are the sequences of the last events that the log has of it; `lost`: where it was, is not known."""
     why = "the reader's position was lost" if held and lost else ""
-    return Position(epoch=_epoch(held), token=token, gap=why, pending=bool(why))
+    epoch = _epoch(held)
+    return Position(epoch=epoch, token=token, gap=why, pending=bool(why), given=Given(round=epoch << _ROUNDS_BITS))
 
 
 def go_on(known: Position, held: Collection[str]) -> Position:
@@ -101,7 +134,8 @@ def go_on(known: Position, held: Collection[str]) -> Position:
 
 def after_gap(known: Position, token: str, why: str) -> Position:
     """A new epoch at a token, before which changes may be missing."""
-    return Position(epoch=max(int(time.time()), known.epoch + 1), token=token, gap=why, pending=True)
+    epoch = max(int(time.time()), known.epoch + 1)
+    return Position(epoch=epoch, token=token, gap=why, pending=True, given=anew(known.given))
 
 
 def _epoch(held: Collection[str]) -> int:

@@ -3,14 +3,15 @@
 Invariant: every error of the server or the network leaves here as a `Trouble` with a cure, and none quotes the DSN.
 """
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from bson.raw_bson import RawBSONDocument
-from pymongo import AsyncMongoClient
+from pymongo import AsyncMongoClient, MongoClient
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError
 from wisp_api import conditions
@@ -19,6 +20,9 @@ from wisp_events.sources.reader import Trouble
 
 Client: TypeAlias = AsyncMongoClient[RawBSONDocument]
 Collection: TypeAlias = AsyncCollection[RawBSONDocument]
+Blocking: TypeAlias = MongoClient[RawBSONDocument]
+"""For threads."""
+C = TypeVar("C", Client, Blocking)
 
 CONNECT_SECONDS: Final = 5
 SILENT_SECONDS: Final = 30
@@ -43,7 +47,7 @@ async def connect(dsn: str, authority: str = "") -> AsyncIterator[Client]:
         Trouble: the DSN is none, or the block was refused something.
     """
     with _file(authority if _encrypted(dsn) else "") as path:
-        client = _client(dsn, path)
+        client = _client(AsyncMongoClient[RawBSONDocument], dsn, path)
         try:
             with explained():
                 yield client
@@ -51,12 +55,24 @@ async def connect(dsn: str, authority: str = "") -> AsyncIterator[Client]:
             await client.close()
 
 
-def _client(dsn: str, authority: str) -> Client:
+@asynccontextmanager
+async def connect_blocking(dsn: str, authority: str = "") -> AsyncIterator[Blocking]:
+    """As `connect`, for threads."""
+    with _file(authority if _encrypted(dsn) else "") as path:
+        client = await asyncio.to_thread(_client, MongoClient[RawBSONDocument], dsn, path)
+        try:
+            yield client
+        finally:
+            await asyncio.to_thread(client.close)
+
+
+def _client(kind: type[C], dsn: str, authority: str) -> C:
     milliseconds = CONNECT_SECONDS * 1000
     tls: dict[str, Any] = {"tlsCAFile": authority} if authority else {}
     try:
-        return AsyncMongoClient(
+        return kind(
             dsn,
+            connect=False,
             document_class=RawBSONDocument,  # decoded one by one, so that a malformed one is no other one's trouble
             appname="wisp-reader",
             serverSelectionTimeoutMS=milliseconds,

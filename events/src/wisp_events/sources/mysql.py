@@ -14,6 +14,7 @@ from wisp_api import conditions, names
 from wisp_api.source import MysqlConfig, ReaderStatus
 
 from wisp_events.sources import (
+    behind,
     mysql_catalog,
     mysql_gtid,
     mysql_position,
@@ -59,6 +60,7 @@ async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
         Trouble: it can't be done now.
         Fenced: another reader writes to our subjects.
     """
+    behind.of(KIND)  # from now on nobody knows, until the server says that there is nothing
     dsn, kept = wish.value("dsn"), row_log.Kept(js, _key(wish), Position)
     held = await row_log.last_places(js, task(wish).stream, wish.config, [table.name for table in task(wish).tables])
     known = await kept.read()
@@ -104,10 +106,11 @@ async def _carry(
     session = await asyncio.to_thread(
         mysql_session.open_dump, wish.value("dsn"), _authority(wish), config.server_id, read
     )
-    stream = mysql_stream.Stream(session, js, config.stream, mapper, prepared, position=position, kept=kept)
+    lag = behind.of(KIND)
+    stream = mysql_stream.Stream(session, js, config.stream, mapper, prepared, position=position, kept=kept, behind=lag)
     origin = Origin(wish.value("dsn"), _authority(wish), prepared.server.mariadb, stream)
     filling = Filling(reader, js, wish, origin, mapper)
-    tending = _tend(reader, wish, stream, prepared, lambda: [missed, filling.message])
+    tending = _tend(reader, wish, stream, prepared, lambda: [missed, filling.message, behind.message()])
     await run_until_one_ends(stream.run(), filling.run(), tending)
 
 
@@ -137,7 +140,7 @@ async def _tend(
         except Trouble as error:
             trouble = error  # the stream goes on with the tables it has
             continue
-        stream.tables = found.tables
+        stream.follow(found)
 
 
 def _with_told(status: ReaderStatus, risk: str, told: str) -> ReaderStatus:

@@ -9,7 +9,7 @@ Invariants:
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -35,6 +35,8 @@ class Position(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True,
     """The gap events are not written yet, or not known to be."""
     given: Given = Given()
     """Who has which tables' rows."""
+    tables: dict[str, bool] = {}
+    """Wanted tables that were ever followed -> whether they still are; where not, a gap event is due when they are again."""
 
 
 def begin(known: Position | None, server: Server, held: Collection[Place]) -> Position:
@@ -70,6 +72,16 @@ def after_gap(known: Position | None, server: Server, held: Collection[Place], w
         pending=bool(why),
         given=anew(given) if why else given,
     )
+
+
+def seen(tables: Mapping[str, bool], wanted: Collection[str], followed: Collection[str]) -> dict[str, bool]:
+    """What `Position.tables` is after a look at the server, when the gap events that are due are written."""
+    return {name: name in followed for name in wanted if name in tables or name in followed}
+
+
+def returned(tables: Mapping[str, bool], now: Mapping[str, bool]) -> list[str]:
+    """Tables that are followed again: dropped and made anew behind the reader's back, or a right that was taken away and given back."""
+    return [name for name, here in now.items() if here and tables.get(name) is False]
 
 
 def _epoch(known: Position | None, held: Collection[Place]) -> int:

@@ -8,13 +8,13 @@ Invariants:
 
 import asyncio
 import logging
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from wisp_events.sources import mysql_gtid, row_log
+from wisp_events.sources import mysql_gtid
+from wisp_events.sources.behind import Behind
 from wisp_events.sources.mysql_position import Position
 from wisp_events.sources.reader import Trouble
 from wisp_events.sources.row_given import Given
@@ -31,8 +31,9 @@ KEEP_SECONDS: Final = 1.0
 class Progress:
     """Of one binary log connection."""
 
-    def __init__(self, position: Position, kept: Kept[Position]) -> None:
-        """From this position, which is kept."""
+    def __init__(self, position: Position, kept: Kept[Position], behind: Behind) -> None:
+        """From this position, which is kept; `behind` is told what is stored."""
+        self._behind = behind
         self._position = position
         self._kept = kept
         self._writing = asyncio.Lock()
@@ -51,6 +52,11 @@ class Progress:
     def given(self) -> Given:
         """Who has which tables' rows."""
         return self._position.given
+
+    @property
+    def tables(self) -> dict[str, bool]:
+        """Which tables are or were followed."""
+        return self._position.tables
 
     @property
     def oldest(self) -> float:
@@ -74,7 +80,7 @@ class Progress:
             self._confirmed, gtid, seconds = self._pending.popleft()
             self._gtids.add(gtid)
         if seconds:
-            row_log.BEHIND.set(max(0.0, time.time() - seconds))
+            self._behind.stored(seconds)
 
     async def insert(self) -> int:
         """The number of what comes now, between two transactions, all before being in the log.

@@ -3,6 +3,7 @@
 Invariant: every error of the server or the network leaves here as a `Trouble` with a cure, and none quotes the DSN.
 """
 
+import socket
 import ssl
 import struct
 from collections.abc import Iterator
@@ -187,6 +188,24 @@ def _ask(session: Any, server_id: int, read: GtidSet) -> None:
         session._execute_command(_DUMP_GTID, body)  # noqa: SLF001 - PyMySQL has no other way to send one
     else:
         session._execute_command(_DUMP, struct.pack("<IHI", 4, 0, server_id))  # noqa: SLF001
+
+
+def receive(connection: socket.socket, most: int) -> bytes:
+    """What has come on a connection of `open_dump`, waiting for something; the server sends a heartbeat every second.
+
+    Raises:
+        Trouble: the connection broke.
+    """
+    try:
+        data = connection.recv(most)
+    except TimeoutError:
+        silent = f"the server was silent for {SILENT_SECONDS} s; trying again"
+        raise Trouble(conditions.SERVER_UNREACHABLE, silent) from None
+    except OSError as error:
+        raise Trouble(conditions.SERVER_UNREACHABLE, f"the connection broke: {error}; trying again") from None
+    if not data:
+        raise Trouble(conditions.SERVER_UNREACHABLE, "the connection broke: the server closed it; trying again")
+    return data
 
 
 class Packets:

@@ -20,18 +20,18 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from nats.js import JetStreamContext
-from wisp_api import conditions
 from wisp_api.cloudevent import Event
 
 from wisp_events import log
-from wisp_events.sources import binlog, mysql_session, row_letters
-from wisp_events.sources.binlog import End, Hidden, Rows, Start, Truncated
+from wisp_events.sources import binlog, mysql_position, mysql_session, row_letters
+from wisp_events.sources.behind import Behind
+from wisp_events.sources.binlog import End, Hidden, Idle, Rows, Start, Truncated
 from wisp_events.sources.interlude import Interlude, Work
 from wisp_events.sources.mysql_catalog import Prepared
+from wisp_events.sources.mysql_ddl import Redefined
 from wisp_events.sources.mysql_gtid import GtidSet
 from wisp_events.sources.mysql_position import Position
 from wisp_events.sources.mysql_progress import Progress
-from wisp_events.sources.reader import Trouble
 from wisp_events.sources.row_events import COUNTED, ORDINALS_PER_MESSAGE, Mapper
 from wisp_events.sources.row_given import Given
 from wisp_events.sources.row_log import Kept
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RECEIVE_BYTES: Final = 64 * 1024
+_RETURNED: Final = "the table was not there for a time, or might not be read; changes before this may be missing"
 _COUNT_SHIFT, _OFFSET_BITS = 20, 31
 """A place's first number: the transaction's, and what of the offset in it does not fit the second."""
 
@@ -62,16 +63,17 @@ class Stream:
         *,
         position: Position,
         kept: Kept[Position],
+        behind: Behind,
     ) -> None:
         """`session` comes from `mysql_session.open_dump` at this position; `stream` is the log's; `kept` is where positions are."""
-        self.tables = prepared.tables
-        """By `database.table`; may be replaced at any time."""
+        self._behind = behind
         self._socket: socket.socket = session._sock  # noqa: SLF001 - PyMySQL shows it nowhere else
         self._session = session
         self._js = js
         self._mapper = mapper
-        self._progress = Progress(position, kept)
+        self._progress = Progress(position, kept, behind)
         self._writer: log.FrameWriter[int] = log.FrameWriter(js, stream, self._progress.confirm)
+        self.follow(prepared)
         self._decoder = binlog.Decoder(prepared.server.charsets)
         self._packets = mysql_session.Packets()
         self._interlude: Interlude[GtidSet] | None = None
@@ -85,6 +87,11 @@ class Stream:
         self._hidden = False
         self._letters: list[DeadLetter] = []
         self._barriers: list[tuple[str, Event]] = []
+
+    def follow(self, prepared: Prepared) -> None:
+        """Tell of the changes of these tables from now on."""
+        self.tables = prepared.tables
+        self._seen = mysql_position.seen(self._progress.tables, prepared.items, prepared.tables)
 
     @property
     def trouble(self) -> str:
@@ -123,10 +130,13 @@ class Stream:
             Purged: the server has not what comes next.
             Fenced: another reader writes to our subjects, or keeps its position.
         """
+        self._behind.watch(lambda: self.oldest)
         keeping = asyncio.create_task(self._progress.keep())
         try:
             while True:
-                for packet in self._packets.feed(await asyncio.to_thread(self._receive)):
+                for packet in self._packets.feed(
+                    await asyncio.to_thread(mysql_session.receive, self._socket, RECEIVE_BYTES)
+                ):
                     await self._take(mysql_session.event(packet))
                 await asyncio.sleep(0)
                 if keeping.done():
@@ -148,6 +158,8 @@ class Stream:
                 self._handle(one)
                 if self._letters or self._barriers:
                     await self._settle()
+                if self._gtid is None and self._seen != self._progress.tables:
+                    await self._note_tables()
                 if self._interlude and self._gtid is None:
                     await self._play(self._interlude)
                 await self._writer.room()
@@ -155,19 +167,6 @@ class Stream:
             self._offset += len(event)
             self._hide(Hidden(str(error)))
             await self._settle()
-
-    def _receive(self) -> bytes:
-        """What has come, waiting for something; the server sends a heartbeat every few seconds."""
-        try:
-            data = self._socket.recv(RECEIVE_BYTES)
-        except TimeoutError:
-            silent = f"the server was silent for {mysql_session.SILENT_SECONDS} s; trying again"
-            raise Trouble(conditions.SERVER_UNREACHABLE, silent) from None
-        except OSError as error:
-            raise Trouble(conditions.SERVER_UNREACHABLE, f"the connection broke: {error}; trying again") from None
-        if not data:
-            raise Trouble(conditions.SERVER_UNREACHABLE, "the connection broke: the server closed it; trying again")
-        return data
 
     def _handle(self, event: bytes) -> None:
         """Queue what one event says; what can't be queued becomes a letter."""
@@ -180,14 +179,20 @@ class Stream:
                 self._end()
                 self._progress.begin()
                 self._gtid, self._seconds, self._offset, self._hidden = message.gtid, message.seconds, 0, False
-            elif isinstance(message, End):
+            elif isinstance(message, End | Idle):
                 self._end()
+                if isinstance(message, Idle):
+                    self._behind.caught_up()
             elif isinstance(message, Truncated):
                 self._offset += len(event)
                 self._truncate(message)
             elif isinstance(message, Hidden):
                 self._offset += len(event)
                 self._hide(message)
+            elif isinstance(message, Redefined):
+                self._offset += len(event)
+                for table in filter(message.concerns, self.tables):
+                    self._miss(table, message.why.format(table))
         except Malformed as error:
             self._offset += len(event)
             self._letters.append(row_letters.letter(self._mapper, "Malformed", str(error), payload=event))
@@ -230,10 +235,13 @@ class Stream:
             return
         self._hidden = True
         logger.warning("changes can't be read: %s", hidden.why)
-        begin, message = self._place(self._offset)
         for table in self.tables:
-            gap = self._mapper.gap(table, begin.commit_lsn, hidden.why, message * ORDINALS_PER_MESSAGE)
-            self._barriers.append(gap)
+            self._miss(table, hidden.why)
+
+    def _miss(self, table: str, why: str) -> None:
+        """Changes of a table are missing here: a gap event is to say so."""
+        begin, message = self._place(self._offset)
+        self._barriers.append(self._mapper.gap(table, begin.commit_lsn, why, message * ORDINALS_PER_MESSAGE))
 
     async def _settle(self) -> None:
         """Store letters, and what has to stand behind all lanes before it and in front of all after it."""
@@ -246,6 +254,16 @@ class Stream:
                 self._add(subject, event)
             await self._writer.flush()
             self._barriers.clear()
+
+    async def _note_tables(self) -> None:
+        """Remember which tables are followed, when the log has the gap events of those that were not for a time."""
+        seen = self._seen
+        if missed := mysql_position.returned(self._progress.tables, seen):
+            await self._writer.flush()
+            number = await self._progress.insert()
+            self._barriers += [self._mapper.gap(name, number << _COUNT_SHIFT, _RETURNED) for name in missed]
+            await self._settle()
+        await self._progress.write(tables=seen)
 
     async def _play(self, interlude: Interlude[GtidSet]) -> None:
         """Find the interlude's place, or let its events be stored where the stream has come to it."""

@@ -19,6 +19,7 @@ from wisp_api.source import PostgresConfig, ReaderStatus
 
 from wisp_events import log
 from wisp_events.sources import (
+    behind,
     postgres_catalog,
     postgres_connection,
     postgres_slot,
@@ -33,6 +34,7 @@ from wisp_events.sources.row_fill import Filling
 
 logger = logging.getLogger(__name__)
 
+KIND: Final = "postgres"
 RETRY_SECONDS: Final = (1.0, 2.0, 5.0)
 CHECK_SECONDS: Final = 30.0
 WAITING_SECONDS: Final = 0.5
@@ -49,6 +51,7 @@ async def run(reader: Reader, js: JetStreamContext) -> None:
         started = asyncio.get_running_loop().time()
         try:
             if wish.config.draining or not task(wish).tables:
+                behind.only(())
                 await asyncio.to_thread(postgres_catalog.drop, wish.value("dsn"), task(wish).slot)
                 await reader.report(msgspec.structs.replace(wish.report(None), drained=wish.config.draining))
                 await reader.changed(wish)
@@ -75,6 +78,7 @@ async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
         Trouble: it can't be done now.
         Fenced: another reader writes to our subjects.
     """
+    lag = behind.of(KIND)  # from now on nobody knows, until the server says that there is nothing
     config, dsn = task(wish), wish.value("dsn")
     held = await row_log.last_places(js, task(wish).stream, wish.config, [table.name for table in task(wish).tables])
     prepared = await asyncio.to_thread(postgres_catalog.prepare, dsn, config, held)
@@ -96,10 +100,10 @@ async def _follow(reader: Reader, js: JetStreamContext, wish: Wish) -> None:
         )
     cursor = await postgres_connection.open_cursor(dsn, config.slot)
     types = functools.partial(postgres_catalog.types, dsn)
-    stream = postgres_stream.Stream(cursor, js, config.stream, mapper, prepared.tables, types=types)
+    stream = postgres_stream.Stream(cursor, js, config.stream, mapper, prepared, types=types, behind=lag)
     filling = Filling(reader, js, wish, Origin(dsn, config.slot, stream, kept_by(js, wish.config)), mapper)
     gap = f"{progress.gap}; changes before this may be missing, gap events say so" if progress.gap else ""
-    tending = _tend(reader, wish, stream, prepared, lambda: [gap, filling.message])
+    tending = _tend(reader, wish, stream, prepared, lambda: [gap, filling.message, behind.message()])
     await run_until_one_ends(stream.run(), filling.run(), tending)
 
 
@@ -155,7 +159,7 @@ async def _tend(
             continue
         if found.progress.stage or found.progress.epoch != prepared.progress.epoch:
             return
-        stream.tables = found.tables
+        stream.tables, stream.expected = found.tables, found.position
 
 
 def _with_warnings(status: ReaderStatus, found: postgres_catalog.Prepared, beside: str) -> ReaderStatus:

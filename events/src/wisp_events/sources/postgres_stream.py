@@ -11,22 +11,24 @@ The connection is read without blocking on the event loop: libpq has the socket,
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import prometheus_client
 import psycopg2
 from nats.js import JetStreamContext
 from wisp_api import conditions
 from wisp_api.cloudevent import Event
 
 from wisp_events import log
-from wisp_events.sources import row_letters
+from wisp_events.sources import postgres_wal, row_letters
+from wisp_events.sources.behind import Behind
 from wisp_events.sources.interlude import Interlude, Work
 from wisp_events.sources.pgoutput import Commit, Decoder, Type
+from wisp_events.sources.postgres_catalog import Prepared
 from wisp_events.sources.postgres_values import UserType
 from wisp_events.sources.reader import Trouble
-from wisp_events.sources.row_events import COUNTED, Mapper, Table
+from wisp_events.sources.row_events import COUNTED, Mapper
 from wisp_events.sources.rows import Begin, Change, Malformed, Truncate
 
 if TYPE_CHECKING:
@@ -39,20 +41,28 @@ MESSAGES_PER_TURN: Final = 256
 FEEDBACK_SECONDS: Final = 1.0
 SILENT_SECONDS: Final = 30.0
 _REPLACED: Final = "table {} was replaced by another of that name, or was not published in full for a time; changes before this may be missing"
-LAG = prometheus_client.Gauge(
-    "wisp_reader_unconfirmed_bytes", "Server's log position minus the confirmed one, in bytes of WAL"
-)
 
 
 class Stream:
     """Carries one replication connection's changes into the log."""
 
     def __init__(
-        self, cursor: Any, js: JetStreamContext, stream: str, mapper: Mapper, tables: dict[str, Table], *, types: Types
+        self,
+        cursor: Any,
+        js: JetStreamContext,
+        stream: str,
+        mapper: Mapper,
+        prepared: Prepared,
+        *,
+        types: Types,
+        behind: Behind,
     ) -> None:
         """`cursor` comes from `postgres_connection.open_cursor`; `stream` is the log's; `types` looks one up, blocking."""
-        self.tables = tables
+        self.tables = prepared.tables
         """By `schema.table`; may be replaced at any time."""
+        self.expected = prepared.position
+        """Where the server's log was when it was asked last; before that place an empty socket says nothing. May be replaced, too."""
+        self._behind = behind
         self._cursor = cursor
         self._js = js
         self._mapper = mapper
@@ -62,6 +72,8 @@ class Stream:
         self._unknown: list[int] = []
         """Types that were announced and have to be looked up before anything else is decoded."""
         self._confirmed = 0
+        self._begun: deque[Begin] = deque()
+        """Transactions that were begun to be read and are not confirmed."""
         # The transaction that is being read.
         self._begin = Begin(0, 0)
         self._message = 0
@@ -106,12 +118,15 @@ class Stream:
             Trouble: the connection broke.
             Fenced: another reader writes to our subjects.
         """
+        self._behind.watch(lambda: self._begun[0].commit_microseconds / 1e6 if self._begun else 0)
         feedback = asyncio.create_task(self._give_feedback())
         try:
             while True:
                 more = self._read()
                 if not more and not self._inside:
                     self._pass(self._cursor.wal_end)
+                    if self._cursor.wal_end >= self.expected:
+                        self._behind.caught_up()
                 for letter in self._letters:
                     await row_letters.bury(self._js, letter)
                 self._letters.clear()
@@ -136,6 +151,8 @@ class Stream:
 
     def _confirm(self, position: int) -> None:
         self._confirmed = max(self._confirmed, position)
+        while self._begun and self._begun[0].commit_lsn < position:
+            self._behind.stored(self._begun.popleft().commit_microseconds / 1e6)
 
     def _read(self) -> bool:
         """Handle what has arrived, up to a turn's worth; whether there may be more."""
@@ -170,6 +187,7 @@ class Stream:
             elif isinstance(message, Begin):
                 self._pass(message.commit_lsn)
                 self._begin, self._message, self._inside = message, 0, True
+                self._begun.append(message)
             elif isinstance(message, Commit):
                 self._inside = False
                 self._writer.mark(message.end_lsn)
@@ -273,7 +291,7 @@ class Stream:
                     conditions.SERVER_UNREACHABLE, f"the server was silent for {SILENT_SECONDS:.0f} s; trying again"
                 )
             self._cursor.send_feedback(write_lsn=self._confirmed, flush_lsn=self._confirmed, reply=True, force=True)
-            LAG.set(max(0, self._cursor.wal_end - self._confirmed))
+            postgres_wal.UNCONFIRMED.set(max(0, self._cursor.wal_end - self._confirmed))
             await asyncio.sleep(FEEDBACK_SECONDS)
 
 

@@ -25,6 +25,10 @@ SAFE: Final = prometheus_client.Gauge(
     "wisp_reader_slot_safe_bytes",
     "WAL that can still be written before the slot may be lost, in bytes; -1 without a limit",
 )
+UNCONFIRMED: Final = prometheus_client.Gauge(
+    "wisp_reader_unconfirmed_bytes",
+    "From the position that the event log has to the newest that the server spoke of, in bytes of WAL",
+)
 
 
 class Retention(NamedTuple):

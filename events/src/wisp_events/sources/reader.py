@@ -20,12 +20,14 @@ from wisp_api import conditions, names
 from wisp_api.source import ItemStatus, ReaderConfig, ReaderStatus
 
 from wisp_events import log
+from wisp_events.sources import behind
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 1.0
 REPORT_SECONDS: Final = 30.0
 REQUEST_SECONDS: Final = 3.0
+REFUSAL_CHARACTERS: Final = 500
 RETRY_SECONDS: Final = (1.0, 2.0, 5.0)
 CHECK_SECONDS: Final = 30.0
 CONNECTION_DIRECTORY: Final = Path("/etc/wisp/connection")
@@ -88,6 +90,7 @@ class Reader:
         self._status: ReaderStatus | None = None
         self._reported_at = -REPORT_SECONDS
         self._unsent = False
+        self._refusal = ""
         self._newest = 0, ""
         self.wish: Wish | None = None
         """None until the operator's config was read."""
@@ -139,6 +142,7 @@ class Reader:
             started = _now()
             try:
                 if wish.config.draining or not wanted(wish):
+                    behind.only(())
                     await self.report(msgspec.structs.replace(wish.report(None), drained=wish.config.draining))
                     await self.changed(wish)
                 else:
@@ -162,16 +166,25 @@ class Reader:
     async def _send(self) -> None:
         if self._status is None:
             return
-        self._status = msgspec.structs.replace(self._status, time=datetime.now(UTC).isoformat(timespec="milliseconds"))
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        sent = self._status = msgspec.structs.replace(self._status, time=now)
         self._unsent = True
         try:
             subject = f"$KV.{names.KV_STATUS}.{self._key}"
-            answer = await self._client.request(subject, msgspec.json.encode(self._status), REQUEST_SECONDS)
+            answer = await self._client.request(subject, msgspec.json.encode(sent), REQUEST_SECONDS)
         except (nats.errors.Error, OSError) as error:
             logger.warning("the report was not taken: %s", error or type(error).__name__)
             return
-        self._unsent = b'"error"' in answer.data
-        self._reported_at = _now()
+        if sent is self._status:  # the answer to an older report says nothing of one that was sent meanwhile
+            self._note_refusal(answer.data.decode(errors="replace") if b'"error"' in answer.data else "")
+            self._reported_at = _now()
+
+    def _note_refusal(self, refusal: str) -> None:
+        """What the log said against the report, empty for nothing: it is sent again, and each new refusal is one line."""
+        if refusal and refusal != self._refusal:
+            logger.warning("the report was refused: %s", refusal[:REFUSAL_CHARACTERS])
+        self._refusal = refusal
+        self._unsent = bool(refusal)
 
     async def _look(self) -> Wish | None:
         """The wish as it is now; None where it can't be read or there is none."""

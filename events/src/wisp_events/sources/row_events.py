@@ -23,7 +23,8 @@ ORDINALS_PER_MESSAGE: Final = 2
 BARRIER_LANE: Final = 0
 """Where a table's events without a key stand."""
 EVENTS = prometheus_client.Counter("wisp_reader_events", "Row changes made into events", ["operation"])
-COUNTED = {operation: EVENTS.labels(operation) for operation in ("insert", "update", "delete", "truncate", "snapshot")}
+SNAPSHOT: Final = "snapshot"
+COUNTED = {operation: EVENTS.labels(operation) for operation in ("insert", "update", "delete", "truncate", SNAPSHOT)}
 
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SEQUENCE = re.compile(r"([0-9a-f]{8})-([0-9a-f]{16})-([0-9a-f]{8})")
@@ -100,6 +101,16 @@ class Mapper:
             place = Place(self.epoch, begin.commit_lsn, message * ORDINALS_PER_MESSAGE + index)
             event = self._event(change.operation, relation.name, begin, place, data=data, key=values)
             yield self.subject(relation, names.lane(event.partitionkey or "")), event
+
+    def row(self, relation: Relation, row: tuple[Value, ...], table: Table, begin: Begin, number: int) -> Event:
+        """The event of a row that a table has, the `number`-th (from 1) of a snapshot.
+
+        Raises:
+            ValueError: a value that can't be decoded.
+        """
+        found = Change(SNAPSHOT, relation, None, old_is_key=False, new=row)
+        [(_, event)] = self.change(found, table, begin, number)
+        return event
 
     def truncate(self, relation: Relation, begin: Begin, message: int) -> tuple[str, Event]:
         """(subject, event) of one table's TRUNCATE; without a key, so that it is a barrier for the table's other events."""

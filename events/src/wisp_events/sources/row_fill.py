@@ -30,9 +30,9 @@ from wisp_events import log
 from wisp_events.sources import row_letters
 from wisp_events.sources.interlude import STUCK_SECONDS, Put, Work
 from wisp_events.sources.reader import Reader, Trouble, Wish
-from wisp_events.sources.row_events import COUNTED, Mapper, Table
+from wisp_events.sources.row_events import COUNTED, SNAPSHOT, Table
 from wisp_events.sources.row_given import Given, Wanted, begun, forgotten, missing, remembered
-from wisp_events.sources.rows import Begin, Change, Relation, Value
+from wisp_events.sources.rows import Begin
 
 LOOK_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 5.0
@@ -40,13 +40,23 @@ RESTS: Final = 20
 """A table that broke off is left alone this many times as long as it took."""
 REST_SECONDS: Final = 3600.0
 """At most."""
-OPERATION: Final = "snapshot"
 BYTES_AT_ONCE: Final = 1024 * 1024
 """So much is fetched at once, as far as the rows before tell."""
 ROWS: Final = (1, 10, 2000)
 """Fetched at once: at least, at first, at most."""
 P_co = TypeVar("P_co", covariant=True)
 P = TypeVar("P")
+
+
+class Paused(Trouble):
+    """Raised when a table's rows break off where they are gone on with the next time: it needs no rest."""
+
+
+class Mapper(row_letters.Owner, Protocol):
+    """Makes rows into events."""
+
+    def row(self, opened: Any, row: Any, table: Table, begin: Begin, number: int) -> Event:
+        """The event of a row of a table that a snapshot opened; ValueError: a value can't be decoded."""
 
 
 class Snapshot(Protocol[P_co]):
@@ -60,10 +70,10 @@ class Snapshot(Protocol[P_co]):
     def refused(self) -> Mapping[str, Trouble]:
         """Tables that can't be read in it."""
 
-    def open(self, table: str) -> Relation | None:
-        """Begin with a table (`schema.table`); None where there is none."""
+    def open(self, table: str) -> Any:
+        """Begin with a table (`schema.table`), for the mapper; None where there is none."""
 
-    def fetch(self) -> Sequence[tuple[Value, ...]]:
+    def fetch(self) -> Sequence[Any]:
         """The next rows of the table; none at its end."""
 
     def give_up(self) -> None:
@@ -200,7 +210,7 @@ class Filling(Generic[P]):
     def _fail(self, name: str, trouble: Trouble, started: float) -> None:
         now = time.monotonic()
         self._failed[name] = trouble
-        self._rested[name] = now + min(RESTS * (now - started), REST_SECONDS)
+        self._rested[name] = now + (0 if isinstance(trouble, Paused) else min(RESTS * (now - started), REST_SECONDS))
 
     async def _take(self, tables: list[str]) -> P:
         started = time.monotonic()
@@ -246,36 +256,27 @@ class Filling(Generic[P]):
     async def _write_table(
         self, snapshot: Snapshot[P], name: str, wanted: Wanted, begin: Begin, numbers: Iterator[int], *, put: Put
     ) -> None:
-        relation, begun = await asyncio.to_thread(snapshot.open, name), self._given.begun[name]
-        while relation and (rows := await asyncio.to_thread(snapshot.fetch)):
+        opened, begun = await asyncio.to_thread(snapshot.open, name), self._given.begun[name]
+        while opened and (rows := await asyncio.to_thread(snapshot.fetch)):
             events: list[tuple[str, Event]] = []
             async with asyncio.timeout(STUCK_SECONDS):
                 for row, number in zip(rows, numbers, strict=False):
                     try:
-                        events += self._events(relation, row, begin, number, table=wanted.table, begun=begun)
+                        event = self._mapper.row(opened, row, wanted.table, begin, number)
                     except ValueError as error:
                         message = f"row {number} of {name}: {error}"
                         await row_letters.bury(self._js, row_letters.letter(self._mapper, "Malformed", message))
+                    else:
+                        events += self._for_each(name, event, begun)
                 await put(events)
-            COUNTED[OPERATION].inc(len(rows))
+            COUNTED[SNAPSHOT].inc(len(rows))
 
-    def _events(
-        self,
-        relation: Relation,
-        row: tuple[Value, ...],
-        begin: Begin,
-        number: int,
-        *,
-        table: Table,
-        begun: Mapping[str, int],
-    ) -> Iterator[tuple[str, Event]]:
+    def _for_each(self, name: str, event: Event, begun: Mapping[str, int]) -> Iterator[tuple[str, Event]]:
         """A row, for each who asked."""
-        change = Change(OPERATION, relation, None, old_is_key=False, new=row)
-        own = self._mapper.namespace, self._mapper.connection, relation.schema, relation.table
-        for _, event in self._mapper.change(change, table, begin, number):
-            for uid, under in begun.items():
-                subject = names.snapshot_subject(*own, uid, kind=self._mapper.kind)
-                yield subject, msgspec.structs.replace(event, id=_identity(uid, under, event))
+        mapper, (schema, _, table) = self._mapper, name.partition(".")
+        for uid, under in begun.items():
+            subject = names.snapshot_subject(mapper.namespace, mapper.connection, schema, table, uid, kind=mapper.kind)
+            yield subject, msgspec.structs.replace(event, id=_identity(uid, under, event))
 
 
 def _still_to_come(failed: Mapping[str, Trouble]) -> Trouble:
@@ -291,4 +292,4 @@ def _identity(uid: str, number: int, event: Event) -> str:
     """Of a row with a key the same in every snapshot under one number for a Subscription."""
     if (event.partitionkey or "").endswith(":[]"):
         return event.id
-    return log.fingerprint(OPERATION, uid, event.partitionkey or "", str(number))[:32]
+    return log.fingerprint(SNAPSHOT, uid, event.partitionkey or "", str(number))[:32]

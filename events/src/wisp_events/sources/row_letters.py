@@ -6,33 +6,47 @@ Invariant: a letter is in the log when `bury` returns, however long the log is a
 import asyncio
 import logging
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 import prometheus_client
 from nats.js import JetStreamContext
-from wisp_api.cloudevent import EVENT_BYTES, Event, encode
+from wisp_api.cloudevent import Event, encode
 from wisp_api.route import DeadLetter
 
 from wisp_events import log
-from wisp_events.sources.row_events import Mapper
 
 logger = logging.getLogger(__name__)
 
 INPUT_BYTES: Final = 4096
+KEY_BYTES: Final = 1024 * 1024
 DEAD_LETTERS = prometheus_client.Counter("wisp_reader_dead_letters", "Changes that could not become events", ["reason"])
 
 
-def letter(
-    mapper: Mapper, reason: str, message: str, *, event: Event | None = None, payload: bytes = b""
-) -> DeadLetter:
+class Owner(Protocol):
+    """Whose changes they are."""
+
+    @property
+    def namespace(self) -> str:
+        """The connection's."""
+
+    @property
+    def connection(self) -> str:
+        """Its Secret's name."""
+
+    @property
+    def kind(self) -> str:
+        """The source's."""
+
+
+def letter(owner: Owner, reason: str, message: str, *, event: Event | None = None, payload: bytes = b"") -> DeadLetter:
     """What is to be said of a change: the event without its values, or the bytes that came."""
     return DeadLetter(
         reason=reason,
         message=message,
         time=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        namespace=mapper.namespace,
-        source=f"{mapper.kind}/{mapper.connection}",
+        namespace=owner.namespace,
+        source=f"{owner.kind}/{owner.connection}",
         event=msgspec.Raw(encode(_without_values(event))) if event else None,
         input=payload[:INPUT_BYTES].decode(errors="replace") if payload else None,
     )
@@ -53,7 +67,12 @@ async def bury(js: JetStreamContext, one: DeadLetter) -> None:
 
 
 def _without_values(event: Event) -> Event:
-    """The event with its data reduced to operation and key, so that a dead letter of a huge row is small."""
+    """The event with its data reduced to operation and key, so that a dead letter of a huge row is small.
+
+    A huge key goes, too, from the partition key as well: a letter that the log can't take would wait for ever.
+    """
     data = msgspec.json.decode(bytes(event.data or b"{}"), type=dict[str, msgspec.Raw])
     kept = msgspec.json.encode({name: data[name] for name in ("op", "key") if name in data})
-    return msgspec.structs.replace(event, data=msgspec.Raw(kept if len(kept) < EVENT_BYTES else b"{}"))
+    if len(kept) > KEY_BYTES:
+        return msgspec.structs.replace(event, data=msgspec.Raw(b"{}"), partitionkey=None)
+    return msgspec.structs.replace(event, data=msgspec.Raw(kept))

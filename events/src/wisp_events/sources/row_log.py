@@ -7,7 +7,6 @@ from typing import Final, Generic, TypeVar
 import msgspec
 import nats.errors
 import nats.js.errors
-import prometheus_client
 from nats.js import JetStreamContext
 from nats.js.api import Header
 from wisp_api import cloudevent, conditions, names
@@ -19,9 +18,6 @@ from wisp_events.sources.reader import Trouble
 from wisp_events.sources.row_events import Place
 
 LOG_SECONDS: Final = 15.0
-BEHIND = prometheus_client.Gauge(
-    "wisp_reader_behind_seconds", "From the commit of the last transaction that the log has to its acknowledgement"
-)
 _EXPECTED: Final = Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value
 T = TypeVar("T")
 

@@ -8,6 +8,8 @@ other); a rule is removed when its wish is gone, also one that went while this r
 import asyncio
 import time
 from collections import defaultdict
+from collections.abc import Collection
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -18,7 +20,7 @@ from wisp_api.source import BucketRule, ItemStatus, ReaderStatus, S3Config, S3Se
 from wisp_events.sources.reader import Reader, Trouble, Wish, run_until_one_ends
 from wisp_events.sources.s3_client import Refused, S3Client, origin
 from wisp_events.sources.s3_listing import Listings
-from wisp_events.sources.s3_rules import change, id_prefix, wanted_rules
+from wisp_events.sources.s3_rules import Rule, change, id_prefix, wanted_rules
 
 CHECK_SECONDS: Final = 30.0
 """Between looks for drift; the proof is renewed as often."""
@@ -49,13 +51,14 @@ class _Keeping:
         """Fulfil wish after wish, until cancelled."""
         wish: Wish | None = None
         known: set[str] = set()
+        looks = Looks()
         swept = False
         while True:
             wish = await self._reader.changed(None) or wish
             if wish is None:
                 continue
             try:
-                status = await asyncio.to_thread(reconcile, wish, known, sweep=not swept)
+                status = await asyncio.to_thread(reconcile, wish, known, looks, sweep=not swept)
                 swept = True
             except Trouble as trouble:
                 status = wish.report(trouble)
@@ -76,7 +79,33 @@ class _Keeping:
         await self._reader.report(msgspec.structs.replace(self._status, items=items))
 
 
-def reconcile(wish: Wish, known: set[str], *, sweep: bool) -> ReaderStatus:
+class Looks:
+    """When each bucket's rules were seen last, by this process: rules that are gone at the next look took their events with them."""
+
+    def __init__(self) -> None:
+        """Nothing was seen."""
+        self._seen: dict[str, tuple[set[Rule], str]] = {}
+        self.unseen_since: dict[str, str] = {}
+        """By bucket, where somebody took rules away."""
+
+    def stand(self, bucket: str, rules: set[Rule], at: str) -> None:
+        """The bucket had these rules at that time, or has them now."""
+        self._seen[bucket] = rules, at
+
+    def lack(self, bucket: str, rules: set[Rule]) -> None:
+        """The bucket had to be given these rules: where it had them before, somebody took them away."""
+        before, seen = self._seen.get(bucket, (set(), ""))
+        if before == rules:
+            self.unseen_since[bucket] = seen
+
+    def only(self, buckets: Collection[str]) -> None:
+        """No others are followed any more."""
+        for gone in self._seen.keys() - set(buckets):
+            del self._seen[gone]
+            self.unseen_since.pop(gone, None)
+
+
+def reconcile(wish: Wish, known: set[str], looks: Looks, *, sweep: bool) -> ReaderStatus:
     """Bring all buckets in line with the wish; blocks. `known` remembers the buckets that had rules of ours.
 
     `sweep` looks through every bucket that the key sees, for rules whose wish went while no reader was there.
@@ -93,7 +122,11 @@ def reconcile(wish: Wish, known: set[str], *, sweep: bool) -> ReaderStatus:
     prefix = id_prefix(wish.config.namespace, wish.config.connection)
     if sweep or wish.config.draining:
         known |= _visible(client) | {rule.bucket for rule in config.rules}
-    troubles = _apply(client, server, prefix, {bucket: rules.get(bucket, []) for bucket in known | rules.keys()})
+    wanted = {
+        bucket: wanted_rules(prefix, rules.get(bucket, []), server.notification_arns) for bucket in known | rules.keys()
+    }
+    looks.only(rules)
+    troubles = _apply(client, server, prefix, wanted, looks)
     named = {rule.bucket for rule in config.rules}
     left = {
         bucket
@@ -102,7 +135,9 @@ def reconcile(wish: Wish, known: set[str], *, sweep: bool) -> ReaderStatus:
     }
     known.clear()
     known.update(rules.keys(), left)
-    items = {bucket: _item(client, bucket, troubles.get(bucket)) for bucket in rules}
+    items = {
+        bucket: _item(client, bucket, troubles.get(bucket), looks.unseen_since.get(bucket, "")) for bucket in rules
+    }
     if wish.config.draining and left:
         raise troubles[min(left)]
     return msgspec.structs.replace(wish.report(None, items), server=server.name, drained=wish.config.draining)
@@ -134,14 +169,18 @@ def _visible(client: S3Client) -> set[str]:
         return set()
 
 
-def _apply(client: S3Client, server: S3Server, prefix: str, buckets: dict[str, list[BucketRule]]) -> dict[str, Trouble]:
+def _apply(
+    client: S3Client, server: S3Server, prefix: str, buckets: dict[str, set[Rule]], looks: Looks
+) -> dict[str, Trouble]:
     """Write the rules where they differ and read them back; returns what went wrong, by bucket."""
     troubles: dict[str, Trouble] = {}
     written = []
-    for bucket, rules in buckets.items():
+    at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    for bucket, wanted in buckets.items():
         try:
-            if _write(client, server, prefix, bucket, rules):
+            if _write(client, server, prefix, bucket, wanted):
                 written.append(bucket)
+                looks.lack(bucket, wanted)
         except Trouble as trouble:
             if trouble.reason in (conditions.SERVER_UNREACHABLE, conditions.AUTHENTICATION_FAILED):
                 raise
@@ -154,17 +193,18 @@ def _apply(client: S3Client, server: S3Server, prefix: str, buckets: dict[str, l
         except Refused as refused:
             troubles[bucket] = _explain(refused, bucket, "s3:GetBucketNotification")
             continue
-        wanted = wanted_rules(prefix, buckets[bucket], server.notification_arns)
-        if change(document, wanted, prefix, server.notification_arns) is not None:
+        if change(document, buckets[bucket], prefix, server.notification_arns) is not None:
             troubles[bucket] = Trouble(
                 conditions.NOTIFICATION_REFUSED,
                 "the rules were not there a moment after they were written: somebody else changes them, or the server "
                 "alters them; trying again",
             )
+    for bucket in buckets.keys() - troubles.keys():
+        looks.stand(bucket, buckets[bucket], at)
     return troubles
 
 
-def _write(client: S3Client, server: S3Server, prefix: str, bucket: str, rules: list[BucketRule]) -> bool:
+def _write(client: S3Client, server: S3Server, prefix: str, bucket: str, wanted: set[Rule]) -> bool:
     """Make the bucket's document hold our rules; returns whether it had to be written.
 
     Raises:
@@ -173,7 +213,6 @@ def _write(client: S3Client, server: S3Server, prefix: str, bucket: str, rules: 
     action = "s3:GetBucketNotification"
     try:
         document = client.get_notification(bucket)
-        wanted = wanted_rules(prefix, rules, server.notification_arns)
         needed = change(document, wanted, prefix, server.notification_arns)
         if needed is None:
             return False
@@ -206,7 +245,7 @@ def _explain(refused: Refused, bucket: str, action: str) -> Trouble:
     )
 
 
-def _item(client: S3Client, bucket: str, trouble: Trouble | None) -> ItemStatus:
+def _item(client: S3Client, bucket: str, trouble: Trouble | None, unseen_since: str) -> ItemStatus:
     """A bucket's state, with a proof where the key may read it."""
     proof = ""
     try:
@@ -216,4 +255,4 @@ def _item(client: S3Client, bucket: str, trouble: Trouble | None) -> ItemStatus:
         trouble = trouble or _explain(refused, bucket, "s3:ListBucket")
     if trouble:
         return ItemStatus(ready=False, reason=trouble.reason, message=trouble.message, proof=proof)
-    return ItemStatus(ready=True, proof=proof)
+    return ItemStatus(ready=True, proof=proof, unseen_since=unseen_since)

@@ -3,7 +3,8 @@
 Invariants:
 - A bucket is listed only when its rule was read back and the operator has told that its events are stored and that the route reads the
   listing: of what is uploaded from then on the server tells, all before is listed.
-- Only the Subscription that asked reads it: it has a subject of its own. It gets it once.
+- Only the Subscription that asked reads it: it has a subject of its own. It gets it once, and
+  what changed while nobody was told once more (docs/decisions/0072).
 - A page is remembered when the log has it. Whoever dies in between repeats a page at most, under the same ids.
 - A listing is never further ahead of its route than AHEAD_RECORDS: it shares the stream with the events of what is uploaded meanwhile, which
   would become dead letters if it filled it.
@@ -50,6 +51,12 @@ class Progress(msgspec.Struct, rename="camel", frozen=True, omit_defaults=True):
     objects: int = 0
     """Events so far."""
     done: bool = False
+    since: str = ""
+    """Where it is not the first: of the objects that changed from then on alone."""
+
+    def wanted(self, since: str) -> "Progress":
+        """That of the listing which is to be done: this one until its end, then the one of what changed since."""
+        return Progress(since=since) if self.done and self.since != since else self
 
 
 class Remembered(msgspec.Struct, rename="camel", frozen=True, omit_defaults=True):
@@ -112,7 +119,7 @@ class Listings:
         told = []
         for rule in self._now.rules if self._now else []:
             if rule.listing in state:
-                trouble, so_far = state[rule.listing], (self._known or {}).get(rule.listing, Progress()).objects
+                trouble, so_far = state[rule.listing], _progress(self._known, rule).objects
                 how = f"are still to be listed: {trouble}" if trouble else "are being listed"
                 told.append(f"the objects for Subscription {rule.subscription} {how} ({so_far} so far)")
         return "; ".join(told)
@@ -120,11 +127,10 @@ class Listings:
     def _state(self, bucket: str) -> dict[str, str]:
         """What is in the way of each of a bucket's listings that are not done, by uid."""
         rules = [rule for rule in (self._now.rules if self._now else []) if rule.bucket == bucket]
-        known = self._known or {}
         return {
             rule.listing: self._troubles.get(rule.listing, "")
             for rule in rules
-            if self._known is not None and not known.get(rule.listing, Progress()).done
+            if self._known is not None and not _progress(self._known, rule).done
         }
 
     async def run(self) -> None:
@@ -145,7 +151,7 @@ class Listings:
             return False
         moved = False
         for rule in now.rules:
-            if known.get(rule.listing, Progress()).done or time.monotonic() < self._resting.get(rule.listing, 0):
+            if _progress(known, rule).done or time.monotonic() < self._resting.get(rule.listing, 0):
                 continue
             try:
                 moved |= await self._go_on(now, rule)
@@ -185,20 +191,23 @@ class Listings:
         subject = names.listing_subject(namespace, now.server, rule.bucket, rule.listing)
         if await self._is_ahead(stream, subject, f"{namespace}.{rule.listing}"):
             return False
-        known = self._known or {}
-        progress = known.get(rule.listing, Progress())
+        progress = _progress(self._known, rule)
         page = s3_objects.read(
             await asyncio.to_thread(now.client.list_objects, rule.bucket, rule.prefix, progress.after)
         )
         if page.more and (not page.entries or page.entries[-1].key == progress.after):
             raise ValueError("the server sends the same page again: it doesn't know start-after")
-        wanted = [entry for entry in page.entries if entry.key.endswith(rule.suffix)]
+        wanted = [
+            entry
+            for entry in page.entries
+            if entry.key.endswith(rule.suffix) and s3_objects.changed(entry, progress.since)
+        ]
         made = list(s3_objects.events(now.server, rule.bucket, wanted, ceph=now.ceph))
         await log.append_once(self._js, stream, subject, made)
         LISTED.inc(len(made))
         after = page.entries[-1].key if page.entries else progress.after
-        progress = Progress(after, progress.objects + len(made), done=not page.more)
-        await self._remember(now, known | {rule.listing: progress})
+        progress = Progress(after, progress.objects + len(made), not page.more, progress.since)
+        await self._remember(now, (self._known or {}) | {rule.listing: progress})
         if progress.done:
             logger.info("%d objects of bucket %s listed for %s", progress.objects, rule.bucket, rule.subscription)
         return True
@@ -236,3 +245,8 @@ class Listings:
             return None
         except (nats.errors.Error, OSError) as error:
             raise Trouble(conditions.LOG_UNAVAILABLE, f"{log.describe(error)}; trying again") from None
+
+
+def _progress(known: dict[str, Progress] | None, rule: BucketRule) -> Progress:
+    """How far what a rule asks for is listed."""
+    return (known or {}).get(rule.listing, Progress()).wanted(rule.since)

@@ -18,6 +18,8 @@ from wisp_events.ingest.s3 import SEQUENCE_DIGITS
 
 EVENT_NAME: Final = "ObjectListed"
 EVENT_TYPE: Final = f"dev.wisp.s3.{EVENT_NAME}"
+CLOCKS: Final = timedelta(minutes=1)
+"""How far the server's clock may be behind the operator's."""
 _UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -80,6 +82,15 @@ def events(server: str, bucket: str, entries: list[Entry], *, ceph: bool) -> Ite
             sequence=_sequence(entry.modified, ceph=ceph).zfill(SEQUENCE_DIGITS),
             data=msgspec.Raw(msgspec.json.encode(_record(bucket, entry, ceph=ceph))),
         )
+
+
+def changed(entry: Entry, since: str) -> bool:
+    """Whether the object may have changed since then; without a time all have.
+
+    Raises:
+        ValueError: the entry has no time.
+    """
+    return not since or datetime.fromisoformat(entry.modified) >= datetime.fromisoformat(since) - CLOCKS
 
 
 def _record(bucket: str, entry: Entry, *, ceph: bool) -> dict[str, object]:

@@ -11,12 +11,13 @@ import os
 import sys
 
 from wisp_runtime import journal
+from wisp_runtime.children import buried
 from wisp_runtime.errors import InitError
 from wisp_runtime.fetching import bring
 from wisp_runtime.front import Front
 from wisp_runtime.function import Function
 from wisp_runtime.lean import signal
-from wisp_runtime.loader import buried, freeze
+from wisp_runtime.loader import freeze
 from wisp_runtime.loop import Loop
 from wisp_runtime.metrics import Metrics
 from wisp_runtime.settings import Settings
@@ -46,6 +47,7 @@ def main() -> None:
     termination_log = os.environ.get("WISP_TERMINATION_LOG", "" if local else "/dev/termination-log")
     try:
         if not local:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # process 1 has no default: it would be lost
             bring(os.environ)
         given = (local.handler, os.getcwd()) if local else ()  # noqa: PTH109 - pathlib costs 10 ms at start
         settings = Settings(os.environ, *given)

@@ -13,15 +13,17 @@ from wisp_runtime.lean import signal
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wisp_runtime.loop import Loop
+    from wisp_runtime.strays import Strays
     from wisp_runtime.workers import Worker
 
 
 class Children:
     """The pids that are known, and the processes whose pid is not."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, strays: Strays) -> None:
         """Know of none."""
         self._loop = loop
+        self._strays = strays
         self._numbers = count(1)
         self._expected: dict[int, Worker] = {}
         self._by_pid: dict[int, Worker] = {}
@@ -54,10 +56,24 @@ class Children:
         return workers
 
     def on_exit(self, pid: int, status: int) -> None:
-        """Hand an exit status to the process that it is of, if it is one of these."""
+        """Hand an exit status to the process that it is of, if it is one of these, and end what that has left behind."""
         worker = self._by_pid.pop(pid, None)
         if worker is not None:
             self._loop.guard(worker.on_exit, status)
+            self._strays.clear_away()
+
+
+def buried() -> list[tuple[int, int]]:
+    """Return this process's own children that have ended since: pid and status."""
+    ended: list[tuple[int, int]] = []
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return ended
+        if not pid:
+            return ended
+        ended.append((pid, status))
 
 
 def how_it_ended(worker: Worker) -> str:

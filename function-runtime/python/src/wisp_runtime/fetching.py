@@ -41,23 +41,21 @@ def bring(env: Mapping[str, str]) -> None:
     if not env.get("WISP_CODE_URL"):
         return
     reader, writer = os.pipe()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    news = {signal.SIGTERM, signal.SIGCHLD}
+    signal.pthread_sigmask(signal.SIG_BLOCK, news)  # until the loop takes them: what comes between isn't lost
     child = os.fork()
     if child == 0:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, news)
         _be_child(env, writer)
     os.close(writer)
-
-    def end(*_: object) -> None:
-        os.kill(child, signal.SIGKILL)
-        os._exit(0)
-
-    signal.signal(signal.SIGTERM, end)  # process 1 has no default
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    ended = status = 0
+    while not ended:
+        if signal.sigwait(news) == signal.SIGTERM:
+            os.kill(child, signal.SIGKILL)
+            os._exit(0)
+        ended, status = os.waitpid(child, os.WNOHANG)
     with open(reader, "rb") as pipe:  # noqa: PTH123 - pathlib costs 10 ms at start
         told = pipe.read()
-    _, status = os.waitpid(child, 0)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if told or status:
         kind, _, message = told.decode().partition("\n")
         how = f"the process that fetches the code ended with status {os.waitstatus_to_exitcode(status)}"

@@ -1,4 +1,4 @@
-"""The Python function's own side: import the handler, then be the zygote that forks workers, or a worker.
+"""The Python function's own side: import the handler, then be the zygote that forks workers (``zygote``), or a worker.
 
 Invariant: this runs in processes forked from the front, and never returns to it. A process forks only if the import left
 nothing that a fork would break: another thread, a socket, an event loop, a child.
@@ -6,7 +6,6 @@ nothing that a fork would break: another thread, a socket, an event loop, a chil
 
 from __future__ import annotations
 
-import _socket as socket
 import gc
 import os
 import sys
@@ -15,24 +14,16 @@ from _thread import start_new_thread
 
 from wisp_runtime import logs
 from wisp_runtime.errors import InitError
-from wisp_runtime.frames import (
-    EXITED,
-    FAILED,
-    FORK,
-    FORKED,
-    STOP,
-    ZYGOTE,
-    Channel,
-    FrameReader,
-)
-from wisp_runtime.lean import receive_two, signal, suppress
+from wisp_runtime.frames import FAILED, Channel
+from wisp_runtime.lean import signal, suppress
 from wisp_runtime.loading import load_handler
 from wisp_runtime.signatures import find_signature, is_asynchronous
-from wisp_runtime.spawning import take_log
 from wisp_runtime.turns import Turns
+from wisp_runtime.zygote import Zygote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket as socket
     from typing import Any, NoReturn
 
     from wisp_runtime.board import Board
@@ -59,7 +50,8 @@ def load_and_serve(settings: Settings, sock: socket.socket, board: Board | None,
     logs.end_invocation()
     reason = why_not_fork(sock.fileno()) if zygote else ""
     if zygote and not reason:
-        serve_zygote(sock, handler)
+        freeze()
+        Zygote(sock, handler.signature, lambda worker: serve(Channel(worker), handler)).serve()
     if reason:
         logs.emit("WARNING", f"Each worker imports the handler by itself, because the import left {reason}")
     freeze()
@@ -161,93 +153,6 @@ def freeze() -> None:
     """
     gc.freeze()
     gc.enable()
-
-
-def serve_zygote(sock: socket.socket, handler: Handler) -> NoReturn:
-    """Fork a worker whenever the front asks for one, and tell how each ends."""
-    channel = Channel(sock)
-    reader = FrameReader()
-    workers: set[int] = set()
-    stopping = False
-    freeze()
-
-    def bury(number: int, frame: object) -> None:
-        del number, frame
-        for pid, status in buried():
-            workers.discard(pid)
-            channel.send(EXITED, 0, {"pid": pid, "status": status})
-        if stopping and not workers:
-            os._exit(0)
-
-    signal.signal(signal.SIGCHLD, bury)
-    channel.send(ZYGOTE, 0, {"signature": handler.signature})
-    while True:
-        try:
-            data, descriptors = receive_two(sock, 4096)
-        except OSError:
-            data, descriptors = b"", []
-        if not data:
-            _end_all(workers)  # the front was killed: nobody else will end what runs
-        for kind, number, _, _ in reader.feed(data):
-            stopping = stopping or kind == STOP  # and it ends after its workers: nobody else can tell how they do
-            if kind == FORK:
-                fork(channel, handler, number, workers, descriptors)
-        if stopping and not workers:
-            os._exit(0)
-
-
-def _end_all(workers: set[int]) -> NoReturn:
-    """Kill them with all that they have started, and end."""
-    for pid in workers:
-        with suppress(OSError):
-            os.killpg(pid, signal.SIGKILL)
-    os._exit(0)
-
-
-def fork(zygote: Channel, handler: Handler, number: int, workers: set[int], descriptors: list[int]) -> None:
-    """Fork a worker and add it to the others; in the child, serve."""
-    fd, log = descriptors
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # its end is not to be told before its beginning
-    pid = os.fork()
-    if pid:
-        os.close(fd)
-        os.close(log)
-        workers.add(pid)
-        zygote.send(FORKED, number, {"pid": pid})
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-        return
-    try:
-        os.setpgid(0, 0)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-        zygote.sock.close()
-        take_log(log)
-        os.close(log)
-        logs.reopen()
-        _seed_anew()
-        serve(Channel(socket.socket(fileno=fd)), handler)
-    finally:
-        os._exit(1)
-
-
-def _seed_anew() -> None:
-    """Draw new random numbers: ``random`` sees to itself, NumPy's global state doesn't."""
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
-
-
-def buried() -> list[tuple[int, int]]:
-    """Return the children that have ended since: pid and status."""
-    ended: list[tuple[int, int]] = []
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return ended
-        if not pid:
-            return ended
-        ended.append((pid, status))
 
 
 def serve(channel: Channel, handler: Handler) -> NoReturn:

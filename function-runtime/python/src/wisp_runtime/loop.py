@@ -84,15 +84,16 @@ class Loop:
         signal.signal(number, _ignore)
         signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
 
-    def run_once(self) -> None:
-        """Wait for the next thing to happen and let it."""
+    def run_once(self, *, wait: bool = True) -> bool:
+        """Let happen what is due, or wait for the next thing to; returns whether there was something at a descriptor."""
         timers = self._timers
         while timers and timers[0][2].call is None:
             heappop(timers)
         timeout = max(0.0, timers[0][0] - time.monotonic()) if timers else -1
         if journal.held():
             timeout = min(timeout, journal.RETRY_SECONDS) if timers else journal.RETRY_SECONDS
-        for fd, events in self._poller.poll(timeout):
+        ready = self._poller.poll(timeout if wait else 0)
+        for fd, events in ready:
             handler = self._handlers.get(fd)
             if handler is not None:
                 try:
@@ -103,6 +104,7 @@ class Loop:
             self._run_timers(time.monotonic())
         while self._due:
             self.guard(self._due.pop())
+        return bool(ready)
 
     def _run_timers(self, now: float) -> None:
         """Call what is due; a timer that sets itself again for at once comes in the next round."""

@@ -82,11 +82,10 @@ class Processes:
         self.board = _make_board() if settings.isolation == "none" else None
         self.lender: Lender | None = None
         self._loop = loop
-        self.children = Children(loop)
+        self.children = Children(loop, Strays(loop, self))
         self._forks = not settings.worker_command
         self.stopping = self._recovering = False
         self._pause = 0.0
-        self._strays = Strays(loop, self)
         self.spare = Spare(loop, self)
 
     @property
@@ -294,7 +293,6 @@ class Processes:
         if worker is self.zygote:
             self._on_zygote_end()
             return
-        self._strays.clear_away()
         if worker is self.spare.worker:
             self.spare.take()
         if self.renewal is not None:
@@ -359,7 +357,6 @@ class Processes:
         self._fill_again()
         worker.kill(why)
         self.function.worker_ended(worker)
-        self._strays.clear_away()
 
     def forget(self) -> None:
         """Count on none of the processes that are there."""

@@ -1,6 +1,7 @@
 """As pid 1: the end of what an ended worker has left running outside of its group, for such processes become our children.
 
-Invariant: nothing is killed that is ours, and we look until there is nothing else.
+Invariant: nothing is killed that is ours, and we look until there is nothing else: first when an exit status is known, for
+what a process leaves behind becomes ours before its parent can learn its status, and never after some time for luck.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from wisp_runtime.loop import Loop
     from wisp_runtime.processes import Processes
 
-WAIT_SECONDS = 0.02, 1.0  # for orphans to come to us: at first, at most
+WAIT_SECONDS = 0.02, 1.0  # for the killed to end: at first, at most
 
 
 class Strays:
@@ -27,14 +28,11 @@ class Strays:
         self._processes = processes
 
     def clear_away(self) -> None:
-        """Look for them soon, because a worker has ended."""
+        """End them, because a worker's exit status has come."""
         if os.getpid() == 1:
-            self._kill_in(WAIT_SECONDS[0])
+            self._kill(WAIT_SECONDS[0])
 
-    def _kill_in(self, seconds: float) -> None:
-        self._loop.after(seconds, lambda: self._kill(seconds))
-
-    def _kill(self, waited: float) -> None:
+    def _kill(self, wait: float) -> None:
         """End all children that aren't ours, and again those which these leave behind, until there are none."""
         ours = {*(worker.pid for worker in self._processes.all), *self._processes.helpers}
         strays = [pid for pid in children_of(os.getpid()) if pid not in ours]
@@ -42,4 +40,4 @@ class Strays:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         if strays:
-            self._kill_in(min(waited * 1.5, WAIT_SECONDS[1]))
+            self._loop.after(wait, lambda: self._kill(min(wait * 1.5, WAIT_SECONDS[1])))

@@ -5,7 +5,7 @@ status has its result. While a changed archive can't be had, what was fetched la
 """
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -46,6 +46,7 @@ from wisp_operator.status import (
 _FIELD: Final = "spec.code: "
 _SOON: Final = 1.0
 _STORE_SECONDS: Final = 5.0
+_LONGEST_SECONDS: Final = 60.0
 _REFUSALS: Final = {403, 422}
 
 
@@ -80,7 +81,7 @@ async def resolve(context: Context, function: Object, spec: FunctionSpec, now: d
     Raises:
         ApiError: the API refused.
     """
-    wanted = bool(sources(spec) or spec.requirements)
+    wanted = bool(sources(spec) or spec.requirements or spec.code.stored)
     if not wanted and "archives" not in function.get("status", {}):
         return Code()
     fetching = _Fetching(context, function, spec, now)
@@ -112,7 +113,7 @@ def _too_large(code: Code) -> Aspect | None:
     size += code.requirements.unpacked_bytes if code.requirements else 0
     if size <= UNPACKED_BYTES:
         return None
-    told = f"requirements, code.zip and layers take {size >> 20} MiB unpacked; the limit is {UNPACKED_BYTES >> 20} MiB"
+    told = f"requirements, the code's archive and layers take {size >> 20} MiB unpacked; the limit is {UNPACKED_BYTES >> 20} MiB"
     return mark_false(conditions.CODE_TOO_LARGE, f"{told}: leave some out, or build an image")
 
 
@@ -138,9 +139,22 @@ async def verified(context: Context, store: CodeStore, function: Object, code: C
     problem = mark_unknown(
         conditions.FETCHING_CODE, "the code store holds the archives no longer: they are fetched again"
     )
+    if (stored := function["spec"]["code"].get("stored", {}).get("sha256")) in lacking:
+        return code._replace(pod=None, problem=_not_stored(stored), again=_next_look(function))
     held = [one for one in code.archives if one.sha256 not in lacking]
     built = code.requirements if code.requirements and code.requirements.sha256 not in lacking else None
     return Code(problem=problem, archives=held, requirements=built, again=_SOON)
+
+
+def _not_stored(sha256: str) -> Aspect:
+    told = f"spec.code.stored: the code store holds no archive {sha256} of this namespace: run `wisp deploy` again, which uploads it"
+    return mark_false(conditions.CODE_NOT_FOUND, f"{told}; what served before goes on serving")
+
+
+def _next_look(function: Object) -> float:
+    """In how many seconds somebody may have uploaded what is missing, which nothing tells of: later and later."""
+    now = datetime.now(UTC)
+    return min(max((next_try(function, now) - now).total_seconds() / 3, _STORE_SECONDS), _LONGEST_SECONDS)
 
 
 class _Fetching:

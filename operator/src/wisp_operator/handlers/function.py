@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 from wisp_api import conditions, names
-from wisp_api.function import CODE_BYTES, FunctionSpec, RolloutStatus
+from wisp_api.function import CODE_BYTES, FILE_NAME, FunctionSpec, RolloutStatus
 
 from wisp_operator import function_status, rollout, start_failure
 from wisp_operator.api import CONFIG_MAPS, FUNCTIONS, KNATIVE_SERVICES, PODS, REVISIONS, Api, ApiError, Object
@@ -21,6 +20,7 @@ from wisp_operator.code_store import CodeStore
 from wisp_operator.config import OperatorConfig
 from wisp_operator.context import Context
 from wisp_operator.env import env_digest, named_config_maps
+from wisp_operator.fence import trespass
 from wisp_operator.function_objects import code_sha256, make_config_map, make_knative_service
 from wisp_operator.handlers.code import Code, earlier, resolve, verified
 from wisp_operator.handlers.quota import room
@@ -32,7 +32,6 @@ from wisp_operator.status import TRUE, Aspect, make_conditions, write_status
 
 _RETRY_SECONDS: Final = 30.0
 _RETRY_LIMIT: Final = 300.0
-_FILE_NAME: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _REVISION_OF: Final = "serving.knative.dev/service"
 _POD_OF: Final = "serving.knative.dev/revision"
 
@@ -51,6 +50,9 @@ async def reconcile(context: Context, key: FunctionKey) -> float | None:
         spec = msgspec.convert(complete(function["spec"], context.quota(key.namespace)), FunctionSpec)
     except msgspec.ValidationError as error:
         done = Deployed(function_status.invalid(conditions.INVALID_SPEC, f"spec: {error}"), Code())
+        return await _tell(context, key, function, None, done)
+    if barred := trespass(spec, key.namespace, context.config):
+        done = Deployed(function_status.invalid(conditions.INVALID_SPEC, barred), Code())
         return await _tell(context, key, function, None, done)
     async with contextlib.AsyncExitStack() as granted:
         code = await resolve(context, function, spec, datetime.now(UTC))
@@ -248,10 +250,12 @@ async def _referring(context: Context, namespace: str, code: Code) -> AsyncItera
 def code_problem(spec: FunctionSpec, config: OperatorConfig) -> str:
     """What is wrong with the code that the CRD's rules can't see, empty if nothing."""
     files = spec.code.files or {}
-    if wrong := sorted(name for name in files if not _FILE_NAME.fullmatch(name)):
-        return f"spec.code.files: {wrong[0]!r} is no file name: use letters, digits, '.', '_', '-'; folders go into spec.code.zip or spec.code.image"
+    if wrong := sorted(name for name in files if not FILE_NAME.fullmatch(name)):
+        return f"spec.code.files: {wrong[0]!r} is no file name: use letters, digits, '.', '_', '-'; folders go into spec.code.stored or spec.code.image"
     if sum(len(text.encode()) for text in files.values()) > CODE_BYTES:
-        return "spec.code.files holds more than 192 KiB in all: put larger code into spec.code.zip or spec.code.image"
+        return (
+            "spec.code.files holds more than 192 KiB in all: put larger code into spec.code.stored or spec.code.image"
+        )
     if spec.code.image is None and spec.runtime not in config.runtimes:
         return f"spec.runtime {spec.runtime}: this installation has no image for it (chart value images); name one in spec.code.image"
     if brings_client(spec) and not _runtime_image(spec, config):

@@ -21,9 +21,12 @@ from wisp_operator.accounts import Accounts
 from wisp_operator.api import DEPLOYMENTS, NAMESPACES, SECRETS, SUBSCRIPTIONS, Api, ApiError, Object
 from wisp_operator.apply import covers, stamped
 from wisp_operator.context import Context
+from wisp_operator.destinations import postings
 from wisp_operator.event_plane import Plan, View, leftovers, plan, server_name
 from wisp_operator.event_view import read_bindings, read_view
+from wisp_operator.handlers.destinations import posted_aspect, tell_of_destinations
 from wisp_operator.handlers.finalizers import add_finalizers, remove_finalizer
+from wisp_operator.handlers.unseen import tell_unseen, unseen_times
 from wisp_operator.log import EventLog
 from wisp_operator.nats_auth import make_credentials, reader_user
 from wisp_operator.proof import Proof
@@ -31,7 +34,16 @@ from wisp_operator.reader import CONNECTED, make_deployment, make_secret, reader
 from wisp_operator.route import filter_mistake
 from wisp_operator.schedule import schedule_aspect, schedule_in_short
 from wisp_operator.sources import ReaderKey, Wish, decode, rebind, stream_name, table_mistake
-from wisp_operator.status import TRUE, Aspect, make_conditions, mark_false, mark_true, write_event, write_status
+from wisp_operator.status import (
+    TRUE,
+    Aspect,
+    make_conditions,
+    mark_false,
+    mark_true,
+    timestamp,
+    write_event,
+    write_status,
+)
 
 LOG_ERRORS: Final = (nats.errors.Error, OSError, TimeoutError)
 _LOG_RETRY_SECONDS: Final = 5.0
@@ -72,13 +84,15 @@ async def reconcile(context: Context, namespace: str) -> float | None:
         view = await read_view(context, context.log, namespace, wishes)
         await add_finalizers(context.api, view)
         made = plan(view, context.config, context.cluster)
+        view.wishes = [await tell_unseen(context.api, view, made, wish) for wish in view.wishes]
         problems = await _carry_out(context, context.log, context.accounts, view, made)
     except LOG_ERRORS as error:
         await _log_away(context, namespace, wishes, str(error) or type(error).__name__)
-        return _LOG_RETRY_SECONDS if wishes else None
+        return _LOG_RETRY_SECONDS if wishes or namespace in context.namespaces else None
     context.log_away_since.pop(namespace, None)
     waits = [await _write_status(context, view, made, wish, problems) for wish in view.wishes if not wish.deleting]
     await _release(context, view, made)
+    waits += await tell_of_destinations(context, view, problems.streams)
     if any(task.draining for task in made.readers.values()):
         waits.append(_DRAIN_POLL_SECONDS)
     return min((wait for wait in waits if wait is not None), default=None)
@@ -196,6 +210,7 @@ async def _write_status(context: Context, view: View, made: Plan, wish: Wish, pr
     status: dict[str, Any] = {
         "conditions": make_conditions(wish.live, _aspects(view, made, wish, problems, now), now),
         "source": _in_short(wish),
+        "unseen": unseen_times(view, made, wish, timestamp(now)),
         **subscription_status.replayed(wish, report),
     }
     before = wish.live.get("status", {})
@@ -207,7 +222,8 @@ async def _write_status(context: Context, view: View, made: Plan, wish: Wish, pr
     if not same:
         context.figures_written[wish.uid] = time.monotonic()
     await write_status(context.api, SUBSCRIPTIONS, wish.live, status | figures, now)
-    return _SETTLED_SECONDS if status["conditions"][0]["status"] == TRUE else _PENDING_SECONDS
+    settled = all(condition["status"] == TRUE for condition in status["conditions"])
+    return _SETTLED_SECONDS if settled else _PENDING_SECONDS
 
 
 def _in_short(wish: Wish) -> str:
@@ -221,10 +237,13 @@ def _in_short(wish: Wish) -> str:
 def _aspects(view: View, made: Plan, wish: Wish, problems: Problems, now: datetime) -> dict[str, Aspect]:
     function = view.functions.get(wish.spec.function.name) if wish.spec.function else None
     sink, report = view.sinks.get(wish.name), view.route_reports.get(wish.name)
-    return {
+    aspects = {
         conditions.SOURCE_READY: _source_aspect(view, made, wish, problems, now),
         conditions.FUNCTION_READY: subscription_status.function_aspect(wish, function, report, view.routers, sink),
     }
+    for one in postings([wish], ()):
+        aspects[conditions.DESTINATION_READY] = posted_aspect(view, one, problems.streams)
+    return aspects
 
 
 def _source_aspect(view: View, made: Plan, wish: Wish, problems: Problems, now: datetime) -> Aspect:
@@ -233,10 +252,7 @@ def _source_aspect(view: View, made: Plan, wish: Wish, problems: Problems, now: 
     if mistake := table_mistake(wish):
         return mark_false(conditions.TABLE_NOT_FOUND, mistake)
     if problem := problems.streams.get(made.stream_of.get(wish.name, "")):
-        return mark_false(
-            conditions.LOG_REFUSED,
-            f"the event log refused this source's stream: {problem}. An administrator has to make room (chart values log.streamMaxBytes and nats.maxFileStore)",
-        )
+        return mark_false(conditions.LOG_REFUSED, subscription_status.LOG_REFUSED.format("source's", problem))
     if wish.spec.source.bus:
         return mark_true()  # its stream is there, and the ingest finds it by the entry that was written before
     if wish.reader is None:
@@ -255,7 +271,8 @@ def _read_aspect(view: View, made: Plan, wish: Wish, reader: ReaderKey, problems
             "point it back, or make another Subscription",
         )
     proof = view.proofs.get((reader.connection, wish.items[0]), Proof.UNKNOWN)
-    return subscription_status.source_aspect(wish, made.readers[reader].version, report, proof, now)
+    unseen = unseen_times(view, made, wish, timestamp(now))
+    return subscription_status.source_aspect(wish, made.readers[reader].version, report, proof, now, unseen)
 
 
 async def _release(context: Context, view: View, made: Plan) -> None:

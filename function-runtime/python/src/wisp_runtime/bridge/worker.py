@@ -35,6 +35,7 @@ BACKLOG = 128
 # After STOP the front waits 2 seconds.
 RUNTIME_END_SECONDS = 0.5
 END_SECONDS = 1.8
+HEAR_OUT_SECONDS = 1.0  # to read what an ended runtime left in its sockets, while others may speak without a pause
 LEFT_SECONDS = 1.0  # for a client that gives a poll up to ask again
 
 
@@ -155,9 +156,9 @@ class Worker:
         env = self._settings.runtime_env(self._server.address)
         try:
             if self._agents:
-                self._runtime = HeardProcess(self.loop, path, env, self._runtime_ended, self._hear_runtime)
+                self._runtime = HeardProcess(self.loop, path, env, self._runtime_exited, self._hear_runtime)
             else:  # nobody to hear it: it prints where we would
-                self._runtime = Process(self.loop, path, env, self._runtime_ended)
+                self._runtime = Process(self.loop, path, env, self._runtime_exited)
         except OSError as error:
             self._init_error("Runtime.InvalidEntrypoint", _exec_error(path, error))
 
@@ -188,9 +189,18 @@ class Worker:
 
     # What goes wrong.
 
+    def _runtime_exited(self, process: Process) -> None:
+        """Hear it out: it may have answered just before, on a connection that this round of the loop has not read yet."""
+        if not self._ending:
+            self.loop.soon(lambda: self._hear_out(process))
+
+    def _hear_out(self, process: Process) -> None:
+        last = time.monotonic() + HEAR_OUT_SECONDS
+        while self.loop.run_once(wait=False) and time.monotonic() < last:
+            pass
+        self._runtime_ended(process)
+
     def _runtime_ended(self, process: Process) -> None:
-        if self._ending:
-            return
         reason = f"with error: {process.describe_end()}" if process.status else "without providing a reason"
         if not self._ready:
             self._init_error("Runtime.ExitError", f"Runtime exited {reason}")
