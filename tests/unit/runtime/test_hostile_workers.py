@@ -368,6 +368,42 @@ def handler(event, context):
     assert not [line for line in function.lines if line["level"] == "ERROR"]
 
 
+@pytest.mark.parametrize(
+    ("then", "told"),
+    [
+        ("None", "The worker ended before it was ready: Runtime exited with error: exit status 7"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "another one imports the handler"),
+    ],
+)
+def test_a_zygote_that_is_slow_to_tell_of_a_fork(serve: Callable[..., FunctionProcess], then: str, told: str) -> None:
+    """How a worker ended that nobody has told of yet is the zygote's to say, however late: its status, or its own end."""
+    code = f"""
+import os, signal, time
+forks = 0
+def ends():
+    return {{name for name in os.listdir("/proc/self/fd") if "/socket:" in os.path.realpath("/proc/self/fd/" + name)}}
+own = ends()
+def before():
+    global forks
+    forks += 1
+def in_parent():
+    if forks == 2:
+        for name in ends() - own:  # the new worker's, which it closes itself as a rule
+            os.dup2(os.open(os.devnull, os.O_RDWR), int(name))
+        time.sleep(2.5)
+        {then}
+os.register_at_fork(before=before, after_in_child=lambda: forks == 2 and os._exit(7), after_in_parent=in_parent)
+def handler(event, context):
+    time.sleep(event)
+    return os.getpid()
+"""
+    function = serve(code, WISP_CONCURRENCY="2")
+    assert function.invoke(0.1).status == 200  # has the second one forked
+    line = function.log(lambda line: told in line["message"])
+    assert function.invoke(0).status == 200
+    assert [other for other in function.lines if other["level"] in {"ERROR", "WARNING"}] == [line]
+
+
 def test_an_import_that_raises_no_exception(start: Callable[..., FunctionProcess]) -> None:
     """An import that raises what isn't an Exception is told with its stack as any other."""
     function = start("class Stop(BaseException):\n    pass\n\ndef load():\n    raise Stop('now')\n\nload()\n")

@@ -43,11 +43,9 @@ class Children:
 
     def learn(self, worker: Worker, pid: int) -> None:
         """Take a process's pid."""
-        worker.pid = pid
         self._by_pid[pid] = worker
         self._expected = {number: one for number, one in self._expected.items() if one is not worker}
-        if worker.gone:
-            worker.signal_group()
+        worker.take_pid(pid)
 
     def give_up(self) -> list[Worker]:
         """Return those whose pid was still to come, and wait no longer."""

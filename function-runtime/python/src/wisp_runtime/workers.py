@@ -240,12 +240,15 @@ class Worker:
             self._on_eof()
 
     def _on_eof(self) -> None:
-        """Its socket has ended, so it has, or no longer talks to us, which is as good; its status is on its way."""
+        """Its socket has ended, so it has, or no longer talks to us, which is as good; its status is on its way.
+
+        As long as its pid is not known it is the zygote's word that counts, or the zygote's end: it may never have been forked.
+        """
         self._stop_watching()
         self.signal_group()
         if self.status is not None:
             self.end()
-        else:
+        elif self.pid:
             self._loop.after(STATUS_SECONDS, self.end)
 
     def failed(self, error: Exception) -> None:
@@ -276,6 +279,14 @@ class Worker:
         return bool(self.calls) or (self.lender is not None and self.lender.active())
 
     # Its end.
+
+    def take_pid(self, pid: int) -> None:
+        """Take its pid; what has ended before, or has hung up, is killed now."""
+        self.pid = pid
+        if self.gone:
+            self.signal_group()
+        elif not self._watching:
+            self._on_eof()
 
     def end_soon(self, why: str) -> None:
         """End it now; it counts until it can't do anything any more."""
