@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import pytest
+from fixtures import virtual_time
 from unit.chart.conftest import CHART
 from wisp_api.code import WRITE, capability, make_ticket
 from wisp_events import web
@@ -71,25 +72,22 @@ def as_person(store: code.Store, namespace: str) -> Upload:
     return Upload(store, namespace, make_ticket("tickets", namespace, DIGEST, int(time.time()) + 600))
 
 
-async def test_slow_uploads_of_more_namespaces_than_turns_all_end(
-    store: code.Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At somewhat less than 1 MiB/s each; none is sent away for another that is no faster: all are whole, and then compared."""
-    monkeypatch.setattr(turns, "GRACE_SECONDS", 0.5)
-    assert turns.SLOWEST <= 64 << 10
-    monkeypatch.setattr(turns, "SLOWEST", 1 << 10)  # where this machine stands still for a minute
-    monkeypatch.setattr(turns, "LOOK_SECONDS", 0.05)
+def test_slow_uploads_of_more_namespaces_than_turns_all_end(store: code.Store) -> None:
+    """At twice the slowest pace each; none is sent away for another that is no faster: all are whole, and then compared."""
 
     async def upload(namespace: str) -> tuple[int, bytes]:
         one = as_job(store, namespace)
         await one.taken.wait()
         for _ in range(PIECES):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(len(PIECE) / (2 * turns.SLOWEST))
             one.pieces.put_nowait(PIECE)
         return await one.end()
 
-    answers = await asyncio.gather(*(upload(f"slow-{number}") for number in range(turns.UPLOADS + 1)))
-    assert {(status, text[:12]) for status, text in answers} == {(422, b"HashMismatch")}
+    async def upload_all() -> list[tuple[int, bytes]]:
+        return await asyncio.gather(*(upload(f"slow-{number}") for number in range(turns.UPLOADS + 1)))
+
+    assert PIECES * len(PIECE) / (2 * turns.SLOWEST) > 2 * turns.GRACE_SECONDS
+    assert {(status, text[:12]) for status, text in virtual_time.run(upload_all())} == {(422, b"HashMismatch")}
 
 
 async def test_a_job_waits_for_no_persons_line(store: code.Store) -> None:

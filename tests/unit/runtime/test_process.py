@@ -283,6 +283,23 @@ def test_sigterm_is_bounded_by_the_timeout(serve: Callable[..., FunctionProcess]
     assert function.exit_status() == 0
 
 
+@pytest.mark.parametrize("isolation", ["worker", "none"])
+def test_a_timeout_that_falls_into_a_standstill(serve: Callable[..., FunctionProcess], isolation: str) -> None:
+    """A front that stood still until all its time was over answers for what ran in it before it ends."""
+    function = serve(SLEEP, WISP_TIMEOUT_SECONDS="0.5", WISP_ISOLATION=isolation)
+    connection = function.connect()
+    connection.request("POST", "/", "60", LAMBDA)
+    function_is_busy(function)
+    function.process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)  # it is about to end then
+    function.process.send_signal(signal.SIGSTOP)
+    time.sleep(1.5)
+    function.process.send_signal(signal.SIGCONT)
+    assert connection.getresponse().status == 504
+    connection.close()
+    assert function.exit_status() == 0
+
+
 def test_idle_process_exits_at_once(serve: Callable[..., FunctionProcess]) -> None:
     """SIGTERM without work ends the process promptly, although a thread of the user's runs on."""
     code = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\n" + SLEEP

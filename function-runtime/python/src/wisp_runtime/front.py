@@ -63,6 +63,7 @@ class Front:
         self.draining = False
         self.grace_ends = 0.0  # while draining: the deadline of idle connections
         self._drain_ends = 0.0  # and of all
+        self._overdue = False  # whether that has been seen
         self.listener: socket.socket | None = None
         self._elsewhere = elsewhere
         self._settings = settings
@@ -179,7 +180,11 @@ class Front:
         """Close connections whose time is up."""
         now = time.monotonic()
         if self.draining and self._drain_ends <= now:
-            self.deadlines = dict.fromkeys(self.connections, now)
+            if (
+                self._overdue
+            ):  # not at once: where we stood still, the answers of invocations whose time is over come first
+                self.deadlines = dict.fromkeys(self.connections, now)
+            self._overdue = True
         for fd in [fd for fd, deadline in self.deadlines.items() if deadline <= now]:
             connection = self.connections.get(fd)
             if connection is not None:
