@@ -91,10 +91,7 @@ def test_zip_is_fetched_once_and_deployed(
     since = audit_position(cluster)
     cluster.apply(function(namespace, code={"zip": pinned[0]}, layers=[pinned[1]], memory="256Mi"))
     wait_condition(cluster, "functions", namespace, "hello", READY, ("Unknown", "Deploying"))
-    assert [one for one in writes(cluster, since) if namespace in one or "hello" in one] == [
-        "patch services/hello",
-        "patch functions/hello status",
-    ]
+    assert writes(cluster, since, namespace) == ["patch services/hello", "patch functions/hello status"]
 
 
 def test_pods_and_job_hold_no_more_than_they_need(

@@ -102,7 +102,7 @@ def test_change_costs_two_writes(cluster: Kube, namespace: str, knative: Knative
     since = audit_position(cluster)
     cluster.apply(function(namespace, scale={"max": 7}))
     wait_condition(cluster, "functions", namespace, "hello", READY, ("Unknown", "Deploying"))
-    done = [write for write in writes(cluster, since) if "hello" in write]
+    done = [write for write in writes(cluster, since, namespace) if "hello" in write]
     assert done == ["patch services/hello", "patch functions/hello status"]
 
 
@@ -297,7 +297,7 @@ def test_deleted(cluster: Kube, namespace: str, knative: Knative) -> None:
     since = audit_position(cluster)
     assert cluster.kubectl("delete", "fn", "hello", "-n", namespace, "--wait=false").returncode == 0
     wait_until(lambda: live(cluster, namespace) is None, "the Function is gone")
-    assert [write for write in writes(cluster, since) if "hello" in write] == []
+    assert [write for write in writes(cluster, since, namespace) if "hello" in write] == []
 
 
 def test_undeployable_timeout_names_the_setting(cluster: Kube, namespace: str) -> None:

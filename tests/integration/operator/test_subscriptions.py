@@ -339,9 +339,14 @@ def test_resync_writes_nothing(cluster: Kube, log: Log, namespace: str, knative:
     # Something that is written ends the wait: by then all of the above has been looked at.
     cluster.apply(subscription(namespace, "last"))
     wait_until(
-        lambda: any("subscriptions/last status" in write for write in writes(cluster, since)), "a later change is done"
+        lambda: any("subscriptions/last status" in write for write in writes(cluster, since, namespace)),
+        "a later change is done",
     )
-    mine = [write for write in writes(cluster, since) if "rows" in write or "hello" in write or "wisp-reader" in write]
+    mine = [
+        write
+        for write in writes(cluster, since, namespace)
+        if "rows" in write or "hello" in write or "wisp-reader" in write
+    ]
     assert mine == []
 
 
