@@ -195,6 +195,40 @@ def test_what_is_read_is_paid_from_the_budget() -> None:
     assert not late.ready
 
 
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [b"0\r\nx: " + b"x" * 1_000_000, b"0\r\n" + b"x:\r\n" * 250_000, b"1;x=" + b"x" * 1_000_000, b"\r\n" * 500_000],
+)
+@pytest.mark.parametrize("body", [b"", b"8000\r\n" + b"b" * 0x8000 + b"\r\n"])
+def test_endless_framing_is_refused(endless: bytes, body: bytes) -> None:
+    """Trailers and extensions of chunks are gathered by the parser, at a cost that grows with its square: few are read."""
+    budget = Budget(1 << 20)
+    reader = RequestReader("peer", 1 << 20, budget)
+    data = (CHUNKED + body if endless.strip() else b"") + endless
+    fed = 0
+    while reader.refusal is None and fed < len(data):
+        reader.feed(data[fed : fed + SLICE])
+        fed += SLICE
+    assert reader.refusal is not None
+    assert reader.refusal.status == 431
+    assert fed <= len(CHUNKED) + len(body) + FREE + 2 * SLICE
+    assert budget.left == 1 << 20
+
+
+@pytest.mark.parametrize("trailer", [b"", b"x: " + b"x" * 4000 + b"\r\n"])
+def test_a_body_in_many_chunks_is_not_endless_framing(trailer: bytes) -> None:
+    """Chunks of one byte with an extension each, and trailers of an ordinary size, are taken."""
+    reader = RequestReader("peer", 1 << 20, Budget(1 << 20))
+    data = CHUNKED + b"1;x=y\r\nb\r\n" * 20_000 + b"0\r\n" + trailer + b"\r\n" + GET
+    for at in range(0, len(data), 1000):
+        reader.feed(data[at : at + 1000])
+    assert reader.refusal is None
+    assert [len(request.body) for request in reader.ready] == [20_000, 0]
+
+
 WAITING = """
 import os, time
 def handler(request):

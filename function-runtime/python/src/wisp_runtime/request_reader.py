@@ -3,21 +3,23 @@
 Invariant: a request comes out only when it is complete, unambiguous and within the limits; everything else ends in one
 ``refusal``, after which no further byte of the connection is read as HTTP. llhttp (httptools) is strict: a
 Content-Length beside a Transfer-Encoding, a repeated one, a bare LF or a folded line never reach a handler, so there is
-nothing two parsers could read in two ways (RFC 9112, sections 6.1 and 11.2). Trailers are dropped, never merged. What is
-held of a request, head and body, is taken from the budget of all connections until it is answered.
+nothing two parsers could read in two ways (RFC 9112, sections 6.1 and 11.2). Trailers are dropped, never merged, and what
+is neither head nor body is bounded. What is held of a request, head and body, is taken from the budget of all connections
+until it is answered.
 """
 
 from __future__ import annotations
 
-from wisp_runtime.budget import Budget, Share
+from wisp_runtime.budget import FREE, Budget, Share
 from wisp_runtime.http1 import HttpRequest
 from wisp_runtime.lean import deque
 from wisp_runtime.llhttp import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 MAX_HEAD = 64 * 1024
 MAX_HEADERS = 128
-# A chunk of one byte takes six on the wire; beyond that, a body is padding or endless trailers.
+# A chunk of one byte takes six on the wire; beyond that, a body is padding.
 MAX_FRAMING = 8
+MAX_GAP = FREE  # bytes between two pieces of a body, or behind the last: a chunk's extensions, all trailers
 MAX_PIPELINED = 32
 SLICE = 4096  # bytes that are parsed at once: no more requests than these hold come out beyond what is wanted
 _REQUEST_COST, _HEADER_COST = 1024, 128  # what a request and a header take beside their text
@@ -127,6 +129,9 @@ class RequestReader:
             self._charge(_HEADER_COST * len(self._headers) + self._fed - self._charged)
         elif self._fed > self._most_fed:
             self._refuse_body()
+        elif self._fed - self._last_fed > MAX_GAP:  # which llhttp's reader gathers, copying a trailer at each piece
+            message = f"What frames the request's body, or follows it, has more than {MAX_GAP} bytes"
+            self._refuse(431, "RequestHeaderFieldsTooLarge", message)
         return read
 
     def _ignore_upgrade(self) -> None:
@@ -149,6 +154,7 @@ class RequestReader:
         self._request: HttpRequest | None = None
         self._body: bytes | bytearray = b""
         self._fed = self._head_fed = 0  # bytes of the message that is being read, and those up to the end of its head
+        self._last_fed = 0  # and those up to the end of its head, or of the last piece of its body
         self._charged = 0  # what is held of it
         self._body_follows = False  # llhttp will stop at an upgrade that has a body
 
@@ -199,6 +205,7 @@ class RequestReader:
         request.version = parser.get_http_version()
         request.keep_alive = parser.should_keep_alive()
         length = int(request.fields.get("content-length", 0))  # llhttp has seen to it that it is a number
+        self._last_fed = self._fed
         self._head_fed = self._fed or -1  # a piece that began with another message was charged to that
         if len(headers) > MAX_HEADERS:
             self._check_head()
@@ -241,6 +248,7 @@ class RequestReader:
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body; a body in many parts is gathered in place, lest small chunks cost 40 bytes each."""
+        self._last_fed = self._fed
         gathered = self._body
         if len(gathered) + len(body) > self._max_body:
             self._refuse_body()
