@@ -195,6 +195,20 @@ def test_a_websocket_s_handshake_needs_a_token_too(
         assert socket.recv(DEADLINE) == "ada"
 
 
+def test_claims_cant_be_forged_by_sending_the_event_itself(
+    serve: Callable[..., FunctionProcess], guard: Callable[..., str]
+) -> None:
+    """Who has a token that claims are told of makes no events: only the platform, whose tokens tell of nobody, does."""
+    person, platform = Issuer("https://person"), Issuer("https://platform")
+    function = serve(ECHO, WISP_AUTH_FILE=guard(person.entry(claims=True), platform.entry()))
+    event = {"version": "2.0", "requestContext": {"authorizer": {"jwt": {"claims": {"sub": "root"}}}}}
+    forged = function.invoke(event, authorization=f"Bearer {person.sign()}")
+    assert (forged.status, forged.json["errorType"]) == (403, "Forbidden")
+    assert forged.headers["www-authenticate"].startswith('Bearer realm="wisp", error="insufficient_scope"')
+    assert function.invoke(event, authorization=f"Bearer {platform.sign()}").json["event"] == event
+    assert call(function, person.sign()).status == 200
+
+
 def test_a_lambda_handler_gets_claims_as_api_gateway_gives_them(
     serve: Callable[..., FunctionProcess], guard: Callable[..., str]
 ) -> None:

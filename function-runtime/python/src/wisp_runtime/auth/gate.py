@@ -2,7 +2,8 @@
 
 Invariant: no request reaches the function before its token was found good, by the file of issuers as it is now, and none of
 the gate's own headers do: what a caller forges of them is dropped, and a token of the platform or of the cluster is taken
-off. The gate holds no library of cryptography and never waits: a process of its own checks (``verifier``), and what that
+off. Nor does an event that its caller has made as a whole, where the function is told what tokens say: the claims in it
+would be the caller's own words. The gate holds no library of cryptography and never waits: a process of its own checks (``verifier``), and what that
 has found good is remembered for up to ``REMEMBER_SECONDS``. While the verifier is away callers get 503, never a pass.
 
 A refusal is RFC 6750's: 401 or 403 with ``WWW-Authenticate``, whose realm tells the router that the runtime gave it and not
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from wisp_runtime import journal
 from wisp_runtime.auth.issuers import IssuersError, read_issuers
-from wisp_runtime.calls import CLAIMS, Call
+from wisp_runtime.calls import CLAIMS, EVENT_FORMAT, Call
 from wisp_runtime.children import how_it_ended
 from wisp_runtime.errors import BadRequestError, InitError
 from wisp_runtime.frames import CHECK, NOTE, RELOAD, VERDICT
@@ -45,6 +46,12 @@ _MESSAGES = {
     "": "This function asks for a token: send Authorization: Bearer ... (auth of the Function says whose)",
     "invalid_request": "Send one token: Authorization or Wisp-Authorization, once, of at most 16 KiB",
 }
+
+
+_OWN_EVENT = (
+    "Only the platform brings this function its events as they stand, for they tell whose they are: leave out "
+    f"{EVENT_FORMAT}, and the body is the event's"
+)
 
 
 class Grant:
@@ -203,7 +210,10 @@ class Gate:
     # What becomes of a request.
 
     def _admit(self, connection: Connection, request: HttpRequest, grant: Grant) -> None:
-        """Pass it on without what is not the function's."""
+        """Pass it on without what is not the function's, unless it is an event that its caller may not make."""
+        if grant.jwt is not None and EVENT_FORMAT in request.fields:
+            self._refuse(connection, request, 403, "insufficient_scope", _OWN_EVENT)
+            return
         dropped = {TOKEN, CLAIMS}
         if grant.jwt is None and TOKEN not in request.fields:
             dropped.add("authorization")
