@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -227,6 +228,56 @@ def test_a_body_in_many_chunks_is_not_endless_framing(trailer: bytes) -> None:
         reader.feed(data[at : at + 1000])
     assert reader.refusal is None
     assert [len(request.body) for request in reader.ready] == [20_000, 0]
+
+
+class Large:
+    """What the front serves; every answer is larger than what a socket takes."""
+
+    def submit(self, connection: Connection, request: HttpRequest) -> None:
+        """Answer, in one piece or as a stream that goes on."""
+        if request.target == "/stream":
+            connection.call = Call(connection, request)
+            connection.start(Reply(200, [], b"x" * 100_000))
+        else:
+            connection.answer(Reply(200, [], b"x" * 6_000_000))
+
+    def withdraw(self, call: Call) -> None:
+        """Do nothing: nobody waits here."""
+
+
+def test_answers_that_nobody_reads_are_bounded_together() -> None:
+    """Who lets a large answer lie longest loses it first; streams, and those who read, get theirs."""
+    loop, most = Loop(), 20_000_000
+    settings = Settings({"WISP_HOST": "127.0.0.1", "WISP_MAX_BUFFERED_BYTES": str(most)}, "app.handler", "/")
+    front = Front(loop, Large(), settings)
+    address = ("127.0.0.1", front.listen(0))
+    callers = []
+    for number in range(25):
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(address)
+        sock.sendall(GET if number else GET.replace(b"/", b"/stream", 1))
+        callers.append(sock)
+        for _ in range(4):
+            loop.run_once()
+        assert sum(len(one.out) for one in front.connections.values() if isinstance(one, Connection)) <= most
+    stream, first, *_, last = callers
+    assert len(front.connections) < 25
+    last.settimeout(0)
+    received = bytearray()
+    while len(received) < 6_000_000:
+        loop.run_once(wait=False)
+        with suppress(BlockingIOError):
+            received += last.recv(1 << 20)
+    assert received.endswith(b"x" * 1000)
+    first.settimeout(10)
+    assert len(read_all(first)) < 6_000_000
+    stream.settimeout(0)
+    assert stream.recv(100).startswith(b"HTTP/1.1 200 OK")
+    assert sum(one.call is not None for one in front.connections.values() if isinstance(one, Connection)) == 1
+    for sock in callers:
+        sock.close()
+    front.drain()
 
 
 WAITING = """

@@ -2,7 +2,7 @@
 
 Invariant: every complete request gets exactly one answer, in the order of its connection, or the connection ends. A
 caller that reads slowly costs its own connection a bounded buffer: it is read no further while a reply waits, and who
-streams is told to pause.
+streams is told to pause. The front knows what all such buffers hold, and lets go of the oldest where that is too much.
 """
 
 from __future__ import annotations
@@ -255,6 +255,7 @@ class Connection:
         """Write as much as the socket takes now; the rest when it can."""
         if self.out:
             self.out += data
+            self.front.note_unread(self.fd, len(self.out))
             return
         try:
             sent = self.sock.send(data) if data else 0
@@ -267,6 +268,7 @@ class Connection:
             self.out = data[sent:]
             self._watch(WRITE)
             self.front.give_time(self.fd, STALL_SECONDS)
+            self.front.note_unread(self.fd, len(self.out))
         elif self.state != _OPEN:
             self._written()
 
@@ -274,7 +276,10 @@ class Connection:
         """Write more of what is buffered."""
         data, self.out = self.out, b""
         self._write(data)
-        if self.out or self.state != _OPEN:
+        if self.out or self.state == _CLOSED:
+            return
+        self.front.note_unread(self.fd, 0)
+        if self.state != _OPEN:
             return
         self.front.deadlines.pop(self.fd, None)
         if self.request is None:

@@ -10,8 +10,8 @@ import _socket as socket
 import time
 
 from wisp_runtime import journal
-from wisp_runtime.budget import Budget
-from wisp_runtime.connection import Connection
+from wisp_runtime.budget import Budget, Unread
+from wisp_runtime.connection import STREAM_BUFFER, Connection
 from wisp_runtime.errors import InitError
 from wisp_runtime.http1 import Reply, error_reply
 from wisp_runtime.lean import accept
@@ -68,6 +68,7 @@ class Front:
         self._elsewhere = elsewhere
         self._settings = settings
         self.budget = Budget(settings.max_buffered)
+        self._unread = Unread(settings.max_buffered)
         self._ticking = False
         self.lender: Lender | None = None  # where another process serves the connections
 
@@ -135,10 +136,26 @@ class Front:
         for fd in self.deadlines:
             self.deadlines[fd] += seconds
 
+    def note_unread(self, fd: int, size: int) -> None:
+        """Take note of how much a connection's caller has not read, and let go of others' where all is too much."""
+        self._unread.set(fd, size)
+        if self._unread.over:
+            self.loop.soon(self._let_go)
+
+    def _let_go(self) -> None:
+        """Give up those who have let answers lie for longest, until the rest may be kept."""
+        while self._unread.over:
+            fd = self._unread.first(STREAM_BUFFER)
+            text = "An answer was given up before its caller had read it: those that callers let lie hold all the memory there is for them"
+            journal.emit("WARNING", text)
+            self._unread.set(fd, 0)
+            self.connections[fd].give_up()
+
     def remove(self, connection: Connection | WebSocketConnection | Lent) -> None:
         """Forget a connection that closes."""
         self.connections.pop(connection.fd, None)
         self.deadlines.pop(connection.fd, None)
+        self._unread.set(connection.fd, 0)
 
     def _accept(self, events: int) -> None:
         """Accept what waits, making room by closing the connection that has been idle longest."""

@@ -215,6 +215,7 @@ class WebSocketConnection:
             return
         if self.out:
             self.out += data
+            self.front.note_unread(self.fd, len(self.out))
             return
         try:
             sent = self.sock.send(data)
@@ -226,6 +227,7 @@ class WebSocketConnection:
         if sent < len(data):
             self.out = data[sent:]
             self.front.give_time(self.fd, CLOSE_SECONDS if self.state == _CLOSING else STALL_SECONDS)
+            self.front.note_unread(self.fd, len(self.out))
             self._watch()
 
     def _flush(self) -> None:
@@ -234,6 +236,7 @@ class WebSocketConnection:
         self._write(data)
         if self.out or self.state >= _ENDED:
             return
+        self.front.note_unread(self.fd, 0)
         if self.state == _LAST:
             self._linger()
             return
@@ -274,6 +277,7 @@ class WebSocketConnection:
             return
         self.state = _ENDED
         self.out = b""
+        self.front.note_unread(self.fd, 0)
         self.front.loop.forget(self.fd)
         self.front.deadlines.pop(self.fd, None)
         self._share.set(0)
