@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 import re
+import resource
 import signal
 import socket
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,14 +19,14 @@ from wisp_runtime.calls import Call
 from wisp_runtime.connection import Connection
 from wisp_runtime.counting import MAX_VALUES, check_values
 from wisp_runtime.errors import BadRequestError
-from wisp_runtime.front import Front
+from wisp_runtime.front import MAX_CONNECTIONS, Front
 from wisp_runtime.http1 import HttpRequest, Reply
 from wisp_runtime.loop import Loop
 from wisp_runtime.request_reader import MAX_PIPELINED, SLICE, RequestReader
 from wisp_runtime.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from unit.runtime.conftest import FunctionProcess
 
@@ -228,6 +229,41 @@ def test_a_body_in_many_chunks_is_not_endless_framing(trailer: bytes) -> None:
         reader.feed(data[at : at + 1000])
     assert reader.refusal is None
     assert [len(request.body) for request in reader.ready] == [20_000, 0]
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """Let this process, and those that it starts, have thousands of connections."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] < 4096:
+        pytest.skip("no process may have so many descriptors here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], 4096), limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.usefixtures("many_descriptors")
+@pytest.mark.parametrize("isolation", ["worker", "none"])
+def test_silent_callers_keep_nobody_out(serve: Callable[..., FunctionProcess], isolation: str) -> None:
+    """Where requests that don't go on have all places, the oldest goes, first of those from outside the pod; who waits stays."""
+    function = serve(WAITING, WISP_ISOLATION=isolation)
+    with ExitStack() as stack:
+        slow, waits = stack.enter_context(function.socket()), stack.enter_context(function.socket())
+        slow.sendall(b"GET /slow HTTP/1.1\r\n")
+        time.sleep(0.2)  # for it to be read before what follows keeps the process of isolation none
+        waits.sendall(b"GET /wait HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        if isolation == "none":
+            (function.folder / "go").touch()  # it reads nothing while a handler runs
+        for _ in range(MAX_CONNECTIONS + 50):
+            sock = socket.create_connection(("127.0.0.1", function.port), 10, ("127.0.0.2", 0))
+            stack.enter_context(sock)
+            sock.sendall(b"G")
+        time.sleep(0.2)  # for the last of them to be read
+        function_is_busy(function)
+        (function.folder / "go").touch()
+        slow.sendall(b"Host: a\r\nConnection: close\r\n\r\n")
+        assert [statuses(read_all(sock)) for sock in (waits, slow)] == [[200], [200]]
+        assert function.request("/").status == 200
 
 
 class Large:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from wisp_runtime.calls import Call
 
 SLOTS = 2048  # connections that can be lent at once, those included that are on their way back
-# A connection: nothing was read of it; something was; an answer is half written; it stands on the board.
-CLEAN, UNANSWERED, BROKEN, ANSWERED = 0, 1, 2, 3
+# A connection: nothing was read of it; something was; an answer is half written; it stands on the board; half a request was read.
+CLEAN, UNANSWERED, BROKEN, ANSWERED, HALF = 0, 1, 2, 3, 4
 _MOST_TEXT = 4096  # of what an invocation is called: its trace, then its id, which may be any text
 _NUMBERS, _SLOTS_AT, _TEXT_AT = 80, 512, 512 + SLOTS
 _LINES_AT = _TEXT_AT + _MOST_TEXT

@@ -67,6 +67,16 @@ class Connection:
         return self.request is None and not self.out and not self.reader.partial
 
     @property
+    def unfinished(self) -> bool:
+        """Whether a request has begun that is not complete, or is never to be read."""
+        return self.request is None and not self.out and self.reader.partial
+
+    @property
+    def peer(self) -> str:
+        """The caller's address."""
+        return self.reader.peer
+
+    @property
     def closed(self) -> bool:
         """Whether there is nobody to answer any more."""
         return self.state == _CLOSED

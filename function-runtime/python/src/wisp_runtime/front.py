@@ -48,6 +48,8 @@ DRAIN_GRACE_SECONDS = 0.25  # for requests already on the wire when the pod is t
 DRAIN_STALL_SECONDS = 5.0  # as STALL_SECONDS, when the pod is told to stop
 DRAIN_MARGIN_SECONDS = 0.5  # for the answers of invocations whose time is over at the very end
 
+_WITHIN = frozenset(("127.0.0.1", "::1"))  # the pod
+
 OK = Reply(200, [("content-type", "application/json")], b'{"status":"ok"}')
 
 
@@ -158,7 +160,7 @@ class Front:
         self._unread.set(connection.fd, 0)
 
     def _accept(self, events: int) -> None:
-        """Accept what waits, making room by closing the connection that has been idle longest."""
+        """Accept what waits, making room where there is none."""
         del events
         while self.listener is not None:
             try:
@@ -167,10 +169,10 @@ class Front:
                 return
             except OSError as error:  # out of descriptors: the idle connections are ours to give up
                 journal.emit("ERROR", f"accept failed: {error}")
-                if not self._close_idlest():
+                if not self._make_room():
                     time.sleep(0.01)
                 return
-            if len(self.connections) >= MAX_CONNECTIONS and not self._close_idlest():
+            if len(self.connections) >= MAX_CONNECTIONS and not self._make_room():
                 sock.close()
                 continue
             sock.setblocking(False)  # noqa: FBT003 - socket's own signature
@@ -185,13 +187,20 @@ class Front:
         reader = RequestReader(peer, self._settings.max_body, self.budget)
         self.connections[sock.fileno()] = Connection(self, sock, reader)
 
-    def _close_idlest(self) -> bool:
-        """Close the oldest connection that waits for nothing; false if there is none."""
-        for connection in self.connections.values():
-            if connection.idle:
-                connection.close()
-                return True
-        return False
+    def _make_room(self) -> bool:
+        """Close the oldest connection that waits for nothing, or else the oldest whose request has not come in full.
+
+        Knative's proxy, which is within the pod, sends what it has read the head of; who goes round it may have no request
+        at all, and goes first. False if all wait for answers, or have unread ones.
+        """
+        connections = self.connections.values()
+        found = next((one for one in connections if one.idle), None)
+        if found is None:
+            unfinished = [one for one in connections if one.unfinished]
+            found = next((one for one in unfinished if one.peer not in _WITHIN), unfinished[0] if unfinished else None)
+        if found is not None:
+            found.close()
+        return found is not None
 
     def _tick(self) -> None:
         """Close connections whose time is up."""

@@ -14,7 +14,7 @@ import time
 
 from wisp_runtime import journal
 from wisp_runtime.answers import Left
-from wisp_runtime.board import BROKEN, CLEAN, SLOTS, Board
+from wisp_runtime.board import BROKEN, CLEAN, HALF, SLOTS, Board
 from wisp_runtime.calls import Call
 from wisp_runtime.connection import HEALTH_PATH, LIFE_PATH, Connection
 from wisp_runtime.frames import BACK, BUSY, DRAIN, LEND, pack
@@ -62,6 +62,11 @@ class Lent:
     def idle(self) -> bool:
         """Whether it waits for nothing, as far as can be seen."""
         return self.slot < 0 or (self.lent and self._lender.board.slots[self.slot] == CLEAN)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a request has begun that is not complete."""
+        return self.lent and self._lender.board.slots[self.slot] == HALF
 
     def _on_event(self, events: int) -> None:
         """Look at its first bytes, and leave them where they are."""

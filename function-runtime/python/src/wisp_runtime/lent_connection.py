@@ -7,7 +7,7 @@ stands on the board, and nothing of its connection is read before it is sent.
 
 from __future__ import annotations
 
-from wisp_runtime.board import ANSWERED, BROKEN, CLEAN, UNANSWERED
+from wisp_runtime.board import ANSWERED, BROKEN, CLEAN, HALF, UNANSWERED
 from wisp_runtime.connection import Connection
 from wisp_runtime.frames import BACK
 from wisp_runtime.http1 import date
@@ -42,7 +42,7 @@ class LentConnection(Connection):
 
     def _wait_for_more(self) -> None:
         if self._slots[self.slot] != ANSWERED:
-            self._slots[self.slot] = UNANSWERED if self.reader.partial else CLEAN
+            self._slots[self.slot] = HALF if self.reader.partial else CLEAN
         super()._wait_for_more()
 
     def _watch(self, mask: int) -> None:

@@ -55,6 +55,7 @@ class RequestReader:
     """The reading side of one connection.
 
     Attributes:
+        peer: The caller's address.
         ready: Complete requests not yet taken, oldest first.
         refusal: Set once the input turned out to be unusable; nothing is read after it.
         partial: Whether a request has begun that is not complete.
@@ -69,7 +70,7 @@ class RequestReader:
         self.refusal: Refusal | None = None
         self.partial = False
         self.continue_due = False
-        self._peer = peer
+        self.peer = peer
         self._max_body = max_body
         self._most_fed = MAX_HEAD + MAX_FRAMING * max_body
         self._parser = HttpRequestParser(self)
@@ -201,7 +202,7 @@ class RequestReader:
         headers = self._headers
         method = parser.get_method()
         method = _methods.get(method) or method.decode("latin-1")
-        request = self._request = HttpRequest(method, self._target.decode("latin-1"), headers, self._peer)
+        request = self._request = HttpRequest(method, self._target.decode("latin-1"), headers, self.peer)
         request.version = parser.get_http_version()
         request.keep_alive = parser.should_keep_alive()
         length = int(request.fields.get("content-length", 0))  # llhttp has seen to it that it is a number

@@ -62,7 +62,8 @@ class WebSocketConnection:
         if front.draining:
             self.go_away("This instance is stopping")
 
-    idle = False
+    idle = unfinished = False
+    peer = ""
 
     @property
     def closed(self) -> bool:
