@@ -84,18 +84,21 @@ def belongs(line: str, request_id: str) -> bool:
 
 
 def render(line: str) -> str:
-    """A line for people."""
+    """A line for people; what a line's own text has of further ones is set in, so that nobody takes it for lines of the log."""
     fields = _parse(line)
     if fields is None or "message" not in fields:
         return line
-    request = str(fields.get("requestId", ""))[:_ID_LENGTH].ljust(_ID_LENGTH)
+    request = " ".join(str(fields.get("requestId", "")).splitlines())[:_ID_LENGTH].ljust(_ID_LENGTH)
     clock = str(fields.get("time", "")).partition("T")[2].removesuffix("Z") or "-"
     head = f"{clock} {str(fields.get('level', '')).upper():<7} {request}"
     message = str(fields["message"]).replace("\t", "  ")
     stack = "".join(f"{str(frame).rstrip()}\n" for frame in fields.get("stackTrace") or []).rstrip("\n")
     error = f"{fields['errorType']}: {fields.get('errorMessage', '')}" if "errorType" in fields else ""
     below = [part for part in (stack, error) if part and part not in message]
-    return "\n".join([f"{head} {message}", *("    " + row for part in below for row in part.splitlines())])
+    first, *more = message.splitlines() or [""]
+    return "\n".join(
+        [f"{head} {first}", *("    " + row for part in ("\n".join(more), *below) for row in part.splitlines())]
+    )
 
 
 def _parse(line: str) -> dict[str, Any] | None:

@@ -1,14 +1,16 @@
 """What people and programs read: results on standard output, progress on standard error.
 
-Invariant: standard output holds nothing but the result, so that it can be piped; with `-o json` it is one JSON value.
+Invariant: standard output holds nothing but the result, so that it can be piped; with `-o json` it is one JSON value. What is shown at a
+terminal is text: control characters in what others have written (a log line, an event, an answer) stand there as escapes and do nothing.
 """
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 
 class Format(StrEnum):
@@ -18,14 +20,31 @@ class Format(StrEnum):
     json = "json"
 
 
+_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""All but tabs and the ends of lines, and what turns the direction of the text that follows."""
+
+
+def harmless(text: str) -> str:
+    """A text that moves no cursor, sets no title and fills no clipboard; JSON stays what it was."""
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text.replace("\r\n", "\n"))
+
+
 def show(text: str) -> None:
-    """A line of the result."""
-    sys.stdout.write(f"{text}\n")
+    """A line of the result; as it is where it is piped."""
+    sys.stdout.write(f"{harmless(text) if sys.stdout.isatty() else text}\n")
+
+
+def show_bytes(data: bytes) -> None:
+    """A result that need not be text."""
+    if data and sys.stdout.isatty():
+        show(data.decode(errors="replace"))
+    else:
+        sys.stdout.buffer.write(data)
 
 
 def tell(text: str) -> None:
     """A line about the work, for people."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{harmless(text)}\n")
     sys.stderr.flush()
 
 

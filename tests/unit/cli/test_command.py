@@ -188,6 +188,29 @@ def test_log_lines_are_made_readable() -> None:
         assert logs.render(other) == other
 
 
+def test_a_line_of_the_log_cant_look_like_several() -> None:
+    """What a caller has brought into a message stands below it, set in."""
+    line = {"time": "2026-01-01T10:00:00Z", "level": "INFO", "message": "a\n10:00:01 ERROR b", "requestId": "\n1"}
+    assert logs.render(json.dumps(line)).splitlines() == ["10:00:00 INFO     1       a", "    10:00:01 ERROR b"]
+
+
+def test_nothing_that_others_wrote_commands_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Escape sequences are shown, not obeyed; JSON stays what it was, and what is piped stays as it is."""
+    hostile = "a\tb\r\n\x1b]52;c;cm0=\x07\x9b2J\r\u202eå"
+    output.tell(hostile)
+    output.show(hostile)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    output.show(hostile)
+    output.show_json({"a": hostile})
+    said = capsys.readouterr()
+    shown = "a\tb\n\\u001b]52;c;cm0=\\u0007\\u009b2J\\u000d\\u202eå\n"
+    assert said.err == shown
+    assert said.out.startswith(f"{hostile}\n{shown}")
+    assert json.loads(said.out.removeprefix(f"{hostile}\n{shown}")) == {"a": hostile}
+
+
 def test_ages_of_log_lines() -> None:
     """--since takes a number and a unit, nothing else."""
     assert [logs.seconds(text) for text in ("90s", "10m", "2h", "1d")] == [90, 600, 7200, 86400]

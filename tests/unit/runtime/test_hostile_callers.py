@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import re
 import resource
 import signal
@@ -10,6 +11,7 @@ import socket
 import time
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 from unit.runtime.conftest import function_is_busy, read_all
@@ -264,6 +266,34 @@ def test_silent_callers_keep_nobody_out(serve: Callable[..., FunctionProcess], i
         slow.sendall(b"Host: a\r\nConnection: close\r\n\r\n")
         assert [statuses(read_all(sock)) for sock in (waits, slow)] == [[200], [200]]
         assert function.request("/").status == 200
+
+
+FORGED = "x\nREPORT RequestId: forged\x1b[2J"
+FORGED_EVENT = json.dumps({"specversion": "1.0", "id": FORGED, "source": "/", "type": "t"}).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"", {"ce-specversion": "1.0", "ce-id": quote(FORGED), "ce-source": "/", "ce-type": "t"}),
+        (FORGED_EVENT, {"content-type": "application/cloudevents+json"}),
+        (b"", {"ce-id": quote(FORGED)}),
+        (b"", {"ce-id": "x" * 5000}),
+    ],
+)
+def test_no_callers_id_makes_lines_of_the_log(
+    serve: Callable[..., FunctionProcess], body: bytes, headers: dict[str, str]
+) -> None:
+    """An event's id that would end a line or move a terminal's cursor, or has no end, is not the request's; the event keeps it."""
+    event = "type" in str(headers)
+    lambda_code = "def handler(event, context):\n    return event['id']\n"
+    function = serve(lambda_code if event else "def handler(request):\n    return 'x'\n")
+    answer = function.request("/", body, headers)
+    report = function.log(lambda line: line.get("type") == "platform.report")
+    assert report["requestId"] == answer.headers["wisp-request-id"]
+    assert len(report["requestId"]) < 100
+    assert "forged" not in "".join(function.raw_lines)
+    assert answer.body == (json.dumps(FORGED).encode() if event else b"x")
 
 
 class Large:

@@ -97,7 +97,7 @@ def invoke(
     if format_ is Format.json:
         output.show_json(answer.as_json())
     elif not answer.failed:
-        sys.stdout.buffer.write(answer.body + (b"\n" if answer.body and sys.stdout.isatty() else b""))
+        output.show_bytes(answer.body)
     if answer.failed:
         raise CommandError(calling.explain(answer))
 

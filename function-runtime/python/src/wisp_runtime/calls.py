@@ -13,6 +13,7 @@ from wisp_runtime import function_url, journal
 from wisp_runtime.cloudevent import (
     BATCH,
     STRUCTURED,
+    can_be_told,
     is_binary,
     percent_encode,
     read_batch,
@@ -184,7 +185,8 @@ class Call:
     def _read_structured(self, request: HttpRequest) -> None:
         """Take an event's id, and its trace where the headers name none."""
         event, self.body = read_structured(request.body)
-        self.id = event["id"]
+        if can_be_told(event["id"]):
+            self.id = event["id"]
         if "traceparent" in event and "traceparent" not in request.fields:
             given = sane(request.fields.get("x-amzn-trace-id", ""))
             self._follow(Trace(str(event["traceparent"]), str(event.get("tracestate") or ""), given))

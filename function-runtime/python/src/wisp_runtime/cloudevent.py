@@ -51,6 +51,16 @@ def percent_encode(text: str) -> str:
     return quote(text, safe=_SAFE, errors="replace")
 
 
+def can_be_told(text: str) -> bool:
+    """Whether an event's id can stand in the log: not too long, and without what ends a line or moves a terminal's cursor.
+
+    CloudEvents has no control characters in texts (section 3.1), and ours have none; an event of somebody else's is not refused for one.
+    """
+    return len(text) <= MAX_ID and (
+        text.isprintable() or not any(letter < " " or "\x7f" <= letter <= "\x9f" for letter in text)
+    )
+
+
 def read_binary(request: HttpRequest, content_type: str, mode: str) -> tuple[dict[str, Any], str]:
     """Read an event in binary mode: its attributes, and how its data, the body, is to be read.
 
@@ -182,4 +192,4 @@ def _bad_name(attribute: str) -> BadRequestError:
 
 
 def _invalid(attribute: str, problem: str) -> BadRequestError:
-    return BadRequestError("InvalidCloudEvent", f"CloudEvent attribute '{attribute}' {problem}")
+    return BadRequestError("InvalidCloudEvent", f"CloudEvent attribute {attribute!r} {problem}")

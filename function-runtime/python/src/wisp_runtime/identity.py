@@ -1,6 +1,7 @@
 """Which request it is, in the words of its caller or in ours.
 
-Invariant: an id can stand in headers and in the log as it is, but for an event's id, which may be any text.
+Invariant: an id can stand in the log as it is, in a line of text, too: it has no control characters, and an end. An event's
+id may have any other; the rest can stand in headers as they are.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import os
 from itertools import count
 
-from wisp_runtime.cloudevent import percent_decode
+from wisp_runtime.cloudevent import can_be_told, percent_decode
 
 REQUEST_ID = "wisp-request-id"
 _ID_HEADERS = (REQUEST_ID, "x-request-id")
@@ -16,11 +17,11 @@ _MAX_ID = 256
 
 
 def find_id(fields: dict[str, str]) -> str:
-    """Return a request's id: the event's, or else the caller's if it is sane, or else a fresh one.
+    """Return a request's id: the event's if it may be one, or else the caller's if it is sane, or else a fresh one.
 
     That is unique by the process's own prefix and a number; a random one each time would cost 1 us.
     """
-    if "ce-id" in fields and (event_id := percent_decode(fields["ce-id"])):
+    if "ce-id" in fields and (event_id := percent_decode(fields["ce-id"])) and can_be_told(event_id):
         return event_id
     for name in _ID_HEADERS:
         if name in fields and _is_sane(fields[name]):
