@@ -68,6 +68,13 @@ EVENT: Final = Kind("v1", "Event", "events")
 OURS: Final = {kind.kind: kind for kind in (FUNCTION, SUBSCRIPTION)}
 
 
+class _StayHere(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: a function's is its answer, and would have its caller's token sent to wherever it points."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Don't."""
+
+
 class Cluster:
     """One namespace of the cluster that the kubeconfig leads to."""
 
@@ -80,7 +87,9 @@ class Cluster:
         """
         self._access = kubeconfig.load(namespace)
         self.namespace = self._access.namespace
-        self._opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=self._access.context))
+        self._opener = urllib.request.build_opener(
+            urllib.request.HTTPSHandler(context=self._access.context), _StayHere()
+        )
 
     def get(self, kind: Kind, name: str) -> Object | None:
         """The object, or None where there is none.
