@@ -221,13 +221,18 @@ def _read_folder(folder: Path, where: str) -> dict[str, str] | None:
     """The text files of a folder by name; None where it holds what `code.files` can't carry.
 
     Raises:
-        UsageError: there is no such folder, or it can't be read.
+        UsageError: there is no such folder, it can't be read, or a link leads out of it, as no archive's may.
     """
     if not folder.is_dir():
         raise UsageError(f"{where}: there is no folder {folder}")
     found = [path for path in sorted(folder.iterdir()) if not _is_left_out(path)]
     if not found:
         raise UsageError(f"{where}: {folder} holds no code")
+    for path in found:  # what is followed here would be read with the rights of who deploys, and stand in the manifest
+        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(
+                f"{where}: {path} is a link that leads out of the folder: put what the function needs in there"
+            )
     if len(found) > FILES or not all(path.is_file() and FILE_NAME.fullmatch(path.name) for path in found):
         return None
     try:

@@ -88,6 +88,20 @@ def test_a_few_text_files_are_written_into_the_spec(tmp_path: Path) -> None:
     assert (sorted(hello["spec"]["code"]["files"]), archives) == (["app.py", "half.txt"], {})
 
 
+def test_no_link_leads_out_of_the_folder(tmp_path: Path) -> None:
+    """What it points to would be read with the rights of who deploys, and stand in the manifest; within the folder a link is followed."""
+    folder = write_project(tmp_path, HELLO)
+    (tmp_path / "key").write_text("secret")
+    (tmp_path / "function/same.py").symlink_to("app.py")
+    (hello,), *_ = project.load(Path(folder))
+    assert sorted(hello["spec"]["code"]["files"]) == ["app.py", "same.py"]
+    (tmp_path / "function/key").symlink_to("../key")
+    with pytest.raises(
+        UsageError, match=r"functions\.hello\.code\.folder: .*/key is a link that leads out of the folder"
+    ):
+        project.load(Path(folder))
+
+
 @pytest.mark.parametrize(
     "files",
     [
