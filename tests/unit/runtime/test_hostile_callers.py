@@ -252,15 +252,16 @@ def test_silent_callers_keep_nobody_out(serve: Callable[..., FunctionProcess], i
     with ExitStack() as stack:
         slow, waits = stack.enter_context(function.socket()), stack.enter_context(function.socket())
         slow.sendall(b"GET /slow HTTP/1.1\r\n")
-        time.sleep(0.2)  # for it to be read before what follows keeps the process of isolation none
+        for _ in range(2):  # which are answered when it has been read
+            assert function.request("/").status == 200
         waits.sendall(b"GET /wait HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        function_is_busy(function)
         if isolation == "none":
             (function.folder / "go").touch()  # it reads nothing while a handler runs
         for _ in range(MAX_CONNECTIONS + 50):
             sock = socket.create_connection(("127.0.0.1", function.port), 10, ("127.0.0.2", 0))
             stack.enter_context(sock)
             sock.sendall(b"G")
-        time.sleep(0.2)  # for the last of them to be read
         function_is_busy(function)
         (function.folder / "go").touch()
         slow.sendall(b"Host: a\r\nConnection: close\r\n\r\n")
@@ -299,8 +300,11 @@ def test_no_callers_id_makes_lines_of_the_log(
 class Large:
     """What the front serves; every answer is larger than what a socket takes."""
 
+    asked = 0
+
     def submit(self, connection: Connection, request: HttpRequest) -> None:
         """Answer, in one piece or as a stream that goes on."""
+        self.asked += 1
         if request.target == "/stream":
             connection.call = Call(connection, request)
             connection.start(Reply(200, [], b"x" * 100_000))
@@ -313,9 +317,9 @@ class Large:
 
 def test_answers_that_nobody_reads_are_bounded_together() -> None:
     """Who lets a large answer lie longest loses it first; streams, and those who read, get theirs."""
-    loop, most = Loop(), 20_000_000
+    loop, large, most = Loop(), Large(), 20_000_000
     settings = Settings({"WISP_HOST": "127.0.0.1", "WISP_MAX_BUFFERED_BYTES": str(most)}, "app.handler", "/")
-    front = Front(loop, Large(), settings)
+    front = Front(loop, large, settings)
     address = ("127.0.0.1", front.listen(0))
     callers = []
     for number in range(25):
@@ -324,7 +328,7 @@ def test_answers_that_nobody_reads_are_bounded_together() -> None:
         sock.connect(address)
         sock.sendall(GET if number else GET.replace(b"/", b"/stream", 1))
         callers.append(sock)
-        for _ in range(4):
+        while large.asked <= number:
             loop.run_once()
         assert sum(len(one.out) for one in front.connections.values() if isinstance(one, Connection)) <= most
     stream, first, *_, last = callers
@@ -343,6 +347,8 @@ def test_answers_that_nobody_reads_are_bounded_together() -> None:
     assert sum(one.call is not None for one in front.connections.values() if isinstance(one, Connection)) == 1
     for sock in callers:
         sock.close()
+    while front.connections:
+        loop.run_once()
     front.drain()
 
 
