@@ -56,6 +56,7 @@ def test_success_without_failures(body: bytes) -> None:
         b'{"batchItemFailures":[{"wrong":"1"}]}',
         b'{"batchItemFailures":"1"}',
         b'{"batchItemFailures":[{"itemIdentifier":"1"}',
+        b'{"batchItemFailures":[],"more":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b"x" * batch.ANSWER_BYTES,
     ],
 )

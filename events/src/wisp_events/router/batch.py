@@ -85,7 +85,7 @@ def failures(body: bytes, ids: set[str]) -> set[str]:
         return set()
     try:
         report = _report_decoder.decode(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # what stands beside it may nest as deeply as a function likes
         raise ValueError(f"batchItemFailures can't be read: {error}") from error
     failed = {one.item_identifier for one in report.batch_item_failures or []}
     if unknown := failed - ids:
