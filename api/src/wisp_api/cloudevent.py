@@ -30,6 +30,10 @@ LARGE_BYTES: Final = 1024 * 1024
 TYPE_LENGTH: Final = 256
 """The longest type that a bus takes: it is part of the subject."""
 CONTENT_TYPE: Final = "application/cloudevents-batch+json"
+_SHALLOW: Final = 500
+"""Brackets without which nothing nests too deeply."""
+_OPENING, _CLOSING = b"[" * 50, b"]" * 50
+"""More than a frame, a dead letter and a record nest an event in, and than call stacks differ by: where Python counts their depth, it is the same bound."""
 
 
 class Event(
@@ -79,6 +83,7 @@ _event_decoder = msgspec.json.Decoder(Event)
 _object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _scalar_decoder = msgspec.json.Decoder(str | int | bool)
 _frame_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+_any_decoder = msgspec.json.Decoder(msgspec.Raw)
 _encoder = msgspec.json.Encoder()
 
 
@@ -109,6 +114,17 @@ def encode(event: Event) -> bytes:
     members: dict[str, Any] = {name: getattr(event, name) for name in _FIELDS}
     kept = {name: value for name, value in members.items() if value is not None and (name != "wisphops" or value)}
     return _encoder.encode({"specversion": "1.0"} | kept | event.extensions)
+
+
+def nests_too_deeply(encoded: bytes) -> bool:
+    """Whether an event can't be read for sure within something else: a frame that holds it would be lost with all that is in it."""
+    if encoded.count(b"[") + encoded.count(b"{") < _SHALLOW:
+        return False
+    try:
+        _any_decoder.decode(_OPENING + encoded + _CLOSING)
+    except RecursionError:
+        return True
+    return False
 
 
 def encode_frame(encoded: Sequence[bytes]) -> bytes:

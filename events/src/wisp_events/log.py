@@ -60,7 +60,7 @@ class LogMissing(LogUnavailable):
 
 
 class EventTooLarge(ValueError):  # noqa: N818 - the reason that dead letters carry
-    """Raised when an event's data is longer than PAYLOAD_BYTES, or all of it than EVENT_BYTES."""
+    """Raised when an event's data is longer than PAYLOAD_BYTES, or all of it than EVENT_BYTES; or deeper than readers of the log follow."""
 
 
 class Fenced(Exception):  # noqa: N818 - the term of the field
@@ -71,9 +71,11 @@ def encode(event: Event) -> bytes:
     """Encode an event for the log.
 
     Raises:
-        EventTooLarge: with its size and the limit.
+        EventTooLarge: with its size and the limit, or because it nests too deeply: those who share its frame would be lost with it.
     """
     encoded = cloudevent.encode(event)
+    if cloudevent.nests_too_deeply(encoded):
+        raise EventTooLarge(f"event {event.id} nests too deeply for the log: carry what is so deep as a string")
     if len(encoded) > PAYLOAD_BYTES:
         payload = len(event.data_base64) * 3 // 4 - 2 if event.data_base64 else len(event.data or b"")
         if payload > PAYLOAD_BYTES:

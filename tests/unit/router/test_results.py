@@ -1,6 +1,7 @@
 """What comes of a delivery: Lambda's record of an invocation, and the events that a function returns."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -8,6 +9,7 @@ import pytest
 from wisp_api import cloudevent
 from wisp_api.cloudevent import EVENT_BYTES, Event
 from wisp_api.route import Outlet, Route, Target
+from wisp_events import log
 from wisp_events.router import letter, results
 from wisp_events.router.request import address
 from wisp_events.router.results import BadReply
@@ -207,3 +209,28 @@ def test_bad_replies(headers: Any, body: bytes, told: str) -> None:
     """What says that it is a CloudEvent and is none is told with the mistake."""
     with pytest.raises(BadReply, match=told):
         results.of_success(route(reply=BUS), item(), Answer(200, body=body, headers=headers))
+
+
+def deepest(reads: Callable[[bytes], object]) -> bytes:
+    """JSON as deep as this takes it."""
+    taken, refused = 1, 100_000
+    while refused - taken > 1:
+        depth = (taken + refused) // 2
+        try:
+            reads(b"[" * depth + b"]" * depth)
+        except (ValueError, RecursionError):
+            refused = depth
+        else:
+            taken = depth
+    return b"[" * taken + b"]" * taken
+
+
+def test_what_nests_too_deeply_for_the_log_is_left_out_of_a_record() -> None:
+    """An answer or request that the log could hold only by itself doesn't keep an event from being done."""
+    deep = deepest(lambda body: log.encode(Event(id="1", source="s", type="t", data=msgspec.Raw(body))))
+    _, record = sent(results.of_success(route(on_success=BUS), item(), Answer(200, marked=True, body=deep)))
+    assert (record["omitted"], record["responsePayload"]) == (["responsePayload"], None)
+    one = item()
+    one.event.data = msgspec.Raw(deep)
+    _, record = sent(results.of_failure(route(on_failure=BUS), one, "MaxAge"))
+    assert (record["omitted"], record["requestPayload"]) == (["requestPayload"], None)

@@ -7,6 +7,7 @@ Invariant: everything here is one hop further than the event that it came of, so
 comes at all.
 """
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 from wisp_api import names
-from wisp_api.cloudevent import EVENT_BYTES, PAYLOAD_BYTES, Event, OptionalRaw
+from wisp_api.cloudevent import EVENT_BYTES, Event, OptionalRaw
 from wisp_api.route import Outlet, Route
 from wisp_api.subscription import BUS, DESTINATION, FUNCTION
 
@@ -79,7 +80,7 @@ class _Record(msgspec.Struct, rename="camel", kw_only=True):
     response_context: _Response | None
     response_payload: OptionalRaw = None
     omitted: list[str] = []
-    """What was left out because the event log takes no more."""
+    """What was left out because the event log takes no more, or nothing so deep."""
 
 
 def of_success(route: Route, item: Item, answer: Answer) -> Parcel | None:
@@ -179,7 +180,8 @@ def _record(route: Route, item: Item, condition: str, outcome: Answer | Failure 
     )
     for left_out in ([], ["responsePayload"], ["requestPayload"], ["responsePayload", "requestPayload"]):
         event.data = msgspec.Raw(msgspec.json.encode(_without(record, left_out)))
-        if len(event.data) <= PAYLOAD_BYTES:
+        with contextlib.suppress(log.EventTooLarge):
+            log.encode(event)
             break
     return event
 
