@@ -118,11 +118,22 @@ class Intake:
         """
         if not self._consumer:
             return None
-        last = (await self._js.stream_info(self._stream)).state.last_seq
+        stream = await self._js.stream_info(self._stream)
         info = await self._js.consumer_info(self._stream, self._consumer)
         delivered = info.delivered.consumer_seq if info.delivered else 0
         self.pending = info.num_pending or 0
-        return last if not info.num_pending and delivered == self._delivered else None
+        if info.num_pending or delivered != self._delivered:
+            return None
+        apart = stream.cluster and info.cluster and stream.cluster.leader != info.cluster.leader
+        return None if apart and await self._holds_more(self.read) else stream.state.last_seq
+
+    async def _holds_more(self, read: int) -> bool:
+        """Whether the stream's leader has matching frames after this one: where the consumer is, they may be still to come."""
+        for subject in self._subjects:
+            with contextlib.suppress(nats.js.errors.NotFoundError):
+                await self._js.get_msg(self._stream, read + 1, subject, next=True)
+                return True
+        return False
 
     async def _open(self) -> None:
         while not self._stopped:
