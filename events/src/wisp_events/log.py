@@ -129,8 +129,8 @@ async def append_once(js: JetStreamContext, stream: str, subject: str, events: S
             raise describe(error) from error
 
 
-async def dead_letter(js: JetStreamContext, letter: DeadLetter) -> None:
-    """Store a dead letter; returns when it is stored.
+async def dead_letter(js: JetStreamContext, letter: DeadLetter, since: float = 0) -> None:
+    """Store a dead letter; returns when it is stored. One of an event that was ordered to come again at a time, `since`, is another one.
 
     Raises:
         LogUnavailable: send it again (stored once within the stream's duplicate window).
@@ -141,7 +141,8 @@ async def dead_letter(js: JetStreamContext, letter: DeadLetter) -> None:
     subject = names.dead_letter_subject(letter.namespace, origin, name)
     content = bytes(letter.event or b"") or (letter.input or "").encode()
     place = f"{letter.stream}:{letter.sequence}:{letter.index}"
-    headers = {Header.MSG_ID.value: fingerprint(subject, place, letter.reason, content.decode(errors="replace"))}
+    told = subject, place, letter.reason, str(since), content.decode(errors="replace")
+    headers = {Header.MSG_ID.value: fingerprint(*told)}
     stream = names.dead_letter_stream(letter.namespace)
     try:
         await js.publish(subject, msgspec.json.encode(letter), PUBLISH_SECONDS, stream, headers)

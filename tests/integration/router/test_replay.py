@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from fixtures.function_server import MARKED, Request, ok
 from fixtures.router_world import LETTERS, STREAM, World, event, eventually
+from wisp_api import names
 from wisp_api.route import Replay, ReplayReport, Retry
 
 
@@ -96,6 +97,20 @@ async def test_old_events_are_not_too_old_to_come_again(w: World) -> None:
     await w.subscribe(retry=Retry(max_age_seconds=1), replay=Replay(since=times[0].isoformat(), request="r"))
     await w.delivered(6)
     assert (await w.client.jetstream(timeout=60).stream_info(LETTERS)).state.messages == 0
+
+
+async def test_what_is_refused_again_has_a_letter_again(w: World) -> None:
+    """A letter that was dropped, or sent again, before a replay stands for nothing that fails after it, however soon."""
+    w.function.answer = lambda _: (400, MARKED, b"no")
+    await w.subscribe()
+    times = await publish_apart(w, 1)
+    await w.dead_letters(1)
+    js = w.client.jetstream(prefix=names.LETTERS_API, timeout=60)
+    await js.delete_msg(LETTERS, 1)
+    await w.subscribe(replay=Replay(since=times[0].isoformat(), request="again"))
+    assert (await answered(w, "again")).moved
+    await w.status(lambda s: s.dead_lettered == 2 and not s.pending)
+    assert (await js.stream_info(LETTERS)).state.messages == 1
 
 
 async def test_orders_that_can_not_be_carried_out_say_why(w: World) -> None:

@@ -74,7 +74,7 @@ class Delivery:
         self._draining = False
         self._ended = False
         self.last_error = ""
-        self._outbox = Outbox(self._js, shared.gatherer)
+        self._outbox = Outbox(self._js, shared.gatherer, cursor.started)
         self._contents = Contents(self._js, plan.route.stream, shared.turns, self._faulted, self.pump)
         self._timer: asyncio.TimerHandle | None = None
         self._expired_at = 0.0

@@ -26,9 +26,10 @@ Told = TypeVar("Told")
 class Outbox:
     """What one route has on its way into the log."""
 
-    def __init__(self, js: JetStreamContext, gatherer: Gatherer) -> None:
-        """Nothing yet."""
+    def __init__(self, js: JetStreamContext, gatherer: Gatherer, since: float) -> None:
+        """Nothing yet; `since` is when the route began, or was moved back."""
         self._js = js
+        self._since = since
         self._gatherer = gatherer
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -58,7 +59,7 @@ class Outbox:
     async def _bury(self, letter: DeadLetter) -> DeadLetter:
         while True:
             try:
-                await log.dead_letter(self._js, letter)
+                await log.dead_letter(self._js, letter, self._since)
             except log.LogUnavailable:
                 await asyncio.sleep(RETRY_SECONDS)
             else:
