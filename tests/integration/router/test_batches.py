@@ -253,3 +253,15 @@ async def test_killed_router_loses_nothing_of_its_batches(w: World, *, bisect: b
     await eventually(lambda: wanted - bad <= set(delivered(w)), "the rest")
     letters = {cloudevent.decode(letter.event or b"").id for letter in await w.dead_letters(len(bad))}
     assert letters == bad
+
+
+async def test_answer_that_nests_too_deeply_fails_its_batch(w: World) -> None:
+    """What a function writes beside `batchItemFailures` keeps no event from its next attempt and its letter."""
+    deep = b'{"batchItemFailures":[],"more":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    w.function.answer = lambda r: (200, MARKED, deep) if "1" in ids(r) else ok(r)
+    await w.subscribe(batch=Batch(size=1), retry=QUICK)
+    await w.publish(event(1), event(2))
+    [letter] = await w.dead_letters(1)
+    assert (letter.reason, letter.attempts) == ("MaxAttempts", 3)
+    assert "batchItemFailures can't be read" in letter.message
+    assert delivered(w) == ["1", "1", "1", "2"]

@@ -291,6 +291,21 @@ async def test_stream_made_anew_is_delivered_from_its_beginning(tmp_path: Path) 
         assert await w.delivered(2) == ["1", "2"]
 
 
+async def test_stream_made_anew_while_it_is_read_is_delivered(tmp_path: Path) -> None:
+    """A router at work finds that its stream was lost and made anew, and hides none of what is stored below its place in the old one."""
+    async with world(tmp_path) as w:
+        w.router()
+        await w.subscribe()
+        await w.publish(*(event(n) for n in range(5)))
+        await w.delivered(5)
+        js = w.client.jetstream(timeout=60)
+        config = (await js.stream_info(STREAM)).config
+        await js.delete_stream(STREAM)
+        await js.add_stream(config)
+        await w.publish(event(11), event(12))
+        assert (await w.delivered(7, 40))[5:] == ["11", "12"]
+
+
 async def test_target_closes_kept_connections(tmp_path: Path) -> None:
     """A target that closes idle connections costs no failed attempt: the request goes again on a fresh connection."""
     async with world(tmp_path) as w:

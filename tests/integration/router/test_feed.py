@@ -144,3 +144,26 @@ async def test_what_cannot_be_read_is_each_ones_dead_letter(tmp_path: Path) -> N
         again = cloudevent.encode(event(2, None, data={"customer": "nobody"}))
         await w.publish_raw(SUBJECTS[1], cloudevent.encode_frame([again]))
         await eventually(lambda: taken(w) == {"2": {"1"}, "0": {"2"}}, "what comes again")
+
+
+async def test_a_bus_made_anew_is_read_anew_by_all(tmp_path: Path) -> None:
+    """Where the stream was lost under the routers, all who read it together, and one who reads alone, get what is posted since."""
+    async with world(tmp_path) as w:
+        await add_bus(w)
+        w.function.answer = lambda r: ok(r) if r.path != "/0" or int(r.id) > 3 else (503, {}, b"")
+        w.router()
+        for number in range(6):
+            await subscribe(w, number)
+        for number in range(4):
+            await post(w, event(number, None, data={"customer": "all"}))
+        await eventually(
+            lambda: all(len(taken(w).get(str(number), ())) == 4 for number in range(1, 6)), "the first four"
+        )
+        await w.client.jetstream(timeout=60).delete_stream(STREAM)
+        await add_bus(w)
+        for number in range(11, 13):
+            await post(w, event(number, None, data={"customer": "all"}))
+        new = {"11", "12"}
+        await eventually(
+            lambda: all(new <= taken(w).get(str(number), set()) for number in range(6)), "the two after", 60
+        )

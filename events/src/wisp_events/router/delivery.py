@@ -104,6 +104,8 @@ class Delivery:
     def tick(self, now: float) -> None:
         """Do what time asks for; call it about twice a second with `time.monotonic()`."""
         self.intake.check(now)
+        if self.intake.stale:  # so is the cursor: it is claimed anew
+            self._keeper.lost = True
         if self._paused and now - self._expired_at >= EXPIRE_SECONDS:
             self._expired_at = now
             self._expire()

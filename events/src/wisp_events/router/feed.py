@@ -93,6 +93,11 @@ class Feed:
         """Why nothing is read now."""
         return self._intake.trouble if self._intake else self._problem
 
+    @property
+    def stale(self) -> bool:
+        """As `Intake.stale`."""
+        return self._intake is not None and self._intake.stale
+
     def use(self, branch: "Branch") -> None:
         """A branch may join."""
         self._users.add(branch)
@@ -218,6 +223,11 @@ class Branch:
     def trouble(self) -> str:
         """As `Intake.trouble`."""
         return self._broken or (self._own.trouble if self._own else self._feed.trouble)
+
+    @property
+    def stale(self) -> bool:
+        """As `Intake.stale`."""
+        return self._feed.stale or (self._own is not None and self._own.stale)
 
     @property
     def _joined(self) -> bool:

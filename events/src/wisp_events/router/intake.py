@@ -3,7 +3,8 @@
 Invariant: every frame that matches the route's subjects is handed over once, in the order of the log, from the position
 asked for. JetStream numbers a consumer's deliveries: where one is missing (a lost connection, a slow client) the consumer
 is made anew after the last frame handed over. A pull that neither delivers nor beats is dead (a restarted server, client
-bugs) and treated the same. Nothing of the consumer is needed for the guarantee; the cursor is.
+bugs) and treated the same. Nothing of the consumer is needed for the guarantee; the cursor is. A stream that ends before the
+last frame handed over is another one, made anew: nothing of it is read by this position, which is `stale`.
 """
 
 import asyncio
@@ -63,6 +64,8 @@ class Intake:
         """Frames in the stream that were not handed over yet, as of the last one."""
         self.trouble = ""
         """Why nothing is read now, in a sentence; empty while reading."""
+        self.stale = False
+        """Whether the stream was made anew, so that it has to be read from another position."""
         self._subscription: Subscription | None = None
         self._consumer = ""
         self._delivered = 0
@@ -139,6 +142,9 @@ class Intake:
         while not self._stopped:
             try:
                 await self._close()
+                if await self._is_anew():
+                    self.stale, self.trouble = True, f"stream {self._stream} was made anew: reading begins again"
+                    return
                 await self._create()
             except (*LOG_ERRORS, ValueError) as error:
                 away = isinstance(error, nats.js.errors.NotFoundError)
@@ -148,6 +154,14 @@ class Intake:
                 self.more()
                 return
             await asyncio.sleep(RETRY_SECONDS)
+
+    async def _is_anew(self) -> bool:
+        """Whether the stream ends before what was read; asked twice, as a leader that has just begun may not know its end."""
+        for pause in (RETRY_SECONDS, 0):
+            if not self.read or (await self._js.stream_info(self._stream)).state.last_seq >= self.read:
+                return False
+            await asyncio.sleep(pause)
+        return True
 
     async def _create(self) -> None:
         inbox = self._client.new_inbox()

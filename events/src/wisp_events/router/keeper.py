@@ -38,7 +38,7 @@ class Keeper:
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
         self.lost = False
-        """The cursor is no longer this session's."""
+        """The cursor is no longer this session's, or of a stream that is gone."""
 
     def touch(self) -> None:
         """Have the cursor stored soon."""
