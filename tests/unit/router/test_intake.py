@@ -1,11 +1,13 @@
 """How far a stream was read, as a reader may say it."""
 
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import nats.js.errors
-from nats.aio.client import Client
 from wisp_events.router.intake import Intake
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
 
 AT_HOME, ELSEWHERE = "nats-0", "nats-1"
 
@@ -14,6 +16,7 @@ class Cluster:
     """A stream whose leader has records up to 7; the consumer's server, which may be another, knows of them up to 5."""
 
     def __init__(self, where: str) -> None:
+        """`where` the consumer is."""
         self.where = where
         self.newest = 7
         self.asked: list[str] = []
