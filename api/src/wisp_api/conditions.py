@@ -1,4 +1,4 @@
-"""Condition types and reasons, the constants that users and tools match on."""
+"""Condition types and reasons, the constants that users and tools match on; and how long a message may be."""
 
 from typing import Final
 
@@ -97,3 +97,17 @@ SUSPENDED: Final = "Suspended"
 BACKLOGGED: Final = "Backlogged"
 FAILING: Final = "Failing"
 INVALID_ROUTE: Final = "InvalidRoute"
+
+MESSAGE_CHARACTERS: Final = 4096
+"""Of a condition: the CRDs take 32768, and many objects may have the same one."""
+REASON_CHARACTERS: Final = 1024
+"""What the CRDs take."""
+_LEFT_OUT: Final = " [...] "
+
+
+def shortened(text: str, most: int = MESSAGE_CHARACTERS) -> str:
+    """The text with at most so many characters: what a server says stands in front, the cure at the end, so the middle goes."""
+    if len(text) <= most:
+        return text
+    end = most // 3
+    return text[: most - end - len(_LEFT_OUT)] + _LEFT_OUT + text[-end:]

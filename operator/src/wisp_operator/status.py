@@ -1,8 +1,9 @@
 """Conditions: how a state is worked out of several aspects and written without needless change.
 
 Invariant: `lastTransitionTime` moves only when `status` does, and a status that says the same as the live one causes no
-write. Ready is never set by hand: it is False if one aspect is, else Unknown if one is, else True, with the first such
-aspect's reason and message. DestinationReady alone has no part in it: events are delivered all the same (decision 0065).
+write. One that the API would refuse for its length is never written: it would hold up all that comes after it. Ready is
+never set by hand: it is False if one aspect is, else Unknown if one is, else True, with the first such aspect's reason and
+message. DestinationReady alone has no part in it: events are delivered all the same (decision 0065).
 """
 
 import logging
@@ -73,8 +74,8 @@ def make_conditions(live: Object, aspects: dict[str, Aspect], now: datetime) -> 
             {
                 "type": kind,
                 "status": aspect.status,
-                "reason": aspect.reason,
-                "message": aspect.message,
+                "reason": aspect.reason[: conditions.REASON_CHARACTERS],
+                "message": conditions.shortened(aspect.message),
                 "lastTransitionTime": before[kind]["lastTransitionTime"] if same else timestamp(now),
                 "observedGeneration": live["metadata"]["generation"],
             }

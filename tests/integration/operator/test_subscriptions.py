@@ -247,6 +247,19 @@ def test_what_the_reader_finds_is_shown_and_heals(
     wait_condition(cluster, "subscriptions", namespace, "rows", READY, OK)
 
 
+def test_a_report_of_megabytes_holds_nobody_up(cluster: Kube, log: Log, namespace: str, knative: Knative) -> None:
+    """What a database sends as an error is told as far as the API takes it, and other Subscriptions of the namespace still go."""
+    config = all_ready(cluster, log, knative, namespace)
+    other = {"bus": {"name": "default"}}
+    cluster.apply(subscription(namespace, "other", source=other))
+    wait_until(lambda: bool(live(cluster, namespace, "other")["metadata"].get("finalizers")), "the other is known")
+    report(log, config, ready=False, reason="ServerUnreachable", message="x" * 2_000_000 + "; trying again")
+    message = wait_condition(cluster, "subscriptions", namespace, "rows", "SourceReady", ("False", "ServerUnreachable"))
+    assert message.endswith("; trying again")
+    cluster.kubectl("delete", "sub", "other", "-n", namespace, "--wait=false")
+    wait_until(lambda: live(cluster, namespace, "other") is None, "the other is gone")
+
+
 def test_silent_reader_is_away(cluster: Kube, log: Log, namespace: str, knative: Knative) -> None:
     """An old report is not believed."""
     config = all_ready(cluster, log, knative, namespace)

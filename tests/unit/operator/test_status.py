@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 
 import pytest
 from fixtures.objects import make_function
+from wisp_api.conditions import MESSAGE_CHARACTERS, REASON_CHARACTERS
 from wisp_operator.api import EVENTS, Api, ApiError, Resource
 from wisp_operator.status import (
     Aspect,
@@ -104,6 +105,18 @@ def test_a_destination_is_told_of_and_leaves_ready_alone() -> None:
     assert (ready["type"], ready["status"], ready["reason"]) == ("Ready", "True", "AsWanted")
     assert (source["status"], posted["status"], posted["reason"]) == ("True", "False", "SinkNotFound")
     assert told(mark_true(), gone, gone, mark_true(), of="DestinationReady") == [("Warning", "SinkNotFound")]
+
+
+def test_a_message_that_is_too_long_is_shortened() -> None:
+    """A status that the API refuses would hold up the namespace's others; the beginning and the cure at the end stay."""
+    live = {"metadata": {"generation": 1}}
+    aspects = {"SourceReady": mark_false("R" * 5000, "boom: " + "x" * 1_000_000 + "; trying again")}
+    for state in make_conditions(live, aspects, START):
+        assert len(state["message"]) == MESSAGE_CHARACTERS
+        assert state["message"].startswith("boom: xxx")
+        assert state["message"].endswith("xxx; trying again")
+        assert len(state["reason"]) == REASON_CHARACTERS
+    assert make_conditions(live, {"SourceReady": mark_false("Gone", "gone")}, START)[0]["message"] == "gone"
 
 
 async def test_an_event_that_is_refused_holds_nothing_up(caplog: pytest.LogCaptureFixture) -> None:

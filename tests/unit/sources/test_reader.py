@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 import pytest
 from nats.aio.msg import Msg
-from wisp_api.source import ReaderConfig, ReaderStatus
+from wisp_api.source import ItemStatus, ReaderConfig, ReaderStatus
 from wisp_events.sources import reader as reader_module
 from wisp_events.sources.reader import Reader
 
@@ -143,3 +143,29 @@ async def test_what_refuses_a_report_is_told(monkeypatch: pytest.MonkeyPatch, ca
         await asyncio.gather(following, return_exceptions=True)
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert told == [f"the report was refused: {answer.decode()}" for answer in (full, away, full)]
+
+
+class Taking:
+    """NATS, which keeps each report."""
+
+    def __init__(self) -> None:
+        """Nothing was reported."""
+        self.reports: list[ReaderStatus] = []
+
+    async def request(self, _: str, data: bytes, __: float) -> Msg:
+        """Take a report."""
+        self.reports.append(msgspec.json.decode(data, type=ReaderStatus))
+        return Msg(cast("Client", self), data=b"{}")
+
+
+async def test_what_a_server_says_is_shortened() -> None:
+    """A server that answers with megabytes is told of in a report that the log takes, with the cure at its end."""
+    nats = Taking()
+    reader = Reader(cast("Client", nats), "shop", "mysql", "db", Path("/nowhere"))
+    said = "x" * 20_000_000 + "; trying again"
+    items = {"shop.orders": ItemStatus(ready=False, reason="TableNotFound", message=said)}
+    await reader.report(ReaderStatus(version="1", ready=False, reason="ServerUnreachable", message=said, items=items))
+    [told] = nats.reports
+    for message in (told.message, told.items["shop.orders"].message):
+        assert len(message) == reader_module.MESSAGE_CHARACTERS
+        assert message.endswith("; trying again")

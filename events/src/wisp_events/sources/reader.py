@@ -2,7 +2,8 @@
 
 Invariant: a reader acts on the newest wish it has seen and keeps acting on it while NATS is away or a replica of it that lags
 answers with an older one; a report names the version that it speaks of. Config and Secret are looked at every second, so that
-a wish or a mended password needs no restart; a failure to look changes nothing.
+a wish or a mended password needs no restart; a failure to look changes nothing. What a report says is short, whatever a server's errors
+hold: one that the log or the operator could not take would say nothing at all.
 """
 
 import asyncio
@@ -28,6 +29,8 @@ POLL_SECONDS: Final = 1.0
 REPORT_SECONDS: Final = 30.0
 REQUEST_SECONDS: Final = 3.0
 REFUSAL_CHARACTERS: Final = 500
+MESSAGE_CHARACTERS: Final = 1500
+"""Of what a report says of the reader, and of each item: a server may answer with megabytes."""
 RETRY_SECONDS: Final = (1.0, 2.0, 5.0)
 CHECK_SECONDS: Final = 30.0
 CONNECTION_DIRECTORY: Final = Path("/etc/wisp/connection")
@@ -119,6 +122,7 @@ class Reader:
 
     async def report(self, status: ReaderStatus) -> None:
         """Publish a status if it says something new; `follow` repeats it every 30 s."""
+        status = _short(status)
         if self._status is not None and status == msgspec.structs.replace(self._status, time=status.time):
             return
         if self._status is None or status.reason != self._status.reason or status.message != self._status.message:
@@ -210,6 +214,17 @@ class Reader:
         if not connection and config.draining and self.wish:
             connection = self.wish.connection  # a namespace's deletion takes the Secret first
         return Wish(config, connection)
+
+
+def _short(status: ReaderStatus) -> ReaderStatus:
+    """The report with each message cut off at MESSAGE_CHARACTERS."""
+    items = {
+        name: msgspec.structs.replace(item, message=conditions.shortened(item.message, MESSAGE_CHARACTERS))
+        for name, item in status.items.items()
+    }
+    return msgspec.structs.replace(
+        status, message=conditions.shortened(status.message, MESSAGE_CHARACTERS), items=items
+    )
 
 
 def older(one: tuple[int, str], newest: tuple[int, str]) -> bool:
