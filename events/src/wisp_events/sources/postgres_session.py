@@ -11,11 +11,15 @@ from typing import Any, Final
 import psycopg2
 import psycopg2.errors
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class with a lower-case name
+from psycopg2.extensions import parse_dsn
 from wisp_api import conditions
 
 from wisp_events.sources.reader import Trouble
 
 CONNECT_SECONDS: Final = 5
+_FORM: Final = "write postgresql://user:password@host:5432/database, and in the password %40 for @, %2F for /, %3A for :, %25 for %"
+_PORTS: Final = re.compile(r"[\d, ]*")
+"""Empty where the DSN has none."""
 _PARAMETERS: Final[dict[str, Any]] = {
     "connect_timeout": CONNECT_SECONDS,
     "client_encoding": "UTF8",
@@ -34,15 +38,31 @@ def open_session(dsn: str, **parameters: Any) -> Connection:
         Trouble: the server can't be reached, or refuses; with the reason and the cure.
     """
     try:
+        _check(dsn)
         session: Connection = psycopg2.connect(dsn, **_PARAMETERS, **parameters)
     except psycopg2.ProgrammingError:  # its message may quote the DSN, password and all
         raise Trouble(
-            conditions.INVALID_CONNECTION,
-            "key dsn of the connection's Secret can't be parsed; write postgresql://user:password@host:5432/database",
+            conditions.INVALID_CONNECTION, f"key dsn of the connection's Secret can't be parsed; {_FORM}"
         ) from None
     except psycopg2.OperationalError as error:
         raise _refusal(str(error)) from None
     return session
+
+
+def _check(dsn: str) -> None:
+    """Refuse a DSN of whose password libpq would take a part for the host or the port, which its errors quote.
+
+    Raises:
+        Trouble: such a one.
+        psycopg2.ProgrammingError: it can't be parsed.
+    """
+    parts = parse_dsn(dsn)
+    named = f"{parts.get('host', '')},{parts.get('hostaddr', '')}"
+    if "@" in named or not _PORTS.fullmatch(parts.get("port", "")):
+        raise Trouble(
+            conditions.INVALID_CONNECTION,
+            f"key dsn of the connection's Secret has a host or a port that is none; {_FORM}",
+        )
 
 
 @contextmanager
