@@ -1,8 +1,23 @@
 """What is said of a PostgreSQL server that can't be used."""
 
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable
+
 import pytest
+from fixtures.postgres_peer import Answer, message, peer, table
 from wisp_api import conditions
-from wisp_events.sources.postgres_session import open_session
+from wisp_api.source import PostgresConfig
+from wisp_events.sources import (
+    postgres_catalog,
+    postgres_connection,
+    postgres_cursor,
+    postgres_slot,
+    postgres_snapshot,
+)
+from wisp_events.sources.postgres_session import connect, open_session
 from wisp_events.sources.reader import Trouble
 
 
@@ -42,3 +57,57 @@ def test_others_are_tried(dsn: str) -> None:
         open_session(dsn)
     assert told.value.reason == conditions.SERVER_UNREACHABLE
     assert "tword" not in str(told.value)
+
+
+def silent(_: socket.socket) -> None:
+    """Answer nothing."""
+
+
+def trickling(client: socket.socket) -> None:
+    """Answer without end, a byte at a time."""
+    while True:
+        for byte in message(b"N", b"SNOTICE\0C00000\0Mwait\0\0"):
+            client.sendall(bytes([byte]))
+            time.sleep(0.01)
+
+
+def cut_off(client: socket.socket) -> None:
+    """Leave in the middle of an answer."""
+    client.sendall(table(b"x")[:-8])
+    client.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("answer", [silent, trickling, cut_off])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda dsn: postgres_catalog.prepare(dsn, PostgresConfig(slot="s", stream="s"), []),
+        lambda dsn: postgres_catalog.types(dsn, 1),
+        lambda dsn: postgres_catalog.drop(dsn, "s"),
+        lambda dsn: postgres_slot.make_slot(dsn, "s", postgres_slot.Progress(1, "")),
+        lambda dsn: postgres_snapshot.take(dsn, "s", []),
+        lambda dsn: asyncio.run(postgres_connection.open_cursor(dsn, "s")),
+    ],
+    ids=["prepare", "types", "drop", "make_slot", "take", "open_cursor"],
+)
+def test_a_server_that_never_ends_its_answer_is_left(
+    monkeypatch: pytest.MonkeyPatch, answer: Answer, ask: Callable[[str], object]
+) -> None:
+    """Whoever asks is told in time: a reader that waits for ever neither reports nor takes up another Secret."""
+    monkeypatch.setattr(postgres_cursor, "ANSWER_SECONDS", 0.3)
+    with peer(answer) as dsn, pytest.raises(Trouble, match="server") as told:
+        ask(dsn)
+    assert told.value.reason == conditions.SERVER_UNREACHABLE
+    assert answer is cut_off or "did not answer within 0.3 s" in told.value.message
+    assert "hunter2" not in str(told.value)
+
+
+def test_an_answer_in_time_ends_the_watch() -> None:
+    """No thread is left behind, and the session goes on."""
+    with peer(lambda client: client.sendall(table(b"x"))) as dsn, connect(dsn) as session, session.cursor() as cursor:
+        session.autocommit = True
+        talking = threading.active_count()
+        for _ in range(3):
+            cursor.execute("SELECT 'x'")
+            assert cursor.fetchall() == [("x",)]
+        assert threading.active_count() == talking

@@ -1,6 +1,7 @@
 """Sessions with a PostgreSQL server, and what its refusals mean to the user.
 
-Invariant: every error of the server or the network leaves here as a `Trouble` with a cure, and none quotes the DSN.
+Invariant: every error of the server or the network leaves here as a `Trouble` with a cure, and none quotes the DSN. Whoever asks is
+answered in time (`postgres_cursor`).
 """
 
 import re
@@ -12,8 +13,10 @@ import psycopg2
 import psycopg2.errors
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class with a lower-case name
 from psycopg2.extensions import parse_dsn
+from psycopg2.extras import LogicalReplicationConnection
 from wisp_api import conditions
 
+from wisp_events.sources.postgres_cursor import Cursor, ReplicationCursor
 from wisp_events.sources.reader import Trouble
 
 CONNECT_SECONDS: Final = 5
@@ -40,6 +43,8 @@ def open_session(dsn: str, **parameters: Any) -> Connection:
     try:
         _check(dsn)
         session: Connection = psycopg2.connect(dsn, **_PARAMETERS, **parameters)
+        replicating = isinstance(session, LogicalReplicationConnection)
+        session.cursor_factory = ReplicationCursor if replicating else Cursor
     except psycopg2.ProgrammingError:  # its message may quote the DSN, password and all
         raise Trouble(
             conditions.INVALID_CONNECTION, f"key dsn of the connection's Secret can't be parsed; {_FORM}"
