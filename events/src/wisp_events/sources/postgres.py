@@ -28,7 +28,7 @@ from wisp_events.sources import (
     row_log,
 )
 from wisp_events.sources.postgres_snapshot import Origin, give_anew, kept_by
-from wisp_events.sources.reader import Reader, Trouble, Wish, run_until_one_ends
+from wisp_events.sources.reader import Reader, Trouble, Wish, run_until_one_ends, unexpected
 from wisp_events.sources.row_events import Mapper, Place
 from wisp_events.sources.row_fill import Filling
 
@@ -62,6 +62,8 @@ async def run(reader: Reader, js: JetStreamContext) -> None:
             await reader.report(wish.report(trouble))
         except log.Fenced as fenced:
             logger.warning("starting over: %s", fenced)
+        except Exception as error:  # noqa: BLE001 - as in `Reader.fulfil`
+            await reader.report(wish.report(unexpected(error, wish)))
         failures = 0 if asyncio.get_running_loop().time() - started > CHECK_SECONDS else failures + 1
         await reader.changed(wish, RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1])
 

@@ -156,6 +156,8 @@ class Reader:
                 await self.report(wish.report(trouble))
             except log.Fenced as fenced:
                 logger.warning("starting over: %s", fenced)
+            except Exception as error:  # noqa: BLE001 - nobody would be told, and nothing tried, while the process starts again and again
+                await self.report(wish.report(unexpected(error, wish)))
             failures = 0 if _now() - started > CHECK_SECONDS else failures + 1
             await self.changed(wish, RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1])
 
@@ -248,6 +250,16 @@ def read_connection(directory: Path) -> dict[str, str]:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def unexpected(error: Exception, wish: Wish) -> Trouble:
+    """What an error means that nobody expected: drivers raise any where a server's answer is none of its kind. Only the log has its words."""
+    logger.error("the source failed; starting over", exc_info=error)
+    return Trouble(
+        conditions.SERVER_UNREACHABLE,
+        f"the server's answers can't be used ({type(error).__name__}): does the connection's Secret name a server for source "
+        f"{wish.config.kind}? The reader's log says more; trying again",
+    )
 
 
 async def run_until_one_ends(*work: Coroutine[Any, Any, None]) -> None:
