@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 _CHUNK: Final = 1 << 18
 _ENDPOINT: Final = re.compile(r"https?://[^/?#@\s]+")
+_LONGEST_ETAG: Final = 128
+"""S3's have up to 40 characters."""
 _KEY_REFUSED: Final = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"})
 
 
@@ -94,7 +96,7 @@ def _download(wanted: ArchiveTask, namespace: str, connections: Path, file: IO[b
                 )
             if size != file.tell():
                 raise Transient(conditions.SERVER_UNREACHABLE, f"{access.endpoint} broke off within {_name(wanted)}")
-            return answer.headers.get("etag", "")
+            return _etag(answer.headers.get("etag", ""))
     except S3Error as error:
         if error.status == http.client.NOT_MODIFIED:
             return None
@@ -102,6 +104,11 @@ def _download(wanted: ArchiveTask, namespace: str, connections: Path, file: IO[b
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = str(error) or type(error).__name__
         raise Transient(conditions.SERVER_UNREACHABLE, f"{access.endpoint} does not answer: {reason}") from None
+
+
+def _etag(told: str) -> str:
+    """What the server calls this content; empty where it is no name that the verdict has room for, and the archive is fetched again."""
+    return told if len(told) <= _LONGEST_ETAG and told.isascii() and told.isprintable() else ""
 
 
 def _access(name: str, namespace: str, connections: Path) -> Access:

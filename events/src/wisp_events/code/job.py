@@ -22,7 +22,9 @@ PATIENCE_SECONDS: Final = 60.0
 PAUSE_SECONDS: Final = 1.0
 TOKEN: Final = "/etc/wisp/code/write"  # noqa: S105 - a path
 _MESSAGE: Final = 1500
-"""Characters; Kubernetes cuts a termination message at 4096 bytes."""
+"""Characters, of which a server chooses some."""
+_VERDICT: Final = 4096
+"""Bytes: Kubernetes keeps the end of a longer one, of which nobody could read anything."""
 T = TypeVar("T")
 
 
@@ -41,11 +43,21 @@ async def finish(work: Callable[[], FetchResult]) -> None:
         result = await asyncio.to_thread(work)
     except Trouble as trouble:
         logger.error("%s: %s", trouble.reason, trouble.message)  # noqa: TRY400 - the sentence says it all
-        result = FetchResult(reason=trouble.reason, message=trouble.message[:_MESSAGE])
+        result = FetchResult(reason=trouble.reason, message=trouble.message)
     report = Path(os.environ.get("WISP_TERMINATION_LOG", "/dev/termination-log"))
-    await asyncio.to_thread(report.write_bytes, msgspec.json.encode(result))
+    await asyncio.to_thread(report.write_bytes, _verdict(result))
     if result.reason:
         raise SystemExit(1)
+
+
+def _verdict(result: FetchResult) -> bytes:
+    """The result with as much of its message as there is room for: a character may take six bytes."""
+    most = _MESSAGE
+    while True:
+        told = msgspec.structs.replace(result, message=conditions.shortened(result.message, most))
+        if len(encoded := msgspec.json.encode(told)) <= _VERDICT or not result.message:
+            return encoded
+        most = most * 3 // 4
 
 
 def patiently(work: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
