@@ -22,9 +22,24 @@ def test_a_page_is_read_with_its_keys_unescaped() -> None:
     """Keys that XML could not hold come through; the last page is known as such; what is no page is said to be none."""
     assert read(PAGE % b"false") == ([ENTRY], False)
     assert read(PAGE % b"true") == ([ENTRY], True)
-    assert read(b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>") == ([], False)
+    assert read(b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>") == ([], False)
     with pytest.raises(ValueError, match="can't be read"):
         read(b"<ListBucketResult>")
+
+
+@pytest.mark.parametrize("after", [ENTRY.key, "in/b"])
+def test_a_listing_that_turns_back_is_refused(after: str) -> None:
+    """The page before, or the one before that: it would be listed round and round; at the end of a listing nothing follows."""
+    with pytest.raises(ValueError, match="start-after"):
+        read(PAGE % b"true", after)
+    assert read(PAGE % b"true", "in/") == ([ENTRY], True)
+    assert read(PAGE % b"false", after) == ([ENTRY], False)
+
+
+def test_an_empty_page_is_not_the_end_where_more_is_promised() -> None:
+    """What it stands for would never be listed."""
+    with pytest.raises(ValueError, match="lists none"):
+        read(b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>")
 
 
 @pytest.mark.parametrize(

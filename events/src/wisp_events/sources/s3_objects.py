@@ -41,11 +41,11 @@ class Page(NamedTuple):
     """Whether others follow."""
 
 
-def read(document: bytes) -> Page:
-    """The server's answer, of `encoding-type=url`.
+def read(document: bytes, after: str = "") -> Page:
+    """The server's answer, of `encoding-type=url`, to who asked for what comes after a key.
 
     Raises:
-        ValueError: it is no listing.
+        ValueError: it is no listing, or one that can't be gone on from: it would never end, or be taken for ended.
     """
     try:
         root = ET.fromstring(document)  # noqa: S314 - a server that the administrator listed
@@ -60,7 +60,12 @@ def read(document: bytes) -> Page:
         )
         for element in root.findall("{*}Contents")
     ]
-    return Page(entries, root.findtext("{*}IsTruncated") == "true" and bool(entries))
+    more = root.findtext("{*}IsTruncated") == "true"
+    if more and not entries:
+        raise ValueError("the server says that there are more objects and lists none")
+    if more and entries[-1].key <= after:
+        raise ValueError("the server lists again what it has listed: it doesn't know start-after")
+    return Page(entries, more)
 
 
 def events(server: str, bucket: str, entries: list[Entry], *, ceph: bool) -> Iterator[Event]:
