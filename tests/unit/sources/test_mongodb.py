@@ -88,6 +88,16 @@ def test_whatever_comes_is_json_or_malformed(noise: bytes) -> None:
         json.loads(to_json(decode((len(noise) + 5).to_bytes(4, "little") + noise + b"\0")))
 
 
+@pytest.mark.parametrize("levels", [100, 500, 1500, 100_000])
+def test_a_document_that_nests_too_deeply_is_malformed(levels: int) -> None:
+    """No server takes one, and what is sent nevertheless is a dead letter, not the end of the reader; what servers take is JSON."""
+    document = b"\x05\0\0\0\0"
+    for _ in range(levels):
+        document = (len(document) + 8).to_bytes(4, "little") + b"\x03a\0" + document + b"\0"
+    with contextlib.nullcontext() if levels == 100 else pytest.raises(Malformed):
+        assert to_json(decode(document)) == b'{"a":' * levels + b"{}" + b"}" * levels
+
+
 def test_an_update_has_old_new_and_what_was_changed() -> None:
     """The server's description, by paths; `new` looked up says so."""
     description = {

@@ -103,8 +103,33 @@ def test_values_that_json_has_no_type_for(kind: int, value: bytes, expected: byt
 @given(st.binary(max_size=60))
 def test_broken_documents_are_refused(value: bytes) -> None:
     """Whatever the bytes are, it is a document or one of the errors that a row's decoder expects."""
-    with contextlib.suppress(ValueError, IndexError, struct.error, RecursionError):
+    with contextlib.suppress(ValueError, IndexError, struct.error):
         json.loads(document(value))
+
+
+def test_values_that_share_a_place_are_refused() -> None:
+    """165 kB of a hostile server's would be more than a gigabyte of JSON, and a minute in which nothing else goes on."""
+    text = b"\xff\xff\x03" + b"x" * 0xFFFF
+    entries = 20_000
+    head = struct.pack("<II", entries, 0)
+    entry = b"\x0c" + struct.pack("<I", len(head) + 5 * entries)
+    with pytest.raises(ValueError, match="share a place"):
+        document(b"\x03" + head + entry * entries + text)
+    again = b"\x02\0\0"  # an array in itself, many times over
+    with pytest.raises(ValueError, match=r"share a place|levels"):
+        document(b"\x02" + struct.pack("<HH", 5, 0) + again * 5)
+
+
+def test_documents_nest_as_deeply_as_the_server_lets_them() -> None:
+    """And no deeper."""
+    value: Any = 1
+    for _ in range(100):
+        value = [value]
+    assert json.loads(document(encode(value, large=True))) == value
+    for _ in range(400):
+        value = [value]
+    with pytest.raises(ValueError, match="levels"):
+        document(encode(value, large=True))
 
 
 def test_sets_grow_by_transactions() -> None:

@@ -51,9 +51,12 @@ def to_json(value: object) -> bytes:
     """One JSON value.
 
     Raises:
-        Malformed: it holds something that is no BSON.
+        Malformed: it holds something that is no BSON, or nests more deeply than any server takes.
     """
-    return _encode(_plain(value))
+    try:
+        return _encode(_plain(value))
+    except RecursionError:
+        raise Malformed("the document nests too deeply") from None
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,8 @@
 Spec: MySQL's source documentation, json_binary.h. A document is a type byte and a value; objects and arrays are tables of offsets, small
 (two bytes a number) or large (four).
 
-Invariant: a document is decoded wholly or refused with a `ValueError` or `IndexError`; depth is bounded by the server (100).
+Invariant: a document is decoded wholly or refused with a `ValueError` or `IndexError`, at a cost in proportion to its size. A server nests 100
+levels at most and gives each value a place of its own; offsets that lead to one place again and again would make terabytes of kilobytes.
 """
 
 import base64
@@ -14,6 +15,8 @@ import msgspec
 
 from wisp_events.sources.mysql_decimal import decimal
 
+LEVELS: Final = 128
+"""The server's own bound is 100."""
 _SMALL_OBJECT, _LARGE_OBJECT, _SMALL_ARRAY, _LARGE_ARRAY, _LITERAL = range(5)
 _STRING, _OPAQUE = 0x0C, 0x0F
 _LITERALS: Final = (b"null", b"true", b"false")
@@ -30,47 +33,74 @@ def document(value: bytes) -> bytes:
     Raises:
         ValueError, IndexError, struct.error: it is none.
     """
-    return _value(value[0], value, 1) if value else b"null"
+    return _Document(value).value(value[0], 1, LEVELS) if value else b"null"
 
 
-def _value(kind: int, data: bytes, at: int) -> bytes:
-    if kind in (_SMALL_OBJECT, _LARGE_OBJECT, _SMALL_ARRAY, _LARGE_ARRAY):
-        return _table(data, at, large=kind in (_LARGE_OBJECT, _LARGE_ARRAY), keys=kind < _SMALL_ARRAY)
-    if kind == _LITERAL:
-        return _LITERALS[data[at]]
-    if kind in _NUMBERS:
-        return _encode(struct.unpack_from(_NUMBERS[kind], data, at)[0])
-    if kind == _STRING:
-        length, at = _length(data, at)
-        return _encode(data[at : at + length].decode())
-    if kind == _OPAQUE:
-        length, start = _length(data, at + 1)
-        return _opaque(data[at], data[start : start + length])
-    raise ValueError(f"JSON value of type {kind}")
+class _Document:
+    """One that is being read."""
 
+    __slots__ = ("_data", "_left")
 
-def _table(data: bytes, start: int, *, large: bool, keys: bool) -> bytes:
-    """An object or an array; offsets in it count from its start."""
-    width, form = (4, "<I") if large else (2, "<H")
+    def __init__(self, data: bytes) -> None:
+        """Nothing of it was read."""
+        self._data = data
+        self._left = 2 * len(data)
+        """Values, and bytes of texts, that can be in it: each takes its own place."""
 
-    def number(at: int) -> int:
-        found: int = struct.unpack_from(form, data, at)[0]
-        return found
+    def value(self, kind: int, at: int, levels: int) -> bytes:
+        """The value of a type at a place."""
+        data = self._data
+        self._take(1)
+        if kind in (_SMALL_OBJECT, _LARGE_OBJECT, _SMALL_ARRAY, _LARGE_ARRAY):
+            if not levels:
+                raise ValueError(f"JSON of more than {LEVELS} levels")
+            large = kind in (_LARGE_OBJECT, _LARGE_ARRAY)
+            return self._table(at, levels - 1, large=large, keys=kind < _SMALL_ARRAY)
+        if kind == _LITERAL:
+            return _LITERALS[data[at]]
+        if kind in _NUMBERS:
+            return _encode(struct.unpack_from(_NUMBERS[kind], data, at)[0])
+        if kind == _STRING:
+            length, at = _length(data, at)
+            return self._text(at, length)
+        if kind == _OPAQUE:
+            length, start = _length(data, at + 1)
+            self._take(length)
+            return _opaque(data[at], data[start : start + length])
+        raise ValueError(f"JSON value of type {kind}")
 
-    count, at = number(start), start + 2 * width
-    labels = []
-    if keys:
-        for _ in range(count):
-            offset, length = start + number(at), struct.unpack_from("<H", data, at + width)[0]
-            labels.append(_encode(data[offset : offset + length].decode()) + b":")
-            at += width + 2
-    parts = []
-    for index in range(count):
-        kind = data[at]
-        where = at + 1 if kind in _INLINE[large] else start + number(at + 1)
-        parts.append((labels[index] if keys else b"") + _value(kind, data, where))
-        at += 1 + width
-    return (b"{%b}" if keys else b"[%b]") % b",".join(parts)
+    def _table(self, start: int, levels: int, *, large: bool, keys: bool) -> bytes:
+        """An object or an array; offsets in it count from its start."""
+        data = self._data
+        width, form = (4, "<I") if large else (2, "<H")
+
+        def number(at: int) -> int:
+            found: int = struct.unpack_from(form, data, at)[0]
+            return found
+
+        count, at = number(start), start + 2 * width
+        labels = []
+        if keys:
+            for _ in range(count):
+                offset, length = start + number(at), struct.unpack_from("<H", data, at + width)[0]
+                labels.append(self._text(offset, length) + b":")
+                at += width + 2
+        parts = []
+        for index in range(count):
+            kind = data[at]
+            where = at + 1 if kind in _INLINE[large] else start + number(at + 1)
+            parts.append((labels[index] if keys else b"") + self.value(kind, where, levels))
+            at += 1 + width
+        return (b"{%b}" if keys else b"[%b]") % b",".join(parts)
+
+    def _text(self, at: int, length: int) -> bytes:
+        self._take(length)
+        return _encode(self._data[at : at + length].decode())
+
+    def _take(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise ValueError("JSON whose values share a place")
 
 
 def _length(data: bytes, at: int) -> tuple[int, int]:
