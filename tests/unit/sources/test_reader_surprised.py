@@ -14,10 +14,11 @@ from fixtures.postgres_peer import peer, table
 from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 from wisp_api import conditions
-from wisp_api.source import PostgresConfig, ReaderConfig, ReaderStatus, TableConfig
-from wisp_events.sources import postgres
+from wisp_api.source import BucketRule, PostgresConfig, ReaderConfig, ReaderStatus, S3Config, S3Server, TableConfig
+from wisp_events.sources import postgres, s3
 from wisp_events.sources import reader as reader_module
 from wisp_events.sources.reader import Reader, Wish
+from wisp_events.sources.s3_client import S3Client
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -100,3 +101,24 @@ async def test_an_error_that_nobody_expected_is_told_without_its_words() -> None
     assert (report.ready, report.reason) == (False, conditions.SERVER_UNREACHABLE)
     assert "TypeError" in report.message
     assert "hunter2" not in report.message
+
+
+async def test_a_page_for_people_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy in front of an S3 server may answer everything with one, and 200."""
+    asked = list[object]()
+
+    def request(_: S3Client, *given: object) -> bytes:
+        asked.append(given)
+        return b"<html><p>Welcome"
+
+    monkeypatch.setattr(S3Client, "_request", request)
+    monkeypatch.setattr(s3, "RETRY_SECONDS", 0.01)
+    nats = Taking()
+    reader = Reader(cast("Client", nats), "shop", "s3", "media", Path("/nowhere"))
+    server = S3Server(name="minio", endpoint="http://s3:9000", notification_arns=["arn:minio:sqs::wisp:webhook"])
+    task = S3Config(servers=[server], rules=[BucketRule(subscription="s", bucket="b", events=["s3:ObjectCreated:*"])])
+    config = ReaderConfig(namespace="shop", kind="s3", connection="media", version="1", s3=task)
+    reader.wish = Wish(config, {"endpoint": "http://s3:9000", "accessKey": "user", "secretKey": "hunter2"})
+    async with running(s3.run(reader, EMPTY)) as working:
+        report = await told(nats, working, asked)
+    assert (report.ready, report.reason) == (False, conditions.SERVER_UNREACHABLE)

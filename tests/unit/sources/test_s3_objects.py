@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from wisp_events.ingest.s3 import object_event
-from wisp_events.sources.s3_objects import Entry, events, read
+from wisp_events.sources.s3_objects import Entry, changed, events, read
 
 PAGE = b"""<?xml version="1.0" encoding="UTF-8"?>
 <ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name><IsTruncated>%b</IsTruncated><EncodingType>url</EncodingType>
@@ -40,6 +40,16 @@ def test_an_empty_page_is_not_the_end_where_more_is_promised() -> None:
     """What it stands for would never be listed."""
     with pytest.raises(ValueError, match="lists none"):
         read(b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>")
+
+
+@pytest.mark.parametrize("modified", ["", "yesterday", "2026-11-20T10:00:00"])
+def test_a_time_that_is_none_is_refused(modified: str) -> None:
+    """The listing waits and says why."""
+    entry = ENTRY._replace(modified=modified)
+    with pytest.raises(ValueError, match=r"isoformat|zone"):
+        list(events("minio", "b", [entry], ceph=False))
+    with pytest.raises(ValueError, match=r"isoformat|zone"):
+        changed(entry, "2026-11-20T10:00:00Z")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from nats.js import JetStreamContext
 from wisp_api import conditions
 from wisp_api.source import BucketRule, ItemStatus, ReaderStatus, S3Config, S3Server
 
-from wisp_events.sources.reader import Reader, Trouble, Wish, run_until_one_ends
+from wisp_events.sources.reader import Reader, Trouble, Wish, run_until_one_ends, unexpected
 from wisp_events.sources.s3_client import Refused, S3Client, origin
 from wisp_events.sources.s3_listing import Listings
 from wisp_events.sources.s3_rules import Rule, change, id_prefix, wanted_rules
@@ -62,6 +62,8 @@ class _Keeping:
                 swept = True
             except Trouble as trouble:
                 status = wish.report(trouble)
+            except Exception as error:  # noqa: BLE001 - as in `Reader.fulfil`
+                status = wish.report(unexpected(error, wish))
             self._status = status
             self.listings.follow(wish, status)
             await self._report()

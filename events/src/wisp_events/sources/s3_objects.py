@@ -95,7 +95,7 @@ def changed(entry: Entry, since: str) -> bool:
     Raises:
         ValueError: the entry has no time.
     """
-    return not since or datetime.fromisoformat(entry.modified) >= datetime.fromisoformat(since) - CLOCKS
+    return not since or _moment(entry.modified) >= datetime.fromisoformat(since) - CLOCKS
 
 
 def _record(bucket: str, entry: Entry, *, ceph: bool) -> dict[str, object]:
@@ -116,7 +116,15 @@ def _record(bucket: str, entry: Entry, *, ceph: bool) -> dict[str, object]:
 
 def _sequence(modified: str, *, ceph: bool) -> str:
     """The moment, of milliseconds, in the digits of the server's own sequencer."""
-    nanoseconds = (datetime.fromisoformat(modified) - _UNIX_EPOCH) // timedelta(microseconds=1) * 1000
+    nanoseconds = (_moment(modified) - _UNIX_EPOCH) // timedelta(microseconds=1) * 1000
     if ceph:
         return "{:08X}{:08X}".format(*divmod(nanoseconds, 10**9))
     return f"{nanoseconds:X}"
+
+
+def _moment(modified: str) -> datetime:
+    """Raises: ValueError: it is no time, or one somewhere."""
+    found = datetime.fromisoformat(modified)
+    if found.tzinfo is None:
+        raise ValueError(f"the server gives a time without a zone: {modified[:40]}")
+    return found
