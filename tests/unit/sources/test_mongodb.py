@@ -3,6 +3,7 @@
 import contextlib
 import datetime as dt
 import json
+from collections.abc import Callable
 from typing import Any, cast
 from uuid import UUID
 
@@ -19,8 +20,9 @@ from pymongo.errors import OperationFailure
 from wisp_api import conditions
 from wisp_events.sources.mongodb_events import Mapper, epoch_of
 from wisp_events.sources.mongodb_position import TOKENS_BYTES, Book, Part, Position, Positions, after_gap, begin, go_on
-from wisp_events.sources.mongodb_session import refusal
+from wisp_events.sources.mongodb_session import connect, connect_blocking, refusal
 from wisp_events.sources.mongodb_values import decode, to_json
+from wisp_events.sources.reader import Trouble
 from wisp_events.sources.row_events import Table
 from wisp_events.sources.row_given import Given
 from wisp_events.sources.rows import Begin, Malformed
@@ -268,3 +270,13 @@ def test_a_huge_token_is_not_kept() -> None:
     assert book.collections["shop.a"].token.startswith("83")
     book.note("shop.a", token="85")
     assert book.collections["shop.a"].token == "85"
+
+
+@pytest.mark.parametrize("kind", [connect, connect_blocking])
+async def test_a_password_with_a_slash_is_told_nowhere(kind: Callable[[str], Any]) -> None:
+    """The driver would take what stands before it for the server's port, and tell of it."""
+    with pytest.raises(Trouble) as told:
+        async with kind("mongodb://shop:4711/tword@127.0.0.1:1/"):
+            raise AssertionError
+    assert told.value.reason == conditions.INVALID_CONNECTION
+    assert not {"4711", "tword"} & set(told.value.message.replace("/", " ").split())

@@ -28,6 +28,7 @@ from wisp_events.sources.reader import Trouble
         "postgresql://shop:s3cr@tword@127.0.0.1:1,127.0.0.1:1/shop",
         "postgresql://shop:tword/s3cr@127.0.0.1:1/shop",  # host shop, port tword
         "postgresql://shop:tword/s3cr@127.0.0.1@127.0.0.1:1/shop",
+        "postgresql://localhost:1/tword@127.0.0.1:1/shop",  # host localhost, the password's digits its port
         "host=127.0.0.1 port=tword",
         "host=127.0.0.1 port=1 password=s3cr tword",
         "postgresql://shop:tword%zz@127.0.0.1:1/shop",
@@ -48,6 +49,7 @@ def test_a_password_that_is_not_escaped_is_told_nowhere(dsn: str) -> None:
         "postgresql://shop:s3cr%40tword@127.0.0.1:1/shop",
         "postgresql://shop:s3cr:tword@127.0.0.1:1,127.0.0.1:2/shop?connect_timeout=1",
         "host=127.0.0.1 port=1 password='s3cr@tword'",
+        "postgresql://shop:s3cr%2Ftword@127.0.0.1:1/sh%40op",
         "host=127.0.0.1,127.0.0.1 port=1,1 password=s3cr/tword",
     ],
 )

@@ -70,6 +70,7 @@ def _client(kind: type[C], dsn: str, authority: str) -> C:
     milliseconds = CONNECT_SECONDS * 1000
     tls: dict[str, Any] = {"tlsCAFile": authority} if authority else {}
     try:
+        _check(dsn)
         return kind(
             dsn,
             connect=False,
@@ -84,6 +85,12 @@ def _client(kind: type[C], dsn: str, authority: str) -> C:
     except (PyMongoError, ValueError, TypeError, OSError):  # their messages may quote the DSN, password and all
         message = f"key dsn of the connection's Secret (or its ca.crt) can't be used; write {_FORM}"
         raise Trouble(conditions.INVALID_CONNECTION, message) from None
+
+
+def _check(dsn: str) -> None:
+    """Raises: ValueError: with a / in its password, of which the driver would take what stands before it for the server's port, and tell it."""
+    if "@" in urlsplit(dsn).path:
+        raise ValueError("a / in the password")
 
 
 def _encrypted(dsn: str) -> bool:

@@ -63,7 +63,8 @@ def _check(dsn: str) -> None:
     """
     parts = parse_dsn(dsn)
     named = f"{parts.get('host', '')},{parts.get('hostaddr', '')}"
-    if "@" in named or not _PORTS.fullmatch(parts.get("port", "")):
+    rest = dsn.partition("://")[2].partition("/")[2].partition("?")[0]
+    if "@" in named + rest or not _PORTS.fullmatch(parts.get("port", "")):
         raise Trouble(
             conditions.INVALID_CONNECTION,
             f"key dsn of the connection's Secret has a host or a port that is none; {_FORM}",
