@@ -19,6 +19,8 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from wisp_api import names
 
+from wisp_operator.decoding import decode
+
 Object = dict[str, Any]
 """A Kubernetes object as JSON."""
 
@@ -305,7 +307,7 @@ class Api:
     ) -> Object:
         raw = await self.fetch(path, query, method=method, body=body, content=content)
         try:
-            return msgspec.json.decode(raw, type=Object)
+            return decode(raw, Object)
         except msgspec.DecodeError as error:
             raise ConnectionError(f"the answer to {method} {path} is no JSON: {error}") from error
 

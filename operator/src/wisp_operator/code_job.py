@@ -15,6 +15,7 @@ from wisp_api.code import SECRET, WRITE, FetchResult
 
 from wisp_operator.api import Object
 from wisp_operator.config import OperatorConfig
+from wisp_operator.decoding import decode
 
 COMPONENT: Final = "code"
 JOB_POD: Final = "batch.kubernetes.io/job-name"
@@ -120,7 +121,7 @@ def read_result(
     """What a finished Job says of so many archives; the reason `otherwise` where its pod never came to its end."""
     for message in _messages(job, pods):
         with contextlib.suppress(msgspec.DecodeError):
-            result = msgspec.json.decode(message, type=FetchResult)
+            result = decode(message, FetchResult)
             if result.reason or len(result.archives) == count:
                 return result
     reasons = [state for state in job.get("status", {}).get("conditions", []) if state["type"] == "Failed"]

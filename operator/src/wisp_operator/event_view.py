@@ -11,6 +11,7 @@ from wisp_api.subscription import S3
 
 from wisp_operator.api import DEPLOYMENTS, FUNCTIONS, Object
 from wisp_operator.context import Context
+from wisp_operator.decoding import decode
 from wisp_operator.event_plane import View, server_name
 from wisp_operator.log import Entry, EventLog
 from wisp_operator.proof import Proof
@@ -101,7 +102,7 @@ async def read_bindings(log: EventLog) -> dict[str, BucketBinding]:
 def _value(entry: Entry, kind: type[Value]) -> Value | None:
     """A stored value, None where it is none (any more)."""
     try:
-        return msgspec.json.decode(entry.value, type=kind)
+        return decode(entry.value, kind)
     except msgspec.DecodeError:
         return None
 

@@ -34,6 +34,8 @@ _LEAST_LETTERS: Final = 1024 * 1024
 _NO_ROOM: Final = {10002, 10005, 10023, 10047}
 """The account's, the cluster's, the server's limit, or that of its storage: the server's own numbers."""
 _END_OF_BATCH: Final = "204"
+_SUBJECT: Final = "Nats-Subject"
+"""The server's own header of each stored message that it gives out, and of nothing else."""
 
 
 class Entry(NamedTuple):
@@ -236,13 +238,15 @@ class EventLog:
                 while True:
                     message = await answers.next_msg(REQUEST_SECONDS)
                     headers = message.headers or {}
-                    if "Status" in headers:
+                    if (
+                        _SUBJECT not in headers
+                    ):  # a message has the writer's own headers as well, maybe a Status among them
                         pending = int(headers.get("Nats-Num-Pending", 0)) if headers["Status"] == _END_OF_BATCH else 0
                         _check_status(headers)
                         break
                     after = int(headers["Nats-Sequence"])
                     value = None if headers.get("KV-Operation") else message.data
-                    yield Change(headers["Nats-Subject"].removeprefix(prefix), after, value)
+                    yield Change(headers[_SUBJECT].removeprefix(prefix), after, value)
             finally:
                 await answers.unsubscribe()
 

@@ -6,6 +6,7 @@ hurry anyone: state changes are reconciled at once, figures at most every 30 s.
 """
 
 import asyncio
+import hashlib
 import logging
 from typing import Final
 
@@ -16,6 +17,7 @@ from wisp_api.source import ReaderStatus, ScheduleStatus
 
 from wisp_operator import accounts
 from wisp_operator.context import Context
+from wisp_operator.decoding import decode
 from wisp_operator.handlers.subscription import LOG_ERRORS
 from wisp_operator.log import Change, EventLog, connect
 from wisp_operator.nats_auth import ACCOUNT, make_credentials, operator_user
@@ -67,13 +69,18 @@ async def _add_all(context: Context, log: EventLog, namespaces: WorkQueue[str]) 
     """Queue every namespace that has a Subscription or left something in the log."""
     found = set(context.namespaces)
     for bucket, place in _NAMESPACED:
-        found |= {key.split(".")[place] for key in await log.entries(bucket, ">")}
-    found |= {key.split(".")[1] for key in await log.entries(names.KV_SOURCES, "reader.>")}
-    found |= {key.split(".")[2] for key in await log.entries(names.KV_SOURCES, "inbox.>")}
+        found |= await _places(log, bucket, ">", place)
+    found |= await _places(log, names.KV_SOURCES, "reader.>", 1)
+    found |= await _places(log, names.KV_SOURCES, "inbox.>", 2)
     context.namespaces |= await log.lettered()  # looked at again until they have aged out
     found |= context.namespaces
     for namespace in found:
         namespaces.add(namespace)
+
+
+async def _places(log: EventLog, bucket: str, keys: str, place: int) -> set[str]:
+    """What stands in one place of a bucket's keys; no value is kept, as tenants' readers write some, of up to 8 MiB."""
+    return {change.key.split(".")[place] async for change in log.changes(bucket, keys, 0) if change.value is not None}
 
 
 async def _poll(log: EventLog, namespaces: WorkQueue[str]) -> None:
@@ -96,20 +103,22 @@ async def _poll(log: EventLog, namespaces: WorkQueue[str]) -> None:
 
 
 def _essence(change: Change) -> bytes:
-    """What of a report makes a difference to conditions."""
-    if change.value is None:
-        return b""
+    """A hash of what of a report makes a difference to conditions."""
+    return hashlib.sha256(_telling(change.key, change.value)).digest() if change.value is not None else b""
+
+
+def _telling(key: str, value: bytes) -> bytes:
     try:
-        if change.key.startswith("route."):
-            route = msgspec.json.decode(change.value, type=RouteStatus)
+        if key.startswith("route."):
+            route = decode(value, RouteStatus)
             return msgspec.json.encode((route.uid, route.generation, route.state, route.message, route.replay))
-        if change.key.startswith("schedule."):
-            schedule = msgspec.json.decode(change.value, type=ScheduleStatus)
+        if key.startswith("schedule."):
+            schedule = decode(value, ScheduleStatus)
             return msgspec.json.encode((schedule.uid, schedule.generation, schedule.reason, not schedule.next))
-        reader = msgspec.json.decode(change.value, type=ReaderStatus)
+        reader = decode(value, ReaderStatus)
         items = {name: (item.ready, item.reason, item.message, bool(item.proof)) for name, item in reader.items.items()}
         return msgspec.json.encode(
             (reader.version, reader.ready, reader.reason, reader.message, reader.server, reader.drained, items)
         )
     except msgspec.DecodeError:
-        return change.value
+        return value

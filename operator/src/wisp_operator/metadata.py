@@ -14,6 +14,7 @@ import aiohttp
 import msgspec
 
 from wisp_operator.api import Api, ApiError, Resource
+from wisp_operator.decoding import decode
 
 _PARTIAL: Final = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
 PAGE: Final = 500
@@ -74,7 +75,7 @@ async def pages(
     query = {"labelSelector": labels, "limit": str(PAGE)}
     accept = "application/json" if specs else _PARTIAL.format("List")
     while True:
-        page = msgspec.json.decode(await api.fetch(resource.path(None), query, accept=accept), type=_Page)
+        page = decode(await api.fetch(resource.path(None), query, accept=accept), _Page)
         yield page.metadata.resource_version, page.items or []
         if not page.metadata.more:
             return
@@ -96,10 +97,10 @@ async def watch(
     stream = api.stream(resource.path(None), query, _PARTIAL.format(""), _WATCH_SECONDS + 30)
     async with contextlib.aclosing(stream) as lines:
         async for line in lines:
-            event = msgspec.json.decode(line, type=_Event)
+            event = decode(line, _Event)
             if event.type == "ERROR":
                 raise ApiError(msgspec.json.decode(event.object).get("code", _SERVER_ERROR), bytes(event.object))
-            yield event.type, msgspec.json.decode(event.object, type=Partial)
+            yield event.type, decode(event.object, Partial)
 
 
 async def follow(api: Api, resource: Resource, labels: str, tell: Callable[[str, Partial], None]) -> None:
