@@ -25,7 +25,7 @@ import msgspec
 
 from wisp_api.cloudevent import Event
 from wisp_api.document import FIELDS, Names, make_document, named
-from wisp_api.steps import CONDITIONS, STEPS, Steps
+from wisp_api.steps import CONDITIONS, LEVELS, STEPS, Steps
 
 _ABSENT: Final = object()
 _ATTRIBUTE = re.compile(r"[a-z0-9]+")
@@ -41,6 +41,8 @@ _CALL: Final = 8
 """Steps that a name takes, or an object."""
 _PASSED: Final = 8
 """So many elements are told from their types in one step."""
+_PATH: Final = 200
+"""Characters of a path that are told where it is too long."""
 _CIDR: Final = 40
 """Steps until a text is read as an address."""
 
@@ -100,9 +102,7 @@ def compile(*patterns: Mapping[str, Any]) -> Matcher:  # noqa: A001 - as in `re.
     attributes: list[tuple[str, _Match]] = []
     whole: list[_Match] = []
     matches = [_object(pattern, "", steps) for pattern in patterns]
-    if steps.conditions > CONDITIONS:
-        message = f"has {steps.conditions} names and operators, more than {CONDITIONS}; write several Subscriptions"
-        raise PatternError("", message)
+    steps.conditions = 0  # attributes are compiled once more, by themselves
     for pattern, match in zip(patterns, matches, strict=True):
         names = named([pattern])
         for name in sorted(names):
@@ -114,6 +114,13 @@ def compile(*patterns: Mapping[str, Any]) -> Matcher:  # noqa: A001 - as in `re.
             if name not in ("data", "$or"):
                 attributes.append((name, _field(below, name, steps)))
     return Matcher(attributes, whole, named(patterns), steps)
+
+
+def _count(conditions: int, steps: Steps) -> None:
+    """Count what is compiled, and go no further where it is too much: who compiles has others to see to."""
+    steps.conditions += conditions
+    if steps.conditions > CONDITIONS:
+        raise PatternError("", f"has more than {CONDITIONS} names and operators; write several Subscriptions")
 
 
 def _attribute(event: Event, name: str) -> Any:
@@ -131,12 +138,16 @@ def _object(pattern: Any, path: str, steps: Steps) -> _Match:
         raise PatternError(path, "is empty; name what must match, or leave it out")
     fields: list[tuple[str, _Match]] = []
     alternatives: list[_Match] = []
+    steps.level += 1
+    if steps.level > LEVELS:
+        raise PatternError(path[:_PATH], f"has more than {LEVELS} objects in one another; name less of the path")
     for name, below in pattern.items():
         if name == "$or":
             alternatives.append(_or(below, _join(path, name), steps))
         else:
+            _count(1, steps)
             fields.append((name, _field(below, _join(path, name), steps)))
-    steps.conditions += len(fields)
+    steps.level -= 1
     size = _CALL * (1 + len(fields))
 
     def holds(content: dict[str, Any]) -> bool:
@@ -204,7 +215,7 @@ def _leaf(conditions: list[Any], path: str, steps: Steps) -> _Match:
                 tests += [_always] if argument else []
             else:
                 tests.append(_OPERATORS[name](argument, f"{place}.{name}"))
-            steps.conditions += (size := _size(argument))
+            _count(size := _size(argument), steps)
             each += size * (_CIDR if name == "cidr" else 1)
         else:
             wanted.add(_exact(condition, place))

@@ -8,6 +8,8 @@ STEPS take, a fraction of a second. How it could fail: a condition that costs mo
 from typing import Any, Final
 
 STEPS: Final = 1_000_000
+LEVELS: Final = 64
+"""Objects in one another, in a Subscription's patterns: each takes some of Python's stack, here and where they are matched."""
 CONDITIONS: Final = 1_000
 """Names and operators of a Subscription's patterns; the values of a list are one lookup, however many there are."""
 TEXT_BYTES: Final = 128
@@ -20,12 +22,13 @@ class TooComplex(ValueError):  # noqa: N818 - as the reason of a dead letter
 class Steps:
     """What is left of the steps, and what the patterns have that takes them."""
 
-    __slots__ = ("conditions", "left")
+    __slots__ = ("conditions", "left", "level")
 
     def __init__(self) -> None:
         """All of them, and no patterns."""
         self.left = STEPS
         self.conditions = 0
+        self.level = 0
 
     def take(self, count: int) -> None:
         """Count work that is about to be done.

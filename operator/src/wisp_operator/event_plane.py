@@ -2,11 +2,13 @@
 
 Pure: `plan` compares, the Subscription handler reads and carries out. Everything of a namespace is planned at once, from scratch, every time: what
 is not wanted any more is whatever the log holds beyond the plan, so that deleting is no case of its own and an
-interrupted clean-up is continued by the next run. Readers that nobody needs are told to drain first (slots and bucket rules
+interrupted clean-up is continued by the next run. What it takes grows with the namespace, not with its square. Readers that nobody needs are
+told to drain first (slots and bucket rules
 are theirs to take away) and go when they report it, or when `gave_up` says that they had long enough.
 """
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from wisp_api import conditions, names
@@ -100,6 +102,8 @@ class Plan:
     """Buckets whose events this namespace may have; the namespaces are filled in by `rebind`."""
     stream_of: dict[str, str] = field(default_factory=dict)
     """Each Subscription's stream."""
+    mistakes: dict[str, str] = field(default_factory=dict)
+    """What is wrong with a Subscription's pattern; here because to find it takes as long as the rest."""
     released: set[str] = field(default_factory=set)
     """Subscriptions being deleted that nothing is left of."""
 
@@ -120,7 +124,8 @@ def plan(view: View, config: OperatorConfig, cluster: str) -> Plan:
     """Compile a namespace; `cluster` is the cluster's uid."""
     live = [wish for wish in view.wishes if not wish.deleting]
     made = Plan(readers=_readers(view, live, config, cluster))
-    outlets = Outlets(view.namespace, {bus.name for wish in live if (bus := wish.spec.source.bus)}, view.functions)
+    made.mistakes = {wish.name: mistake for wish in live if (mistake := filter_mistake(wish))}
+    outlets = Outlets(view.namespace, _plan_buses(made, view.namespace, live), view.functions)
     for wish in live:
         server = server_name(view, wish)
         stream = _stream(view, wish, server)
@@ -129,13 +134,11 @@ def plan(view: View, config: OperatorConfig, cluster: str) -> Plan:
             made.streams |= {name: _subjects(view, name) for name in held}
             continue
         _plan_source(made, view, wish, server)
-        if bus := wish.spec.source.bus:
-            made.inboxes[names.inbox_key(BUS, view.namespace, bus.name)] = compile_bus(view.namespace, bus.name, live)
         made.streams[stream] = _subjects(view, stream)
         made.stream_of[wish.name] = stream
         receiver = view.functions.get(wish.spec.function.name) if wish.spec.function else view.sinks.get(wish.name)
         kept = isinstance(receiver, FoundSink) and receiver.unsure and _own_route(view, wish)
-        if not kept and not filter_mistake(wish):
+        if not kept and wish.name not in made.mistakes:
             own = view.routes[wish.name] if _own_route(view, wish) else None
             made.routes[wish.name] = make_route(wish, stream, server, receiver, config.cluster_domain, outlets, own)
         elif _own_route(view, wish):
@@ -150,6 +153,17 @@ def plan(view: View, config: OperatorConfig, cluster: str) -> Plan:
     draining = {reader for reader, task in made.readers.items() if task.draining}
     made.released = {wish.name for wish in view.wishes if wish.deleting and wish.reader not in draining}
     return made
+
+
+def _plan_buses(made: Plan, namespace: str, live: list[Wish]) -> Collection[str]:
+    """What the ingest is told of buses; their names."""
+    users: defaultdict[str, list[Wish]] = defaultdict(list)
+    for wish in live:
+        if bus := wish.spec.source.bus:
+            users[bus.name].append(wish)
+    for name, wishes in users.items():
+        made.inboxes[names.inbox_key(BUS, namespace, name)] = compile_bus(namespace, name, wishes)
+    return users.keys()
 
 
 def _plan_posting(made: Plan, view: View, posting: Posting) -> None:
@@ -231,23 +245,27 @@ def _subjects(view: View, stream: str) -> str:
 
 
 def _readers(view: View, live: list[Wish], config: OperatorConfig, cluster: str) -> dict[ReaderKey, ReaderConfig]:
-    wanted = {wish.reader for wish in live if wish.reader}
+    users: dict[ReaderKey, list[Wish]] = {reader: [] for reader in view.tasks}
+    for wish in live:
+        if reader := wish.reader:
+            users.setdefault(reader, []).append(wish)
     made = {}
-    for reader in sorted(wanted | set(view.tasks)):
-        task = compile_reader(view.namespace, reader, live, config.s3_servers, cluster, _begun(view, reader, live))
+    for reader in sorted(users):
+        wishes = users[reader]
+        task = compile_reader(view.namespace, reader, wishes, config.s3_servers, cluster, _begun(view, reader, wishes))
         if task.draining and (reader in view.gave_up or _drained(view, reader, task.version)):
             continue
         made[reader] = task
     return made
 
 
-def _begun(view: View, reader: ReaderKey, live: list[Wish]) -> set[tuple[str, str]]:
+def _begun(view: View, reader: ReaderKey, wishes: list[Wish]) -> set[tuple[str, str]]:
     """(uid, table or bucket) where what was there may be written: the router reads with the Subscription's newest route, or did so when the reader was told.
 
     What a reader was told stays while it is asked for: rows that have a time out of its task would come twice.
     """
     told = view.tasks[reader].given if reader in view.tasks else set()
-    return told | {(wish.uid, item) for wish in live if _is_read(view, wish) for item in wish.items}
+    return told | {(wish.uid, item) for wish in wishes if _is_read(view, wish) for item in wish.items}
 
 
 def _is_read(view: View, wish: Wish) -> bool:

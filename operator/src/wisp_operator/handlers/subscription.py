@@ -4,6 +4,7 @@ Order matters where a crash between two steps must not lose anything: a stream e
 and a route are gone before their stream, everything is gone before a finalizer is.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping
@@ -31,7 +32,6 @@ from wisp_operator.log import EventLog
 from wisp_operator.nats_auth import make_credentials, reader_user
 from wisp_operator.proof import Proof
 from wisp_operator.reader import CONNECTED, make_deployment, make_secret, reader_name
-from wisp_operator.route import filter_mistake
 from wisp_operator.schedule import schedule_aspect, schedule_in_short
 from wisp_operator.sources import ReaderKey, Wish, decode, rebind, stream_name, table_mistake
 from wisp_operator.status import (
@@ -83,7 +83,8 @@ async def reconcile(context: Context, namespace: str) -> float | None:
             raise nats.errors.ConnectionClosedError
         view = await read_view(context, context.log, namespace, wishes)
         await add_finalizers(context.api, view)
-        made = plan(view, context.config, context.cluster)
+        # Beside the event loop, which has the Lease and the other namespaces: this one may hold as much as it likes.
+        made = await asyncio.to_thread(plan, view, context.config, context.cluster)
         view.wishes = [await tell_unseen(context.api, view, made, wish) for wish in view.wishes]
         problems = await _carry_out(context, context.log, context.accounts, view, made)
     except LOG_ERRORS as error:
@@ -99,6 +100,7 @@ async def reconcile(context: Context, namespace: str) -> float | None:
 
 
 async def _decode(api: Api, item: Object) -> Wish | None:
+    await asyncio.sleep(0)
     try:
         return decode(item)
     except msgspec.ValidationError as error:
@@ -205,6 +207,7 @@ def _silent(context: Context, view: View, reader: ReaderKey) -> bool:
 
 async def _write_status(context: Context, view: View, made: Plan, wish: Wish, problems: Problems) -> float | None:
     """Write one Subscription's status; figures alone at most every 30 s. In how many seconds something of it grows stale."""
+    await asyncio.sleep(0)  # most have nothing to write, and the loop is everybody's
     now = datetime.now(UTC)
     report = view.route_reports.get(wish.name)
     status: dict[str, Any] = {
@@ -247,7 +250,7 @@ def _aspects(view: View, made: Plan, wish: Wish, problems: Problems, now: dateti
 
 
 def _source_aspect(view: View, made: Plan, wish: Wish, problems: Problems, now: datetime) -> Aspect:
-    if mistake := filter_mistake(wish):
+    if mistake := made.mistakes.get(wish.name):
         return mark_false(conditions.INVALID_FILTER, mistake)
     if mistake := table_mistake(wish):
         return mark_false(conditions.TABLE_NOT_FOUND, mistake)
