@@ -1,7 +1,8 @@
 """What a revision's pods have counted, read from the runtime's own metrics (port 9464 of each pod), during roll-outs only.
 
 Pods' counters rather than queue-proxy's: Knative keeps those for itself unless its observability is configured, and a handler's error is a
-200 there. A pod that went takes its counts along; errors are looked at more often than the shortest time that an idle pod stays.
+200 there. A pod that went takes its counts along; errors are looked at more often than the shortest time that an idle pod stays. What answers
+is the tenant's. Invariant: of an answer no more is held than its first bytes as they come, and none leads the operator elsewhere.
 """
 
 import asyncio
@@ -16,9 +17,12 @@ from wisp_operator.rollout import Counts
 
 PORT: Final = 9464
 _SECONDS: Final = 3
+_BYTES: Final = 256 * 1024
+"""Of an answer; the runtime's own is a few KiB."""
+_OK: Final = 200
 _LIMIT: Final = 20
 """Pods that are asked; the errors of a revision show in any of them."""
-_SAMPLE: Final = re.compile(r'^wisp_function_invocations_total\{status="(\w+)"\} (\d+)$', re.MULTILINE)
+_SAMPLE: Final = re.compile(r'^wisp_function_invocations_total\{status="(\w+)"\} (\d{1,18})$', re.MULTILINE)
 
 
 async def read_counts(pods: Iterable[Object]) -> Counts:
@@ -30,7 +34,8 @@ async def read_counts(pods: Iterable[Object]) -> Counts:
         and pod["status"].get("podIP")
         and "deletionTimestamp" not in pod["metadata"]
     ][:_LIMIT]
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_SECONDS)) as client:
+    timeout = aiohttp.ClientTimeout(total=_SECONDS)
+    async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as client:
         found = await asyncio.gather(*(_read(client, host) for host in hosts))
     return Counts(
         sum(counts.ended for counts in found),
@@ -48,7 +53,14 @@ def parse(text: str) -> Counts:
 async def _read(client: aiohttp.ClientSession, host: str) -> Counts:
     address = f"[{host}]" if ":" in host else host
     try:
-        async with client.get(f"http://{address}:{PORT}/metrics") as answer:
-            return parse(await answer.text())
+        async with client.get(f"http://{address}:{PORT}/metrics", allow_redirects=False) as answer:
+            if answer.status != _OK:
+                return Counts(unread=f"pod {host} answers {answer.status}")
+            begin = b""
+            while len(begin) <= _BYTES and (chunk := await answer.content.readany()):
+                begin += chunk
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
         return Counts(unread=f"pod {host} does not answer ({type(error).__name__})")
+    if len(begin) > _BYTES:
+        return Counts(unread=f"pod {host} answers with more than {_BYTES} bytes")
+    return parse(begin.decode(errors="replace"))
