@@ -100,7 +100,9 @@ async def _act(kubernetes: api.Api, settings: config.OperatorConfig, stop: async
     )
     if settings.store_url:
         context.code_store = CodeStore(settings.store_url, await read_store_key(kubernetes, settings))
-    functions = WorkQueue[FunctionKey]("function", lambda key: function.reconcile(context, key))
+    functions = WorkQueue[FunctionKey](
+        "function", lambda key: function.reconcile(context, key), lambda key: key.namespace
+    )
     namespaces: WorkQueue[str] = WorkQueue("namespace", lambda key: subscription.reconcile(context, key))
     quotas: WorkQueue[str] = WorkQueue("quota", lambda key: quota.reconcile(context, functions, key))
     context.quotas = await quota.read_quotas(kubernetes)

@@ -1,7 +1,8 @@
 """A queue of keys to reconcile: each key at most once in it, and never worked on twice at the same time.
 
 Invariant: a key that is added while it is being worked on is worked on again afterwards, so that no change is missed; a key
-whose work raised comes again, 1 s later at first, at most 60 s.
+whose work raised comes again, 1 s later at first, at most 60 s. Of the keys that are due each owner has one worked on in turn: who has a thousand,
+or such that take long, holds another's up no longer than the work that is under way takes.
 """
 
 import asyncio
@@ -10,7 +11,8 @@ import heapq
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Final, Generic, TypeVar
 
 import prometheus_client
@@ -26,13 +28,18 @@ Key = TypeVar("Key")
 class WorkQueue(Generic[Key]):
     """Keys that wait for `work`, which is called with one and says by returning a number of seconds that it wants it again."""
 
-    def __init__(self, name: str, work: Callable[[Key], Awaitable[float | None]]) -> None:
-        """`name` stands in metrics and logs."""
+    def __init__(
+        self, name: str, work: Callable[[Key], Awaitable[float | None]], owner: Callable[[Key], Hashable] | None = None
+    ) -> None:
+        """`name` stands in metrics and logs; `owner` tells who shares a turn, without it each key has its own."""
         self._name = name
         self._work = work
+        self._owner = owner
         self._due: dict[Key, float] = {}
         self._heap: list[tuple[float, int, Key]] = []
-        """What is due, the earliest first; an entry whose time is not in `_due` any more is skipped."""
+        """What is to come, the earliest first; an entry whose time is not in `_due` any more is skipped."""
+        self._ready: dict[Hashable, deque[Key]] = {}
+        """What is due, by owner, whose turn it is first."""
         self._count = itertools.count()
         self._held: set[Key] = set()
         """Due again while they are worked on."""
@@ -61,22 +68,33 @@ class WorkQueue(Generic[Key]):
                     async with asyncio.timeout(_BACKOFF_LIMIT if full else self._heap[0][0] - now):
                         await self._changed.wait()
 
-    def _push(self, key: Key, due: float) -> None:
-        self._due[key] = due
-        heapq.heappush(self._heap, (due, next(self._count), key))
-
-    def _next(self, now: float) -> Key | None:
-        """Take the earliest key that is due and not being worked on; None where there is none."""
+    def _sort(self, now: float) -> None:
+        """Give the keys that are due to their owners."""
         while self._heap and self._heap[0][0] <= now:
             due, _, key = heapq.heappop(self._heap)
             if self._due.get(key) != due:
                 continue
             if key in self._running:
                 self._held.add(key)
-                continue
-            del self._due[key]
-            return key
-        return None
+            else:
+                self._ready.setdefault(self._owner(key) if self._owner else key, deque()).append(key)
+
+    def _push(self, key: Key, due: float) -> None:
+        self._due[key] = due
+        heapq.heappush(self._heap, (due, next(self._count), key))
+
+    def _next(self, now: float) -> Key | None:
+        """Take the earliest key that is due and not being worked on, of the owner whose turn it is; None where there is none."""
+        self._sort(now)
+        if not self._ready:
+            return None
+        owner = next(iter(self._ready))
+        keys = self._ready.pop(owner)
+        key = keys.popleft()
+        if keys:
+            self._ready[owner] = keys  # behind the others
+        del self._due[key]
+        return key
 
     async def _one(self, key: Key) -> None:
         started = time.monotonic()

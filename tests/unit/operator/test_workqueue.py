@@ -96,3 +96,32 @@ async def test_sooner_wins() -> None:
         queue.add("a")
         queue.add("a", 3600)
         await asyncio.wait_for(done.wait(), 60)
+
+
+async def test_who_has_many_keys_holds_nobody_up() -> None:
+    """Owners take turns: another one's key is next, whatever the first has waiting, and his own stay in their order."""
+    begun: list[str] = []
+    full, gate, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def work(key: str) -> None:
+        begun.append(key)
+        if len(begun) == 2:
+            full.set()
+        await gate.wait()
+        if len(begun) == 103:
+            done.set()
+
+    queue: WorkQueue[str] = WorkQueue("test", work, lambda key: key[0])
+    task = asyncio.ensure_future(queue.run(2))
+    many = [f"a{number}" for number in range(101)]
+    for key in many:
+        queue.add(key)
+    await asyncio.wait_for(full.wait(), 60)
+    queue.add("b1")
+    queue.add("b2")
+    gate.set()
+    await asyncio.wait_for(done.wait(), 60)
+    task.cancel()
+    await asyncio.wait([task])
+    assert [key for key in begun if key[0] == "a"] == many
+    assert {"b1", "b2"} <= set(begun[:7])
