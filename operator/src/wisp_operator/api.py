@@ -31,6 +31,8 @@ _TOO_MANY: Final = 429
 _SERVER_ERROR: Final = 500
 _PATIENCE: Final = 5
 """How often a request is sent that the API is too busy for."""
+OBJECTS: Final = 50
+"""Whole objects that are asked for at once: each may have 1.5 MB, and a tenant as many as he likes."""
 _writes = prometheus_client.Counter(
     "wisp_operator_api_writes", "Write requests to the Kubernetes API", ["verb", "resource"]
 )
@@ -152,14 +154,21 @@ class Api:
             raise
 
     async def list(self, resource: Resource, namespace: str | None, labels: str = "") -> list[Object]:
-        """All objects (of a namespace, or of the cluster) with these labels.
+        """All objects (of a namespace, or of the cluster) with these labels; without what of them is heavy and nobody asks a list for.
 
         Raises:
             ApiError: refused, or the kind is unknown.
         """
-        query = {"labelSelector": labels} if labels else {}
-        answer = await self._send("GET", resource.path(namespace), query)
-        return [{"apiVersion": resource.api_version, "kind": resource.kind} | item for item in answer["items"]]
+        query = {"limit": str(OBJECTS)} | ({"labelSelector": labels} if labels else {})
+        found: list[Object] = []
+        while True:
+            answer = await self._send("GET", resource.path(namespace), query)
+            for item in answer["items"] or []:
+                _lighten(resource, item)
+                found.append({"apiVersion": resource.api_version, "kind": resource.kind} | item)
+            if not (more := answer["metadata"].get("continue")):
+                return found
+            query["continue"] = more
 
     async def stream(self, path: str, query: dict[str, str], accept: str, seconds: float) -> AsyncGenerator[bytes]:
         """The lines of an answer that goes on, for so many seconds at most.
@@ -310,6 +319,15 @@ class Api:
             return decode(raw, Object)
         except msgspec.DecodeError as error:
             raise ConnectionError(f"the answer to {method} {path} is no JSON: {error}") from error
+
+
+def _lighten(resource: Resource, item: Object) -> None:
+    """Take away who wrote which field, and of a Function its code, variables and annotations."""
+    item["metadata"].pop("managedFields", None)
+    if resource == FUNCTIONS:
+        item["metadata"].pop("annotations", None)
+        item["spec"].pop("env", None)
+        item["spec"].get("code", {}).pop("files", None)
 
 
 async def connect() -> Api:

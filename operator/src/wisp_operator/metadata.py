@@ -13,12 +13,12 @@ from typing import Any, Final, NotRequired, TypedDict
 import aiohttp
 import msgspec
 
-from wisp_operator.api import Api, ApiError, Resource
+from wisp_operator.api import OBJECTS, Api, ApiError, Resource
 from wisp_operator.decoding import decode
 
 _PARTIAL: Final = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
-PAGE: Final = 500
-"""Objects that are asked for at once."""
+PAGE: Final = 100
+"""Objects whose metadata is asked for at once: annotations may have 256 KiB."""
 _WATCH_SECONDS: Final = 300
 _PAUSE_SECONDS: Final = 0.1
 _RETRY_SECONDS: Final = 1.0
@@ -72,7 +72,7 @@ async def pages(
         ApiError: refused; 410 where it took so long that the version has passed.
         OSError, TimeoutError, aiohttp.ClientError: the connection broke.
     """
-    query = {"labelSelector": labels, "limit": str(PAGE)}
+    query = {"labelSelector": labels, "limit": str(OBJECTS if specs else PAGE)}
     accept = "application/json" if specs else _PARTIAL.format("List")
     while True:
         page = decode(await api.fetch(resource.path(None), query, accept=accept), _Page)

@@ -18,10 +18,10 @@ import kopf
 from wisp_api import names
 from wisp_api.quota import FunctionQuotaSpec
 
-from wisp_operator.api import CONFIG_MAPS, DEPLOYMENTS, JOBS, KNATIVE_SERVICES, Api
+from wisp_operator.api import CONFIG_MAPS, DEPLOYMENTS, JOBS, KNATIVE_SERVICES, OBJECTS, Api
 from wisp_operator.context import Context
 from wisp_operator.keys import FunctionKey
-from wisp_operator.metadata import PAGE, Partial, follow
+from wisp_operator.metadata import Partial, follow
 from wisp_operator.reader import COMPONENT
 from wisp_operator.workqueue import WorkQueue
 
@@ -110,7 +110,7 @@ def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.execution.max_workers = 1
     settings.persistence.diffbase_storage = _NothingKept()
     settings.queueing.idle_timeout = _IDLE_SECONDS
-    settings.watching.chunk_size = PAGE
+    settings.watching.chunk_size = OBJECTS
     logging.getLogger("kopf").setLevel(logging.WARNING)
 
 
