@@ -11,7 +11,7 @@ import msgspec
 Value = TypeVar("Value")
 
 
-def decode(raw: bytes | str, kind: type[Value]) -> Value:
+def decode(raw: bytes | bytearray | str, kind: type[Value]) -> Value:
     """The value.
 
     Raises:

@@ -2,14 +2,17 @@
 
 It is a courtesy, not a guard: where it is away, objects are taken (failure policy Ignore), and the same functions put the same
 mistake into a condition. Invariant: it never stands in the way of an object whose spec stays as it is, so that what was taken before
-it could be asked can still be labelled, finalized and deleted.
+it could be asked can still be labelled, finalized and deleted. Nor does it cost the operator more than it has: every pod of the cluster reaches it, and
+nothing shows that it is the API server who asks, so all bodies together have one bound.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import ssl
 import tempfile
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -19,6 +22,7 @@ import msgspec
 from aiohttp import web
 from wisp_api.function import FunctionSpec
 
+from wisp_operator import decoding
 from wisp_operator.api import Api, ApiError, Object
 from wisp_operator.config import OperatorConfig
 from wisp_operator.fence import trespass
@@ -33,6 +37,10 @@ from wisp_operator.webhook_certificate import Certificate, keep_certificate
 WEBHOOK_PORT: Final = 9443
 _LOOK_SECONDS: Final = 5
 _BODY_BYTES: Final = 8 * 1024 * 1024
+_HELD_BYTES: Final = 4 * _BODY_BYTES
+"""Of all bodies that are read or judged."""
+_READ_SECONDS: Final = 5.0
+"""For a body; the API server waits no longer for its answer."""
 _log = logging.getLogger(__name__)
 
 
@@ -93,18 +101,50 @@ def _refused(request: Object, code: int, reason: str, message: str) -> Object:
     return {"uid": request["uid"], "allowed": False, "status": status}
 
 
+class _Bodies:
+    """The bodies that are held."""
+
+    def __init__(self) -> None:
+        self._held = 0
+
+    @contextlib.asynccontextmanager
+    async def read(self, request: web.Request) -> AsyncIterator[bytearray]:
+        """A request's body, which counts until it is done with; too much or too slow a one is refused."""
+        body = bytearray()
+        try:
+            async with asyncio.timeout(_READ_SECONDS):
+                while chunk := await request.content.readany():
+                    body += chunk
+                    self._held += len(chunk)
+                    if len(body) > _BODY_BYTES:
+                        raise web.HTTPRequestEntityTooLarge(_BODY_BYTES, len(body))
+                    if self._held > _HELD_BYTES:
+                        raise web.HTTPServiceUnavailable(text="too much is asked at once\n")
+            yield body
+        except TimeoutError:
+            raise web.HTTPRequestTimeout from None
+        finally:
+            self._held -= len(body)
+            body.clear()  # an answer that was raised holds on to it while the client is heard out
+
+
 async def serve_webhook(api: Api, config: OperatorConfig, port: int) -> None:
     """Answer the API server for ever, with a certificate that is looked after."""
 
     async def validate(request: web.Request) -> web.Response:
-        asked = await request.json()
-        asked["request"]["object"]["metadata"].setdefault("namespace", asked["request"]["namespace"])
-        answer = review(asked["request"], config)
-        if answer["allowed"]:
-            answer = await grant(api, asked["request"], config)
-        return web.json_response({"apiVersion": asked["apiVersion"], "kind": asked["kind"], "response": answer})
+        async with bodies.read(request) as body:
+            try:
+                asked = decoding.decode(body, Object)
+            except msgspec.DecodeError as error:
+                raise web.HTTPBadRequest(text=f"{error}\n") from None
+            asked["request"]["object"]["metadata"].setdefault("namespace", asked["request"]["namespace"])
+            answer = review(asked["request"], config)
+            if answer["allowed"]:
+                answer = await grant(api, asked["request"], config)
+            return web.json_response({"apiVersion": asked["apiVersion"], "kind": asked["kind"], "response": answer})
 
-    app = web.Application(client_max_size=_BODY_BYTES)
+    bodies = _Bodies()
+    app = web.Application()
     app.add_routes([web.post("/validate", validate)])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

@@ -1,13 +1,16 @@
 """The webhook refuses what a condition would complain of, never stands in the way of anything else, and its certificate never runs out."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from aiohttp import web
 from cryptography import x509
 from fixtures.objects import bucket, deleted, make_function, make_subscription, postgres, schedule
 from wisp_operator.config import OperatorConfig, Runtime
-from wisp_operator.webhook import review
+from wisp_operator.webhook import _Bodies, review
 from wisp_operator.webhook_certificate import VALID, ends, make_certificate
 
 CONFIG = OperatorConfig(
@@ -82,3 +85,35 @@ def test_certificate_is_for_the_service_and_a_year() -> None:
     hosts = known.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert "wisp-operator.wisp-system.svc" in hosts.get_values_for_type(x509.DNSName)
     assert ends("no certificate") < now
+
+
+class _Content:
+    """A body that comes in chunks."""
+
+    def __init__(self, chunks: int) -> None:
+        self._left = chunks
+
+    async def readany(self) -> bytes:
+        await asyncio.sleep(0)
+        self._left -= 1
+        return bytes(1024 * 1024) if self._left >= 0 else b""
+
+
+async def test_bodies_have_one_bound_together() -> None:
+    """Twenty of 7 MiB at once: what there is no room for is refused, and what is done with gives its room back."""
+    bodies = _Bodies()
+    held: list[int] = []
+
+    async def ask(chunks: int) -> str:
+        try:
+            async with bodies.read(cast("web.Request", SimpleNamespace(content=_Content(chunks)))) as body:
+                held.append(len(body))
+                await asyncio.sleep(0.05)
+        except web.HTTPException as refused:
+            return str(refused.status)
+        return "200"
+
+    answers = await asyncio.gather(*(ask(7) for _ in range(20)))
+    assert "503" in answers
+    assert sum(held) <= 32 * 1024 * 1024
+    assert [await ask(9), await ask(7)] == ["413", "200"]
