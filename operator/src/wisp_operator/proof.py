@@ -16,6 +16,8 @@ from wisp_api.source import S3Server
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=5)
 _VALID_SECONDS: Final = 60.0
+_URL_LENGTH: Final = 8192
+"""Of a proof; a key with a session's token makes some 2,000 characters. Readers' reports are their tenants' to write, and may have 8 MiB."""
 _CLOCK_SECONDS: Final = 15
 """How far the clocks of operator, reader and S3 server may differ."""
 _OK: Final = 200
@@ -41,6 +43,8 @@ class Proofs:
 
     async def check(self, server: str, bucket: str, url: str) -> Proof:
         """What the server says of this presigned HEAD request for the bucket."""
+        if len(url) > _URL_LENGTH:
+            return Proof.REFUSED
         now = time.monotonic()
         self._known = {key: value for key, value in self._known.items() if now - value[0] < _VALID_SECONDS}
         if url not in self._known:

@@ -1,5 +1,6 @@
 """A reader's proof counts only if the configured server itself says yes to a request for that very bucket."""
 
+import tracemalloc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -100,3 +101,17 @@ def test_expired_proof_says_nothing(later: int, past: bool) -> None:  # noqa: FB
     """A presigned request past its time is no refusal: its reader is away, and its binding stays."""
     url = "http://s3/photos?X-Amz-Date=20260101T000000Z&X-Amz-Expires=300&X-Amz-Signature=1"
     assert expired(url, 1767225600 + later) is past
+
+
+async def test_a_proof_that_is_none_is_not_remembered(storage: Storage) -> None:
+    """Megabytes that a tenant gives out for a request are refused, and not held for a minute as others are."""
+    made = proofs(storage)
+    url = f"http://127.0.0.1:{storage.port}/photos?X-Amz-Signature="
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            assert await made.check("minio", "photos", f"{url}{number}{'a' * 1_000_000}") is Proof.REFUSED
+        assert tracemalloc.get_traced_memory()[0] < 5_000_000
+    finally:
+        tracemalloc.stop()
+    assert storage.asked == []
