@@ -36,6 +36,8 @@ from wisp_operator.workqueue import WorkQueue
 _FUNCTION_WORKERS = 8
 _NAMESPACE_WORKERS = 4
 _STOP_SECONDS = 10
+_NESTED = 30_000
+"""The API server takes JSON of 10,000 levels, of any tenant; Python before 3.12 reads no more than its own stack may have, and kopf ends by it."""
 _log = logging.getLogger(__name__)
 
 
@@ -144,4 +146,5 @@ async def run(command: Callable[[], Coroutine[Any, Any, int]]) -> None:
 
 if __name__ == "__main__":
     set_up_logging()
+    sys.setrecursionlimit(_NESTED)
     uvloop.run(run(drain if sys.argv[1:] == ["drain"] else operate))
