@@ -29,6 +29,16 @@ def rules(*rule: tuple[str, str]) -> Meta:
     return Meta(extra_json_schema={"x-kubernetes-validations": validations})
 
 
+def any_object(properties: int) -> Meta:
+    """An object of any form, with so many properties at most, which whoever applies it sets as a whole.
+
+    Were its fields owned one by one, as they are without `atomic`, the API server would note each path in `managedFields`, deeper than the path
+    itself: it stores an object of 9,997 levels so that no list of the kind can be read any more, by anyone.
+    """
+    schema = {"x-kubernetes-preserve-unknown-fields": True, "x-kubernetes-map-type": "atomic"}
+    return Meta(max_length=properties, extra_json_schema=schema)
+
+
 Poster = Annotated[
     str,
     Meta(max_length=127),

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Meta, Struct, field
 
 from wisp_api.destination import DESTINATION_RULES, Destination, Reply
-from wisp_api.kube import Conditions, Name, Posters, Time, rules
+from wisp_api.kube import Conditions, Name, Posters, Time, any_object, rules
 from wisp_api.sink import SINK_RULES, Sink
 
 S3: Final = "s3"
@@ -85,9 +85,7 @@ Operations = Annotated[
     list[Literal["insert", "update", "delete"]],
     Meta(min_length=1, max_length=3, extra_json_schema={"x-kubernetes-list-type": "set"}),
 ]
-Pattern = Annotated[
-    dict[str, Any], Meta(max_length=32, extra_json_schema={"x-kubernetes-preserve-unknown-fields": True})
-]
+Pattern = Annotated[dict[str, Any], any_object(32)]
 _TIME: Final = "^[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}([.][0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$"
 Start = Annotated[
     str,
@@ -268,13 +266,8 @@ class ScheduleSource(Struct, rename="camel", omit_defaults=True, kw_only=True):
 
     skip: nothing. once: together one event, the latest. all: an event each. Absent: skip for cron, once for `at`.
     """
-    data: (
-        Annotated[
-            dict[str, Any], Meta(max_length=256, extra_json_schema={"x-kubernetes-preserve-unknown-fields": True})
-        ]
-        | None
-    ) = None
-    """The events' data, at most 64 KiB as JSON. Absent: none."""
+    data: Annotated[dict[str, Any], any_object(256)] | None = None
+    """The events' data, at most 64 KiB as JSON and 64 levels deep. Absent: none."""
 
 
 class BusSource(Struct, rename="camel", omit_defaults=True, kw_only=True):

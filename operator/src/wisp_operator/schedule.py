@@ -1,7 +1,7 @@
 """A Subscription with a schedule: what the ingest is told of it, what is wrong with it, and what its status says. Pure."""
 
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from wisp_api import conditions, names, timing
@@ -12,6 +12,7 @@ from wisp_operator.sources import Wish
 from wisp_operator.status import Aspect, mark_false, mark_true, mark_unknown
 
 DATA_BYTES: Final = 64 * 1024
+DATA_LEVELS: Final = 64
 LATE: Final = timedelta(minutes=2)
 """A tick that is not in the log by then has something in its way."""
 _PATH: Final = "spec.source.schedule"
@@ -33,10 +34,21 @@ def schedule_mistake(wish: Wish) -> str:
     made = datetime.fromisoformat(wish.live["metadata"]["creationTimestamp"])
     if parsed.at and parsed.at <= made:
         return f"{_PATH}.at: {source.at} was over when this Subscription was made; write a time to come"
+    if _nests_too_deeply(source.data):
+        return f"{_PATH}.data: more than {DATA_LEVELS} levels; write what is so deep as a string"
     size = len(msgspec.json.encode(source.data))
     if size > DATA_BYTES:
         return f"{_PATH}.data: {size} bytes as JSON, at most {DATA_BYTES} are taken; write where to find the rest"
     return ""
+
+
+def _nests_too_deeply(data: Any) -> bool:
+    """Whether it has too many levels; what reads the schedule, for all namespaces, could not."""
+    level = [data]
+    for _ in range(DATA_LEVELS):
+        within = [value for value in level if isinstance(value, dict | list)]
+        level = [below for value in within for below in (value.values() if isinstance(value, dict) else value)]
+    return any(isinstance(value, dict | list) for value in level)
 
 
 def make_schedule(wish: Wish) -> ScheduleConfig:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 import ssl
 import tempfile
 from collections.abc import AsyncIterator
@@ -41,6 +42,8 @@ _HELD_BYTES: Final = 4 * _BODY_BYTES
 """Of all bodies that are read or judged."""
 _READ_SECONDS: Final = 5.0
 """For a body; the API server waits no longer for its answer."""
+_UID: Final = re.compile(rb'"request":\s*\{\s*"uid":\s*"([-0-9a-f]{36})"')
+_REVIEW: Final = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}
 _log = logging.getLogger(__name__)
 
 
@@ -128,20 +131,29 @@ class _Bodies:
             body.clear()  # an answer that was raised holds on to it while the client is heard out
 
 
+async def _answer(api: Api, config: OperatorConfig, body: bytearray) -> Object:
+    """The answer to an AdmissionReview; what we can't read is refused, because we couldn't read it once it is stored, either.
+
+    Raises:
+        HTTPBadRequest: it is no AdmissionReview.
+    """
+    try:
+        request = decoding.decode(body, Object)["request"]
+        request["object"]["metadata"].setdefault("namespace", request["namespace"])
+        answer = review(request, config)
+    except (msgspec.DecodeError, RecursionError) as error:
+        if not (uid := _UID.search(body)):
+            raise web.HTTPBadRequest(text="no AdmissionReview\n") from None
+        return _refused({"uid": uid[1].decode()}, 422, "Invalid", f"the object can't be read: {error}")
+    return await grant(api, request, config) if answer["allowed"] else answer
+
+
 async def serve_webhook(api: Api, config: OperatorConfig, port: int) -> None:
     """Answer the API server for ever, with a certificate that is looked after."""
 
     async def validate(request: web.Request) -> web.Response:
         async with bodies.read(request) as body:
-            try:
-                asked = decoding.decode(body, Object)
-            except msgspec.DecodeError as error:
-                raise web.HTTPBadRequest(text=f"{error}\n") from None
-            asked["request"]["object"]["metadata"].setdefault("namespace", asked["request"]["namespace"])
-            answer = review(asked["request"], config)
-            if answer["allowed"]:
-                answer = await grant(api, asked["request"], config)
-            return web.json_response({"apiVersion": asked["apiVersion"], "kind": asked["kind"], "response": answer})
+            return web.json_response(_REVIEW | {"response": await _answer(api, config, body)})
 
     bodies = _Bodies()
     app = web.Application()

@@ -91,6 +91,14 @@ def test_without_its_stream_nothing_ticks() -> None:
     assert (found.schedules, found.routes) == ({}, {})
 
 
+def nested(levels: int) -> dict[str, Any]:
+    """An object of so many levels."""
+    below: Any = [["x"]]
+    for _ in range(levels - 2):
+        below = {"a": below}
+    return dict(below)
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
@@ -98,7 +106,8 @@ def test_without_its_stream_nothing_ticks() -> None:
         ({"cron": "0 0 * * *", "timezone": "Europe/Olso"}, "spec.source.schedule.timezone: there is no time zone"),
         ({"cron": None, "at": "2025-12-31T23:00:00Z"}, "spec.source.schedule.at: 2025-12-31T23:00:00Z was over"),
         ({"cron": "0 0 * * *", "data": {"a": "x" * 70000}}, "spec.source.schedule.data: 70008 bytes"),
-        ({"cron": "0 0 * * *"}, ""),
+        ({"cron": "0 0 * * *", "data": nested(65)}, "spec.source.schedule.data: more than 64 levels"),
+        ({"cron": "0 0 * * *", "data": nested(64)}, ""),
         ({"cron": None, "at": "2026-01-01T00:00:01Z"}, ""),
     ],
 )
