@@ -66,8 +66,17 @@ def parse(dsn: str, authority: str = "") -> dict[str, Any]:
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     found: dict[str, Any] = {"host": parts.hostname, "port": port, "user": user, "password": password}
     if mode == "disabled":
-        return found | {"ssl_disabled": True}
+        return found | {"ssl_disabled": True, "auth_plugin_map": {"mysql_clear_password": _InTheClear}}
     return found | {"ssl": _tls(authority, verify=mode == "verify")}
+
+
+class _InTheClear:
+    """Answers a server, or who is between, that asks for the password itself: with nothing, where there is no TLS."""
+
+    def __init__(self, session: object) -> None:
+        del session
+        message = "the server asks for the password in the clear, which only a connection with TLS tells it: add ?ssl-mode=verify or required to the Secret's dsn"
+        raise Trouble(conditions.INVALID_CONNECTION, message)
 
 
 def _tls(authority: str, *, verify: bool) -> ssl.SSLContext:
