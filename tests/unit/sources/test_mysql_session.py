@@ -42,7 +42,7 @@ def test_no_password_goes_in_the_clear() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = threading.Thread(target=serve)
         server.start()
-        with pytest.raises(Trouble, match="in the clear.*ssl-mode"):
+        with pytest.raises(Trouble, match=r"in the clear.*ssl-mode"):
             mysql_session.open_session(f"mysql://shop:hunter2@127.0.0.1:{listener.getsockname()[1]}")
         server.join(60)
     assert b"shop" in heard

@@ -66,7 +66,7 @@ def parse(dsn: str, authority: str = "") -> dict[str, Any]:
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     found: dict[str, Any] = {"host": parts.hostname, "port": port, "user": user, "password": password}
     if mode == "disabled":
-        return found | {"ssl_disabled": True, "auth_plugin_map": {"mysql_clear_password": _InTheClear}}
+        return found | {"ssl_disabled": True}
     return found | {"ssl": _tls(authority, verify=mode == "verify")}
 
 
@@ -75,8 +75,8 @@ class _InTheClear:
 
     def __init__(self, session: object) -> None:
         del session
-        message = "the server asks for the password in the clear, which only a connection with TLS tells it: add ?ssl-mode=verify or required to the Secret's dsn"
-        raise Trouble(conditions.INVALID_CONNECTION, message)
+        message = "the server asks for the password in the clear, and is told it through TLS only"
+        raise Trouble(conditions.INVALID_CONNECTION, f"{message}: add ?ssl-mode=verify or required to the Secret's dsn")
 
 
 def _tls(authority: str, *, verify: bool) -> ssl.SSLContext:
@@ -98,9 +98,11 @@ def open_session(dsn: str, authority: str = "", *, seconds: float = SESSION_SECO
     Raises:
         Trouble: the server can't be reached, or refuses; with the reason and the cure.
     """
+    given = parse(dsn, authority)
     with explained():
         return pymysql.connect(
-            **parse(dsn, authority),
+            **given,
+            auth_plugin_map={} if "ssl" in given else {"mysql_clear_password": _InTheClear},
             charset="utf8mb4",
             autocommit=True,
             connect_timeout=CONNECT_SECONDS,
