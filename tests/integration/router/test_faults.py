@@ -303,7 +303,7 @@ async def test_stream_made_anew_while_it_is_read_is_delivered(tmp_path: Path) ->
         await js.delete_stream(STREAM)
         await js.add_stream(config)
         await w.publish(event(11), event(12))
-        assert (await w.delivered(7, 40))[5:] == ["11", "12"]
+        assert (await w.delivered(7, 120))[5:] == ["11", "12"]
 
 
 async def test_target_closes_kept_connections(tmp_path: Path) -> None:

@@ -165,5 +165,5 @@ async def test_a_bus_made_anew_is_read_anew_by_all(tmp_path: Path) -> None:
             await post(w, event(number, None, data={"customer": "all"}))
         new = {"11", "12"}
         await eventually(
-            lambda: all(new <= taken(w).get(str(number), set()) for number in range(6)), "the two after", 60
+            lambda: all(new <= taken(w).get(str(number), set()) for number in range(6)), "the two after", 120
         )
