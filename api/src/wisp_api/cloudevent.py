@@ -30,6 +30,8 @@ LARGE_BYTES: Final = 1024 * 1024
 TYPE_LENGTH: Final = 256
 """The longest type that a bus takes: it is part of the subject."""
 CONTENT_TYPE: Final = "application/cloudevents-batch+json"
+NOT_READABLE: Final = (ValueError, RecursionError)
+"""What decoding raises for anything that is no JSON of the right form, or nested too deeply."""
 _SHALLOW: Final = 500
 """Brackets without which nothing nests too deeply."""
 _OPENING, _CLOSING = b"[" * 50, b"]" * 50

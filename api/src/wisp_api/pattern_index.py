@@ -11,14 +11,12 @@ How it could fail: a condition is taken for necessary that is not. So only lists
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from wisp_api.cloudevent import Event
+from wisp_api.cloudevent import NOT_READABLE, Event
 from wisp_api.document import make_document, merged
 from wisp_api.pattern import Matcher, keyed
 from wisp_api.steps import Steps, TooComplex
-
-_UNREADABLE: Final = (ValueError, RecursionError)
 
 Key = TypeVar("Key", bound=Hashable)
 Judged = TypeVar("Judged")
@@ -81,7 +79,7 @@ class Index(Generic[Key]):
         """Those whose patterns the event matches, and those that can't tell because its data is not JSON, or too much."""
         try:
             document = make_document(event, self._names)
-        except _UNREADABLE:
+        except NOT_READABLE:
             return [key for key, matcher in self._matchers.items() if _may(matcher, event)]
         try:
             candidates = self._candidates(document)
@@ -104,7 +102,7 @@ def _may(judge: Callable[[Judged], bool], what: Judged) -> bool:
     """What a matcher says; true where it can't tell."""
     try:
         return judge(what)
-    except _UNREADABLE:
+    except NOT_READABLE:
         return True
 
 

@@ -238,9 +238,8 @@ class EventLog:
                 while True:
                     message = await answers.next_msg(REQUEST_SECONDS)
                     headers = message.headers or {}
-                    if (
-                        _SUBJECT not in headers
-                    ):  # a message has the writer's own headers as well, maybe a Status among them
+                    # A message has the writer's own headers as well, maybe a Status among them.
+                    if _SUBJECT not in headers:
                         pending = int(headers.get("Nats-Num-Pending", 0)) if headers["Status"] == _END_OF_BATCH else 0
                         _check_status(headers)
                         break

@@ -7,7 +7,7 @@ id of its own may send it again.
 import time
 import uuid
 
-from wisp_api.cloudevent import Event
+from wisp_api.cloudevent import NOT_READABLE, Event
 
 from wisp_events import log
 from wisp_events.ingest import posted
@@ -33,7 +33,7 @@ def event(headers: Headers, body: bytes, source: str) -> Event:
         return found[0]
     try:
         data = posted.checked(body) if body else None
-    except (ValueError, RecursionError) as error:
+    except NOT_READABLE as error:
         raise Refusal(400, f"the payload is no JSON: {error}") from None
     return Event(
         id=str(uuid.uuid4()),

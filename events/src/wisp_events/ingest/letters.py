@@ -116,7 +116,7 @@ def _decode(namespace: str, data: bytes) -> DeadLetter:
         letter = msgspec.json.decode(data, type=DeadLetter)
         if letter.event is not None:
             cloudevent.decode(letter.event)
-    except (ValueError, RecursionError) as error:
+    except cloudevent.NOT_READABLE as error:
         text = data.decode(errors="replace")
         return DeadLetter(
             reason="Malformed", message=f"this is no dead letter: {error}", time="", namespace=namespace, input=text

@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 from wisp_api import cloudevent
-from wisp_api.cloudevent import PAYLOAD_BYTES, TYPE_LENGTH, Event
+from wisp_api.cloudevent import NOT_READABLE, PAYLOAD_BYTES, TYPE_LENGTH, Event
 
 from wisp_events.ingest.door import Headers, header
 from wisp_events.web import Refusal
@@ -30,7 +30,6 @@ _NAME: Final = re.compile(r"[a-z0-9]+")
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 _TEXT: Final = ("id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "partitionkey", "sequence")
 _TRACE: Final = ("traceparent", "tracestate")
-_UNREADABLE: Final = (ValueError, RecursionError)
 _json = msgspec.json.Decoder(msgspec.Raw)
 
 
@@ -60,7 +59,7 @@ def events(headers: Headers, body: bytes) -> list[Event | str]:
 def _batch(body: bytes) -> list[Event | str]:
     try:
         found = cloudevent.decode_frame(body)
-    except _UNREADABLE as error:
+    except NOT_READABLE as error:
         raise Refusal(400, f"the batch is no JSON array: {error}") from None
     if len(found) > BATCH_EVENTS:
         raise Refusal(413, f"a batch of {len(found)} events; at most {BATCH_EVENTS} are taken at once")
@@ -71,7 +70,7 @@ def _structured(raw: bytes | msgspec.Raw) -> Event | str:
     try:
         event = cloudevent.decode(raw)
         event.data = _own(event.data)
-    except _UNREADABLE as error:
+    except NOT_READABLE as error:
         return str(error)
     return _mistake(event) or event
 
@@ -96,7 +95,7 @@ def _binary(headers: Headers, body: bytes) -> Event | str:
         known["wisphops"] = int(attributes.pop("wisphops", "0"))
         known["extensions"] = attributes
         event = Event(**known | _data(header(headers, b"content-type").decode("ascii"), body))
-    except _UNREADABLE as error:
+    except NOT_READABLE as error:
         return str(error)
     return _mistake(event) or event
 

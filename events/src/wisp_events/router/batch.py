@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
+from wisp_api.cloudevent import NOT_READABLE
 
 from wisp_events.router.schedule import Item
 from wisp_events.router.verdict import Answer, Outcome, Verdict, describe, judge
@@ -85,7 +86,7 @@ def failures(body: bytes, ids: set[str]) -> set[str]:
         return set()
     try:
         report = _report_decoder.decode(body)
-    except (ValueError, RecursionError) as error:  # what stands beside it may nest as deeply as a function likes
+    except NOT_READABLE as error:  # what stands beside it may nest as deeply as a function likes
         raise ValueError(f"batchItemFailures can't be read: {error}") from error
     failed = {one.item_identifier for one in report.batch_item_failures or []}
     if unknown := failed - ids:

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
+from wisp_api.cloudevent import NOT_READABLE
+
 from wisp_events.router import batch, verdict
 from wisp_events.router.client import BODY_BYTES
 from wisp_events.router.cursor import Cursor
-from wisp_events.router.delivery import GRACE_SECONDS, NOT_READABLE, Delivery
+from wisp_events.router.delivery import GRACE_SECONDS, Delivery
 from wisp_events.router.forming import Forming
 from wisp_events.router.plan import Plan
 from wisp_events.router.request import pick

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 from wisp_api import cloudevent, names
-from wisp_api.cloudevent import LARGE_BYTES
+from wisp_api.cloudevent import LARGE_BYTES, NOT_READABLE
 from wisp_api.route import DeadLetter
 
 from wisp_events.router import letter, results, verdict
@@ -44,8 +44,6 @@ GRACE_SECONDS: Final = 5.0
 EXPIRE_SECONDS: Final = 5.0
 BURY_AT_ONCE: Final = 64
 FAULT_SECONDS: Final = 1.0
-NOT_READABLE: Final = (ValueError, RecursionError)
-"""What decoding raises for anything that is no JSON of the right form, or nested too deeply."""
 
 
 class Delivery:

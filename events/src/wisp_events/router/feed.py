@@ -32,7 +32,6 @@ FEW: Final = 3
 RETRY_SECONDS: Final = 1.0
 JOIN_SECONDS: Final = 2.0
 """So often one that reads alone asks whether it has read all."""
-_UNREADABLE: Final = (ValueError, RecursionError)
 
 
 def is_shared(plan: Plan) -> bool:
@@ -182,7 +181,7 @@ class Feed:
             found: dict[Branch, None] = {}
             for raw in frame:
                 found |= dict.fromkeys(self._index(cloudevent.decode(raw)))
-        except _UNREADABLE:
+        except cloudevent.NOT_READABLE:
             return joined
         return list(found)
 

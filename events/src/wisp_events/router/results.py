@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 from wisp_api import names
-from wisp_api.cloudevent import EVENT_BYTES, Event, OptionalRaw
+from wisp_api.cloudevent import EVENT_BYTES, NOT_READABLE, Event, OptionalRaw
 from wisp_api.route import Outlet, Route
 from wisp_api.subscription import BUS, DESTINATION, FUNCTION
 
@@ -222,5 +222,5 @@ def _payload(body: bytes) -> msgspec.Raw | None:
         return None
     try:
         return posted.checked(body)
-    except (ValueError, RecursionError):
+    except NOT_READABLE:
         return msgspec.Raw(msgspec.json.encode(body.decode(errors="replace")))

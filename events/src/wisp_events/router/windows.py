@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 from wisp_api import cloudevent, names
-from wisp_api.cloudevent import Event
+from wisp_api.cloudevent import NOT_READABLE, Event
 from wisp_api.route import Retry, Route
 
 from wisp_events import log
@@ -132,7 +132,7 @@ class Check:
         try:
             _answer.decode(body)
             self.state = msgspec.Raw(bytes(_state.decode(body).state))
-        except (ValueError, RecursionError) as error:
+        except NOT_READABLE as error:
             raise ValueError(f'the function returned no state ({error}); return {{"state": {{...}}}}') from None
         if len(self.state) > STATE_BYTES:
             self.early = self._of.state is not None

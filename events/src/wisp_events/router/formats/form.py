@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from wisp_api import route
-from wisp_api.cloudevent import Event
+from wisp_api.cloudevent import NOT_READABLE, Event
 from wisp_api.route import Route
 
 from wisp_events.router.formats import debezium, dynamodb, eventbridge, s3
@@ -33,7 +33,7 @@ class Form(NamedTuple):
             return 0
         try:
             return len(self.record(item.event, item.stored))
-        except (ValueError, RecursionError) as error:
+        except NOT_READABLE as error:
             item.burial = ("Malformed", f"the event can't be told in the Subscription's format: {error}")
             return 0
 
